@@ -1,0 +1,184 @@
+"""Dataclass ⇄ command-line flags ⇄ JSON.
+
+A module declares its settings as a dataclass beside the code that they configure; an entry point nests those classes
+in one of its own, and every leaf becomes a flag. A flag declared twice is an error, ``--a-b`` and ``--a_b`` are the
+same flag, and a boolean takes an optional value (``--fp16``, ``--fp16=false``)::
+
+    @dataclass
+    class LoaderConfig:
+        num_workers: int = flag(4, "Threads that assemble batches ahead of the training loop.")
+
+    @dataclass
+    class Config:
+        loader: LoaderConfig = field(default_factory=LoaderConfig)
+
+    if __name__ == "__main__":
+        run_command(main, Config)          # parses sys.argv and calls main(config)
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import types
+import typing
+from collections.abc import Callable, Container, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bert.errors import UsageError
+
+C = TypeVar("C")
+
+BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def flag(
+    default: Any = dataclasses.MISSING,
+    help: str = "",
+    *,
+    choices: Sequence[Any] | None = None,
+    aliases: Sequence[str] = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Any:
+    """Declare a dataclass field that is a command-line flag.
+
+    Without ``default`` the flag is required. ``aliases`` are further spellings (``"amp"``); ``minimum`` and ``maximum``
+    are inclusive bounds, checked while parsing.
+    """
+    metadata = {"help": help, "choices": choices, "aliases": tuple(aliases), "minimum": minimum, "maximum": maximum}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def parse_args(config_class: type[C], argv: Sequence[str] | None = None, description: str = "") -> C:
+    """Build ``config_class`` from ``argv``; exits with code 2 and one line on a bad flag, as argparse does."""
+    parser = _Parser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    seen: dict[str, str] = {}
+    for path, f, kind in _leaves(config_class):
+        for name in (f.name, *f.metadata.get("aliases", ())):
+            if name in seen:
+                raise TypeError(f"--{name} is declared by both {seen[name]} and {path}")
+            seen[name] = path
+        _add_flag(parser, path, f, kind)
+    arguments = [_underscored(word, seen) for word in (sys.argv[1:] if argv is None else argv)]
+    values = vars(parser.parse_args(arguments))
+    return _build(config_class, values, prefix="")
+
+
+def run_command(main: Callable[[C], None], config_class: type[C], argv: Sequence[str] | None = None) -> None:
+    """Parse the flags, run ``main`` and turn a :class:`UsageError` into one line on stderr and exit code 2."""
+    description = (sys.modules[main.__module__].__doc__ or "").strip()
+    try:
+        main(parse_args(config_class, argv, description))
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return the flat ``{flag: value}`` of a (nested) config, fit for JSON and for a checkpoint."""
+    flat: dict[str, Any] = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            flat.update(to_dict(value))
+        else:
+            flat[f.name] = str(value) if isinstance(value, Path) else value
+    return flat
+
+
+def load_json(path: str | Path, what: str) -> dict[str, Any]:
+    """Read a JSON object; ``what`` names the flag for the error line."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf8"))
+    except OSError as error:
+        raise UsageError(f"{what} {path}: {error.strerror or error}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{what} {path}: not a JSON file ({error})") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{what} {path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> typing.NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
+
+
+def _leaves(config_class: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
+    hints = typing.get_type_hints(config_class)
+    for f in dataclasses.fields(config_class):
+        path = f"{prefix}{f.name}"
+        if dataclasses.is_dataclass(hints[f.name]):
+            yield from _leaves(hints[f.name], f"{path}.")
+        else:
+            yield path, f, hints[f.name]
+
+
+def _build(config_class: type[C], values: dict[str, Any], prefix: str) -> C:
+    hints = typing.get_type_hints(config_class)
+    arguments = {}
+    for f in dataclasses.fields(config_class):  # type: ignore[arg-type]
+        path = f"{prefix}{f.name}"
+        nested = dataclasses.is_dataclass(hints[f.name])
+        arguments[f.name] = _build(hints[f.name], values, f"{path}.") if nested else values[path]
+    return config_class(**arguments)
+
+
+def _add_flag(parser: argparse.ArgumentParser, path: str, f: dataclasses.Field, kind: Any) -> None:
+    required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    optional = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    base = next(a for a in typing.get_args(kind) if a is not type(None)) if optional else kind
+    options: dict[str, Any] = {"dest": path, "required": required, "choices": f.metadata.get("choices")}
+    text = f.metadata.get("help", "")
+    if not required:
+        options["default"] = f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[misc]
+        text += f" Default: {options['default']}."
+    if base is bool:
+        options |= {"nargs": "?", "const": True, "type": _boolean, "metavar": "BOOL"}
+    elif typing.get_origin(base) is list:
+        options |= {"nargs": "+", "type": typing.get_args(base)[0], "metavar": f.name.upper()}
+    else:
+        options |= {"type": _bounded(base, f.metadata), "metavar": None if options["choices"] else f.name.upper()}
+    options["help"] = text.replace("%", "%%").strip()
+    parser.add_argument(*(f"--{name}" for name in (f.name, *f.metadata.get("aliases", ()))), **options)
+
+
+def _underscored(word: str, known: Container[str]) -> str:
+    """Turn ``--json-summary=x`` into ``--json_summary=x``; launchers and scripts in the field write both."""
+    name, equals, value = word.partition("=")
+    plain = name[2:].replace("-", "_")
+    return f"--{plain}{equals}{value}" if name.startswith("--") and plain in known else word
+
+
+def _boolean(text: str) -> bool:
+    try:
+        return BOOLEANS[text.lower()]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not true or false") from None
+
+
+def _bounded(base: Callable[[str], Any], metadata: Any) -> Callable[[str], Any]:
+    low, high = metadata.get("minimum"), metadata.get("maximum")
+
+    def convert(text: str) -> Any:
+        try:
+            # NVIDIA's scripts pass whole numbers as floats (--max_steps 7038.0) and powers as 2**20 is typed 1048576.
+            value = int(float(text)) if base is int and float(text).is_integer() else base(text)
+        except (ValueError, OverflowError):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {_KINDS.get(base, base.__name__)}") from None
+        if (low is not None and not value >= low) or (high is not None and not value <= high):
+            bounds = " and ".join([f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None))
+            raise argparse.ArgumentTypeError(f"{value} is out of range: expected {bounds}")
+        return value
+
+    return convert
+
+
+_KINDS = {int: "a whole number", float: "a number"}
