@@ -1,0 +1,75 @@
+"""The shape of a BERT model, read from and written to the ``bert_config.json`` files that the field exchanges."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bert.config import load_json
+from bert.errors import UsageError
+
+VOCAB_MULTIPLE = 8  # rows of the embedding table are padded to this: half-precision matrix units work on tiles of 8
+
+
+@dataclass
+class BertConfig:
+    """Hyper-parameters of the encoder; defaults are BERT-base (Devlin et al. 2019, section 3).
+
+    ``vocab_size`` is the true number of word pieces; tables are made with :attr:`padded_vocab_size` rows. Unknown keys
+    of a JSON file are kept as attributes and written back.
+    """
+
+    vocab_size: int
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise UsageError(
+                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
+            )
+
+    @property
+    def padded_vocab_size(self) -> int:
+        return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> BertConfig:
+        known = {f.name for f in dataclasses.fields(cls)}
+        if "vocab_size" not in values:
+            raise UsageError("the model configuration has no vocab_size")
+        config = cls(**{key: value for key, value in values.items() if key in known})
+        for key in values.keys() - known:
+            setattr(config, key, values[key])
+        return config
+
+    @classmethod
+    def from_json_file(cls, path: str | Path) -> BertConfig:
+        """Read a ``bert_config.json``; a :class:`UsageError` names the file and what is wrong with it."""
+        values = load_json(path, "--config_file")
+        try:
+            return cls.from_dict(values)
+        except (UsageError, TypeError) as error:
+            raise UsageError(f"--config_file {path}: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def to_json_string(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"

@@ -1,0 +1,155 @@
+"""The encoder, on a stream of T tokens without padding. Attribute names make the state-dict names of the field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bert.errors import UsageError
+from bert.model.attention import ATTENTION, Layout
+from bert.model.config import BertConfig
+
+gelu_tanh = partial(F.gelu, approximate="tanh")
+
+# "gelu" is the exact erf form of the first BERT; today's TensorFlow BERT and NVIDIA's use the tanh approximation.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": gelu_tanh,
+    "gelu_new": gelu_tanh,
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "swish": F.silu,
+    "linear": lambda x: x,
+}
+
+
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    if name not in ACTIVATIONS:
+        raise UsageError(f"hidden_act {name!r} is unknown: expected one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation with fp32 statistics that returns its input's type, so the stream stays in half precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = F.layer_norm(x.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps)
+        return normed.to(x.dtype)
+
+
+class BertEmbeddings(nn.Module):
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.padded_vocab_size, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.LayerNorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """[T], [T], [T] -> [T, hidden]"""
+        words = self.word_embeddings(input_ids)
+        positions = self.position_embeddings(position_ids)
+        # A product with a one-hot row: the gradient of a two-row table by scatter-add would be all collisions.
+        one_hot = F.one_hot(token_type_ids, self.token_type_embeddings.num_embeddings).to(words.dtype)
+        types = one_hot @ self.token_type_embeddings.weight
+        embedded = self.dropout(self.LayerNorm(words + positions + types))
+        return embedded.to(_compute_dtype(embedded))
+
+
+class BertSelfAttention(nn.Module):
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.heads, self.head_size = config.num_attention_heads, config.head_size
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = config.attention_probs_dropout_prob
+
+    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+        # One product instead of three. Under autocast the concatenation rides on the cast that is made anyway.
+        weight = torch.cat([self.query.weight, self.key.weight, self.value.weight])
+        bias = torch.cat([self.query.bias, self.key.bias, self.value.bias])
+        qkv = F.linear(hidden, weight, bias).unflatten(-1, (3, self.heads, self.head_size))  # [T, 3, heads, head_size]
+        context = ATTENTION[layout.attention](qkv, layout, self.dropout if self.training else 0.0)
+        return context.flatten(-2)
+
+
+class BertOutput(nn.Module):
+    """LayerNorm(dropout(dense(x)) + residual), the end of both halves of a layer."""
+
+    def __init__(self, config: BertConfig, in_features: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(in_features, config.hidden_size)
+        self.LayerNorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
+        return self.LayerNorm(self.dropout(self.dense(hidden)) + residual)
+
+
+class BertAttention(nn.Module):
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.self = BertSelfAttention(config)
+        self.output = BertOutput(config, config.hidden_size)
+
+    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+        return self.output(self.self(hidden, layout), hidden)
+
+
+class BertIntermediate(nn.Module):
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = activation(config.hidden_act)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.activation(self.dense(hidden))
+
+
+class BertLayer(nn.Module):
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.attention = BertAttention(config)
+        self.intermediate = BertIntermediate(config)
+        self.output = BertOutput(config, config.intermediate_size)
+
+    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+        """[T, hidden] -> [T, hidden]"""
+        attended = self.attention(hidden, layout)
+        return self.output(self.intermediate(attended), attended)
+
+
+class BertEncoder(nn.Module):
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(self, hidden: Tensor, layout: Layout) -> list[Tensor]:
+        """[T, hidden] -> the output of every layer, each [T, hidden]"""
+        outputs = []
+        for layer in self.layer:
+            hidden = layer(hidden, layout)
+            outputs.append(hidden)
+        return outputs
+
+
+class BertPooler(nn.Module):
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, first_tokens: Tensor) -> Tensor:
+        """[S, hidden], the [CLS] rows -> [S, hidden]"""
+        return torch.tanh(self.dense(first_tokens))
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    """The type that matrix products will run in: the stream is cast once here, not at every product."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

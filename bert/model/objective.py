@@ -1,0 +1,74 @@
+"""What pre-training minimises, as sums over one micro-batch.
+
+Sums, not means: the trainer divides each by its number of terms in the whole optimizer step (all micro-batches of all
+ranks), so that accumulation, world size and packing do not change the result.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bert.model.attention import build_layout, gather_rows
+from bert.model.bert import BertForPreTraining
+
+
+class PreTrainingBatch(Protocol):
+    """The token stream that :class:`PreTrainingObjective` reads; :class:`bert.data.batch.Batch` is one."""
+
+    input_ids: Tensor  # [T]
+    token_type_ids: Tensor  # [T]
+    cu_seqlens: Tensor  # [S + 1]
+    max_seqlen: int
+    masked_positions: Tensor  # [M]
+    masked_labels: Tensor  # [M]
+    next_sentence_labels: Tensor  # [S]
+
+
+class PreTrainingObjective(nn.Module):
+    """MLM and NSP cross-entropy of a stream, each summed.
+
+    With ``dense_sequence_output`` the MLM head runs on the M masked tokens only; without, on all T (the same loss).
+    """
+
+    def __init__(self, model: BertForPreTraining, dense_sequence_output: bool = True) -> None:
+        super().__init__()
+        self.model = model
+        self.dense_sequence_output = dense_sequence_output
+
+    def logits(self, batch: PreTrainingBatch) -> tuple[Tensor, Tensor]:
+        """Return the MLM logits of the masked tokens [M, vocab_size] and the NSP logits [S, 2]."""
+        bert, heads = self.model.bert, self.model.cls
+        layout = build_layout(batch.cu_seqlens, batch.max_seqlen, batch.input_ids.numel(), bert.attention)
+        layers, pooled = bert.encode(batch.input_ids, batch.token_type_ids, layout)
+        if self.dense_sequence_output:
+            scores = heads.predictions(gather_rows(layers[-1], batch.masked_positions))
+        else:
+            scores = gather_rows(heads.predictions(layers[-1]), batch.masked_positions)
+        return scores, heads.seq_relationship(pooled)
+
+    def forward(self, batch: PreTrainingBatch) -> dict[str, Tensor]:
+        scores, relationship = self.logits(batch)
+        return {
+            "mlm_loss": summed_loss(scores, batch.masked_labels),
+            "nsp_loss": summed_loss(relationship, batch.next_sentence_labels),
+        }
+
+    @torch.no_grad()
+    def evaluate(self, batch: PreTrainingBatch) -> dict[str, Tensor]:
+        """Return the losses and the numbers of right predictions, all summed."""
+        scores, relationship = self.logits(batch)
+        return {
+            "mlm_loss": summed_loss(scores, batch.masked_labels),
+            "nsp_loss": summed_loss(relationship, batch.next_sentence_labels),
+            "mlm_correct": (scores.argmax(-1) == batch.masked_labels).sum(),
+            "nsp_correct": (relationship.argmax(-1) == batch.next_sentence_labels).sum(),
+        }
+
+
+def summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy in fp32, summed over rows: [N, classes], [N] -> scalar. No row, no loss: 0."""
+    return F.cross_entropy(logits.float(), labels, reduction="sum")
