@@ -1,0 +1,115 @@
+"""Samples → micro-batches: sorted by length, cut into equal work, gathered into token streams.
+
+A pure function of the samples. Token arrays are copied sequence by sequence, never token by token::
+
+    batches = assemble(dataset, masking, order.samples(consumed, rank, world_size), micro_batches=4)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bert.data.batch import Batch
+from bert.data.dataset import ROW, Dataset, Decoded
+from bert.data.masking import DynamicMasking
+from bert.data.order import Samples
+from bert.data.shard import offsets_of
+from bert.errors import UsageError
+
+
+def assemble(
+    dataset: Dataset, masking: DynamicMasking | None, samples: Samples, micro_batches: int, pin_memory: bool = False
+) -> list[Batch]:
+    """Return ``micro_batches`` batches of near-equal token counts, none empty where there are enough samples.
+
+    ``masking`` None is for data sets that carry their masks; raises UsageError where they do not.
+    """
+    decoded = {piece: dataset.piece(piece) for piece in sorted(set(samples.shard.tolist()))}
+    rows = np.empty(len(samples.shard), ROW)
+    for index, piece in decoded.items():
+        mine = samples.shard == index
+        rows[mine] = piece.rows[samples.row[mine]]
+    number = dataset.first_samples[samples.shard] + samples.row
+    order = rows["length"].argsort(kind="stable")
+    bounds = cut_evenly(rows["length"][order], micro_batches)
+    masking = _choose_masking(list(decoded.values()), masking)
+    batches = []
+    for low, high in pairwise(bounds.tolist()):
+        part = order[low:high]
+        sources = [decoded[i] for i in samples.shard[part].tolist()]
+        batch = _gather_batch(sources, rows[part], masking, samples.epoch[part], number[part])
+        batches.append(pinned(batch) if pin_memory else batch)
+    return batches
+
+
+def cut_evenly(lengths: NDArray, parts: int) -> NDArray[np.int64]:
+    """Return ``parts`` + 1 bounds that cut sequences into runs of near-equal token counts.
+
+    No run is empty where there are at least ``parts`` sequences.
+    """
+    ends = offsets_of(lengths)
+    wanted = np.arange(parts + 1) * int(ends[-1]) / parts
+    # The sequence end nearest to each wanted place.
+    after = np.searchsorted(ends, wanted).clip(0, len(lengths))
+    before = np.maximum(after - 1, 0)
+    bounds = np.where(wanted - ends[before] < ends[after] - wanted, before, after)
+    index = np.arange(parts + 1)
+    spare = max(len(lengths) - parts, 0)
+    # bounds - index must not fall, nor leave too few sequences for the runs that follow.
+    bounds = np.maximum.accumulate((bounds - index).clip(0, spare)) + index
+    bounds[-1] = len(lengths)
+    return np.minimum(bounds, len(lengths))
+
+
+def pinned(batch: Batch) -> Batch:
+    """Copy to page-locked memory, from which a GPU copies without waiting."""
+    tensors = {key: value.pin_memory() for key, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+    return dataclasses.replace(batch, **tensors)
+
+
+def _choose_masking(decoded: list[Decoded], masking: DynamicMasking | None) -> DynamicMasking | None:
+    """Return None where the sequences carry their masks; raises UsageError where only some do, or nothing can mask."""
+    static = [piece.path for piece in decoded if piece.predictions is not None]
+    dynamic = [piece.path for piece in decoded if piece.predictions is None]
+    if static and dynamic:
+        raise UsageError(f"{static[0]} holds masked sequences and {dynamic[0]} unmasked ones: expected one kind")
+    if dynamic and masking is None:
+        raise UsageError(f"{dynamic[0]}: sequences without masks need --vocab_file to be masked while loading")
+    return masking if dynamic else None
+
+
+def _gather_batch(
+    sources: list[Decoded], rows: NDArray, masking: DynamicMasking | None, epoch: NDArray, number: NDArray
+) -> Batch:
+    """Copy the sequences ``rows``, each from its piece in ``sources``; ``epoch`` and ``number`` key the masks."""
+    offsets = offsets_of(rows["length"])
+    begins = offsets[:-1]
+    ids = _gather([piece.tokens for piece in sources], rows["start"], rows["length"])
+    if masking is None:
+        predictions = _gather([piece.predictions for piece in sources], rows["masked_start"], rows["masked_count"])
+        positions, labels = predictions.reshape(-1, 2).T.copy()
+        positions += np.repeat(begins, rows["masked_count"])
+    else:
+        ids, positions, labels = masking(ids, offsets, epoch, number)
+    types = np.arange(len(ids)) >= np.repeat(begins + rows["segment_start"], rows["length"])
+    return Batch(
+        input_ids=torch.from_numpy(ids),
+        token_type_ids=torch.from_numpy(types.astype(np.int64)),
+        cu_seqlens=torch.from_numpy(offsets.astype(np.int32)),
+        max_seqlen=int(rows["length"].max(initial=0)),
+        masked_positions=torch.from_numpy(positions),
+        masked_labels=torch.from_numpy(labels),
+        next_sentence_labels=torch.from_numpy(rows["next_sentence_label"].astype(np.int64)),
+    )
+
+
+def _gather(arrays: list, starts: NDArray, counts: NDArray) -> NDArray[np.int64]:
+    """Concatenate ``arrays[i][starts[i] : starts[i] + counts[i]]``."""
+    bounds = zip(arrays, starts.tolist(), (starts + counts).tolist(), strict=True)
+    parts = [array[low:high] for array, low, high in bounds]
+    return np.concatenate(parts, dtype=np.int64) if parts else np.zeros(0, np.int64)

@@ -1,0 +1,90 @@
+"""Masked language modelling labels: drawn while loading, or read from dense label tables.
+
+Each token is chosen with probability 0.15; of the chosen, 80 % become [MASK], 10 % a random piece, and 10 % stay
+(Devlin et al. 2018, section 3.1). A sequence has at least one chosen token and at most ``max_predictions_per_seq``. The
+draws of a token depend on (seed, epoch, sample, place in the sequence) and on nothing else::
+
+    mask = DynamicMasking.for_vocabulary(tokenizer.vocab, max_predictions_per_seq=20, seed=42)
+    ids, positions, labels = mask(ids, offsets, epoch, sample)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bert.data.chance import GAMMA, below, hash64, mix64, uniform
+from bert.data.shard import offsets_of
+
+MASKED_SHARE = 0.15
+AS_MASK, AS_RANDOM = 0.8, 0.1  # shares of the chosen tokens
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+@dataclass(frozen=True)
+class DynamicMasking:
+    """Masks a micro-batch; a pure function of its arguments."""
+
+    mask_id: int
+    maskable: NDArray[np.bool_]  # [vocabulary]: False for special tokens, which are neither chosen nor put in
+    max_predictions_per_seq: int
+    seed: int
+
+    @classmethod
+    def for_vocabulary(cls, vocab: Mapping[str, int], max_predictions_per_seq: int, seed: int) -> DynamicMasking:
+        """Take the special tokens from ``vocab``."""
+        maskable = np.ones(len(vocab), bool)
+        maskable[[vocab[token] for token in SPECIAL_TOKENS]] = False
+        return cls(vocab["[MASK]"], maskable, max_predictions_per_seq, seed)
+
+    def __call__(
+        self, ids: NDArray, offsets: NDArray[np.int64], epoch: NDArray, sample: NDArray
+    ) -> tuple[NDArray, NDArray[np.int64], NDArray]:
+        """Return (masked ids, chosen positions in the stream, their original ids).
+
+        ``ids`` [T] are sequences end to end that begin at ``offsets`` [S + 1]; ``epoch`` and ``sample`` [S] name them.
+        """
+        lengths = np.diff(offsets)
+        place = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
+        # The stream of SplitMix64 that starts at the sequence's own hash; its place-th number belongs to a token.
+        key = np.repeat(hash64(self.seed, epoch, sample), lengths)
+        choice = mix64(key + GAMMA * (place + 1).astype(np.uint64))
+        chosen = self._choose(choice, self.maskable[ids], offsets)
+        action = mix64(choice[chosen] + GAMMA)
+        fate = uniform(action)
+        ordinary = np.flatnonzero(self.maskable)
+        random_ids = ordinary[below(mix64(action + GAMMA), len(ordinary))]
+        labels, masked = ids[chosen], ids.copy()
+        masked[chosen] = np.select([fate < AS_MASK, fate < AS_MASK + AS_RANDOM], [self.mask_id, random_ids], labels)
+        return masked, chosen, labels
+
+    def _choose(self, draws: NDArray[np.uint64], maskable: NDArray[np.bool_], offsets: NDArray) -> NDArray[np.int64]:
+        """Return the positions whose draw is low enough, corrected to the bounds per sequence; ascending."""
+        chosen = np.flatnonzero((draws < np.uint64(MASKED_SHARE * 2**64)) & maskable)
+        without = np.flatnonzero(np.diff(np.searchsorted(chosen, offsets)) == 0)
+        spans = offsets[np.stack([without, without + 1], axis=1)].tolist()
+        candidates = [low + np.flatnonzero(maskable[low:high]) for low, high in spans]
+        lowest = [places[draws[places].argmin()] for places in candidates if len(places)]
+        chosen = np.sort(np.append(chosen, np.array(lowest, np.int64)))
+        bounds = np.searchsorted(chosen, offsets)
+        counts = np.diff(bounds)
+        if len(counts) == 0 or counts.max() <= self.max_predictions_per_seq:
+            return chosen
+        # Keep the lowest draws of each sequence: sorting by (sequence, draw) puts them first in its range.
+        row = np.repeat(np.arange(len(counts)), counts)
+        ranked = np.lexsort((draws[chosen], row))
+        kept = ranked[np.arange(len(chosen)) - bounds[:-1][row] < self.max_predictions_per_seq]
+        return np.sort(chosen[kept])
+
+
+def positions_from_labels(labels: NDArray) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
+    """Turn a dense label table [n, S] into a shard's (masked_positions, masked_labels, masked_offsets).
+
+    -1 (NVIDIA, LDDL), -100 (torch's default) and 0 (zero padding; [PAD] is never predicted) all mean "no label".
+    """
+    rows, columns = np.nonzero(labels > 0)
+    counts = np.bincount(rows, minlength=len(labels))
+    return columns.astype(np.int32), labels[rows, columns].astype(np.int32), offsets_of(counts)

@@ -1,0 +1,117 @@
+"""One decoded shard, column by column: what every file format is read into and written from.
+
+All sequences lie end to end, specials included and padding not; ``offsets`` marks where each begins::
+
+    [CLS] a a [SEP] b [SEP] [CLS] a [SEP] b b b [SEP]
+    0                       6                        13     offsets; segment_starts = [4, 3]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bert.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Shard:
+    """n sequences of T tokens in all; positions and segment starts count from the beginning of their sequence."""
+
+    tokens: NDArray[np.int32]  # [T]
+    offsets: NDArray[np.int64]  # [n + 1]
+    segment_starts: NDArray[np.int32]  # [n], first token of segment B; the sequence's length where there is none
+    next_sentence_labels: NDArray[np.int8]  # [n], 1 = segment B is random
+    masked_positions: NDArray[np.int32] | None = None  # [M]; None = the loader masks, anew in every epoch
+    masked_labels: NDArray[np.int32] | None = None  # [M], the original token ids
+    masked_offsets: NDArray[np.int64] | None = None  # [n + 1]
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.next_sentence_labels)
+
+    @property
+    def masks(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]] | None:
+        """Positions, labels and offsets of the static masks; None where the loader masks."""
+        if self.masked_positions is None or self.masked_labels is None or self.masked_offsets is None:
+            return None
+        return self.masked_positions, self.masked_labels, self.masked_offsets
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """What a file says of itself without being decoded; None = only decoding tells."""
+
+    num_samples: int
+    max_length: int | None  # tokens of the longest sequence, or the width of its padded rows
+    max_predictions: int | None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the model and the flags allow a shard to hold."""
+
+    max_seq_length: int
+    max_predictions_per_seq: int
+    vocab_size: int | None = None  # None = any
+
+    def check_info(self, info: ShardInfo, path: Path | str) -> None:
+        """Raise UsageError where the file already says that it does not fit."""
+        if info.num_samples:
+            self._check_most(info.max_length or 0, info.max_predictions or 0, path)
+
+    def check(self, shard: Shard, path: Path | str) -> None:
+        """Raise UsageError naming ``path``, the value and the flag where a decoded shard does not fit."""
+        if not shard.num_samples:
+            return
+        self._check_most(int(shard.lengths.max()), 0, path)
+        self._check_ids(shard.tokens, "token id", path)
+        if shard.masks is None:
+            return
+        positions, labels, offsets = shard.masks
+        self._check_most(0, int(np.diff(offsets).max()), path)
+        self._check_ids(labels, "masked label", path)
+        rows = np.repeat(np.arange(shard.num_samples), np.diff(offsets))
+        outside = (positions < 0) | (positions >= shard.lengths[rows])
+        if outside.any():
+            row = rows[outside][0]
+            raise UsageError(
+                f"{path}: sequence {row} has {shard.lengths[row]} tokens and a masked position {positions[outside][0]}"
+            )
+
+    def _check_most(self, length: int, predictions: int, path: Path | str) -> None:
+        if length > self.max_seq_length:
+            raise UsageError(f"{path}: sequences of up to {length} tokens, --max_seq_length is {self.max_seq_length}")
+        if predictions > self.max_predictions_per_seq:
+            raise UsageError(
+                f"{path}: up to {predictions} masked tokens in a sequence, --max_predictions_per_seq is "
+                f"{self.max_predictions_per_seq}"
+            )
+
+    def _check_ids(self, ids: NDArray, what: str, path: Path | str) -> None:
+        if len(ids) and self.vocab_size is not None and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocab_size:
+            wrong = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
+            raise UsageError(
+                f"{path}: {what} {wrong} is outside the vocabulary of {self.vocab_size} pieces "
+                "(--vocab_file, vocab_size in --config_file)"
+            )
+
+
+def offsets_of(counts: NDArray) -> NDArray[np.int64]:
+    """Return where each of ``counts`` items begins, and the end: [0, c0, c0 + c1, ...]."""
+    offsets = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return offsets
+
+
+def ranges(starts: NDArray, counts: NDArray) -> NDArray[np.int64]:
+    """Return the indices starts[0], starts[0] + 1, ... (counts[0] of them), starts[1], ..."""
+    ends = offsets_of(counts)
+    return np.arange(ends[-1]) + np.repeat(starts - ends[:-1], counts)

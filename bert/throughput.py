@@ -1,0 +1,207 @@
+"""Speed: the work in a step, rates by an injected clock, and the ceiling that utilisation is measured against.
+
+Time is wall time from ``start`` on, so waiting for data, for a checkpoint or for other ranks counts. Work is counted
+from real tokens, not from padded ones::
+
+    meter = Meter(warmup_steps=4)
+    meter.start()                               # before the first batch is fetched
+    for step, batch in enumerate(loader):
+        ...                                     # forward, backward, optimizer step
+        meter.update(sequences, tokens, training_flops(config, tokens, sum_squared_lengths, predictions, sequences))
+    rates = meter.total()                       # after the last step's loss was read, so that a GPU has finished it
+    print(rates.sequences_per_second, rates.flops_per_second / measure_peak("cuda", "bfloat16"))
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+# Per device: side of the square matrices, large enough to fill it, and how many products one timing holds, so that the
+# wait at its end is lost in it.
+PEAK_WORK = {"cuda": (8192, 10), "cpu": (2048, 1)}
+PEAK_TIMINGS = 10
+
+
+class ModelSize(Protocol):
+    """The part of a BERT configuration that decides the work; ``vocab_size`` as the model has it, padded."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    intermediate_size: int
+    vocab_size: int
+
+
+def training_flops(config: ModelSize, tokens: int, sum_squared_lengths: int, predictions: int, sequences: int) -> float:
+    """Return the floating-point operations of a forward and backward pass over unpadded sequences.
+
+    A multiply-add counts as two; the backward pass as twice the forward; embeddings, LayerNorm, softmax and activations
+    as nothing; recomputation (activation checkpointing) as nothing, since it is no useful work. ``sum_squared_lengths``
+    is the sum of every sequence's length squared: attention within a sequence takes 4·length²·hidden per layer.
+    ``predictions`` are the masked positions, the only rows that the MLM head sees.
+    """
+    hidden = config.hidden_size
+    linear = 8 * hidden**2 + 4 * hidden * config.intermediate_size  # per token and layer: Q, K, V, output; two dense
+    attention = 4 * hidden * sum_squared_lengths  # per layer: scores, and probabilities times values
+    mlm_head = 2 * hidden**2 + 2 * hidden * config.vocab_size  # per prediction
+    pooler_and_nsp = 2 * hidden**2 + 4 * hidden  # per sequence
+    encoder = config.num_hidden_layers * (linear * tokens + attention)
+    return 3.0 * (encoder + mlm_head * predictions + pooler_and_nsp * sequences)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What ``steps`` steps did in ``seconds``; rates over no time are 0."""
+
+    seconds: float
+    steps: int
+    sequences: int
+    tokens: int
+    flops: float
+
+    @property
+    def steps_per_second(self) -> float:
+        return self._per_second(self.steps)
+
+    @property
+    def sequences_per_second(self) -> float:
+        return self._per_second(self.sequences)
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self._per_second(self.tokens)
+
+    @property
+    def flops_per_second(self) -> float:
+        return self._per_second(self.flops)
+
+    def _per_second(self, amount: float) -> float:
+        return amount / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """Counts up to a moment; the difference of two is a :class:`Rates`."""
+
+    time: float
+    steps: int = 0
+    sequences: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+
+    def since(self, earlier: _Mark) -> Rates:
+        return Rates(
+            seconds=self.time - earlier.time,
+            steps=self.steps - earlier.steps,
+            sequences=self.sequences - earlier.sequences,
+            tokens=self.tokens - earlier.tokens,
+            flops=self.flops - earlier.flops,
+        )
+
+
+class Meter:
+    """Counts steps and reads the clock; on a GPU, read the step's loss first or queued work counts as done.
+
+    The first ``warmup_steps`` updates (compilation, allocation, filling of the loader) are left out of ``total`` and
+    ``eta``, as long as there is a later one. A step here is whatever ``update`` is called for.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter, warmup_steps: int = 0):
+        self._clock = clock
+        self._warmup_steps = warmup_steps
+        self._first: _Mark | None = None
+        self._counts = _Mark(time=0.0)
+
+    def start(self) -> None:
+        """Start the clock. Call it before the first batch is fetched, so that waiting for data counts."""
+        self._first = self._window = self._warm = _Mark(time=self._clock())
+        self._counts = self._first
+
+    def update(self, sequences: int, tokens: int, flops: float) -> None:
+        """Count one step that has just ended."""
+        self._require_start()
+        counts = self._counts
+        self._counts = _Mark(
+            time=self._clock(),
+            steps=counts.steps + 1,
+            sequences=counts.sequences + sequences,
+            tokens=counts.tokens + tokens,
+            flops=counts.flops + flops,
+        )
+        if self._counts.steps == self._warmup_steps:
+            self._warm = self._counts
+
+    def window(self) -> Rates:
+        """Return the rates since the last call, or since ``start``."""
+        now = self._now()
+        rates = now.since(self._window)
+        self._window = now
+        return rates
+
+    def total(self) -> Rates:
+        """Return the rates since the warm-up; since ``start`` where there is no step after the warm-up."""
+        now = self._now()
+        start = self._require_start()
+        return now.since(self._warm if now.steps > self._warmup_steps else start)
+
+    def eta(self, remaining_steps: int) -> float | None:
+        """Return the seconds that ``remaining_steps`` more steps take at the rate of ``total``; None before any."""
+        rate = self.total().steps_per_second
+        return remaining_steps / rate if rate else None
+
+    def _now(self) -> _Mark:
+        self._require_start()
+        counts = self._counts
+        return _Mark(self._clock(), counts.steps, counts.sequences, counts.tokens, counts.flops)
+
+    def _require_start(self) -> _Mark:
+        if self._first is None:
+            raise RuntimeError("Meter.start() was not called: call it before the first batch is fetched")
+        return self._first
+
+
+def measure_peak(
+    device: torch.device | str,
+    dtype: torch.dtype | str,
+    size: int | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Return the FLOP/s of ``device`` in a large square matrix product, the median of ten timings.
+
+    Model-FLOP utilisation is reported against this measured ceiling, not against a data sheet: a power-capped or shared
+    device does not reach the sheet's number in any kernel. Takes about a second.
+    """
+    import torch  # here, so that a command can show its --help without loading torch
+
+    device = torch.device(device)
+    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    default_size, products = PEAK_WORK.get(device.type, PEAK_WORK["cpu"])
+    size = size or default_size
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    out = torch.empty_like(left)
+    warm_up = 2  # the first ones choose the kernel and raise the clock
+    seconds = [_time_products(left, right, out, products, clock) for _ in range(warm_up + PEAK_TIMINGS)]
+    return 2.0 * size**3 * products / statistics.median(seconds[warm_up:])
+
+
+def _time_products(
+    left: torch.Tensor, right: torch.Tensor, out: torch.Tensor, products: int, clock: Callable[[], float]
+) -> float:
+    import torch
+
+    def wait() -> None:
+        if left.is_cuda:
+            torch.cuda.synchronize(left.device)
+
+    wait()
+    start = clock()
+    for _ in range(products):
+        torch.matmul(left, right, out=out)
+    wait()
+    return clock() - start

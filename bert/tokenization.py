@@ -1,0 +1,226 @@
+"""Text → WordPiece ids: vocabulary, casing and special tokens as one value that travels with a checkpoint.
+
+Words are cut as BERT does (control characters dropped, CJK ideographs spaced out, optional lower case without accents,
+punctuation split off), then matched greedily, longest piece first. The work is done by the ``tokenizers`` library;
+a line of the vocabulary file is a piece and its line number is the id::
+
+    tokenizer = BertTokenizer("vocab.txt")
+    tokenizer.tokenize("unaffable, [MASK]")        # ['una', '##ffa', '##ble', ',', '[MASK]']
+    again = BertTokenizer.from_state_dict(tokenizer.state_dict())
+
+Three things differ from the library's own BERT tokenizer and follow the published implementations: a special token
+stays whole only where blanks delimit it, a capital sigma that ends a word becomes ς, and the first 256 ideographs of
+CJK extension E are spaced like the others. Unicode categories are the library's, whatever the Python version.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tokenizers import Encoding, Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+
+from bert.errors import UsageError
+
+T = TypeVar("T")
+
+PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+SPECIAL_TOKENS = (UNK, SEP, PAD, CLS, MASK)
+
+# Ideographs that the library's table leaves out by a typing error (2B920 for 2B820).
+_UNSPACED_IDEOGRAPH = "[\U0002b820-\U0002b91f]"
+
+
+def read_vocabulary(path: str | Path) -> list[str]:
+    """Read the pieces of a vocabulary file in id order; raises :class:`UsageError` if BERT cannot use it."""
+    try:
+        # Split at "\n" alone: a piece may be a Unicode line separator, as in the published Chinese vocabulary.
+        text = Path(path).read_text(encoding="utf8").rstrip("\n")
+    except OSError as error:
+        raise UsageError(f"--vocab_file {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--vocab_file {path}: not UTF-8 text (byte {error.start})") from error
+    lines = text.split("\n") if text else []
+    pieces = [line.strip() or line for line in lines]
+    check_vocabulary(pieces, f"--vocab_file {path}")
+    return pieces
+
+
+def check_vocabulary(pieces: Sequence[str], source: str) -> None:
+    """Raise :class:`UsageError` unless ``pieces`` are non-empty, unique and hold the five special tokens."""
+    if not pieces:
+        raise UsageError(f"{source}: the vocabulary is empty, expected one piece a line")
+    first: dict[str, int] = {}
+    for number, piece in enumerate(pieces, start=1):
+        if not piece:
+            raise UsageError(f"{source}: line {number} is blank, expected one piece a line")
+        if first.setdefault(piece, number) != number:
+            raise UsageError(f"{source}: piece {piece!r} is on line {first[piece]} and again on line {number}")
+    missing = [token for token in SPECIAL_TOKENS if token not in first]
+    if missing:
+        raise UsageError(f"{source}: no line for {' '.join(missing)}, expected all of {' '.join(SPECIAL_TOKENS)}")
+
+
+class WordNormalizer:
+    """Text → text in which blanks separate words: BERT's cleaning and casing, before punctuation and pieces."""
+
+    def __init__(self, do_lower_case: bool = True, strip_accents: bool | None = None, never_split: Iterable[str] = ()):
+        self._never_split = frozenset(never_split)
+        self._lower = do_lower_case
+        self._clean = BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False)
+        self.rest = BertNormalizer(
+            clean_text=True, handle_chinese_chars=True, strip_accents=strip_accents, lowercase=do_lower_case
+        )
+        starts = "|".join(re.escape(start) for start in sorted({token[:1] for token in self._never_split}))
+        self._careful = re.compile("|".join(filter(None, (starts, "Σ" if do_lower_case else "", _UNSPACED_IDEOGRAPH))))
+
+    def __call__(self, text: str) -> str:
+        """Normalise ``text``; ``never_split`` words stay as they are."""
+        return " ".join(run if kept else self.rest.normalize_str(run) for kept, run in self.runs(text))
+
+    def runs(self, text: str) -> list[tuple[bool, str]]:
+        """Cut ``text`` into ``(kept, run)``: a kept run is one special token, the others still need ``rest``."""
+        if not self._careful.search(text):
+            return [(False, text)]
+        cleaned = re.sub(_UNSPACED_IDEOGRAPH, r" \g<0> ", self._clean.normalize_str(text))
+        runs: list[tuple[bool, str]] = []
+        for kept, words in groupby(cleaned.split(), key=self._never_split.__contains__):
+            if kept:
+                runs.extend((True, word) for word in words)
+            else:
+                # str.lower knows a word-final sigma; the library lower-cases letter by letter.
+                run = " ".join(words)
+                runs.append((False, run.lower() if self._lower else run))
+        return runs
+
+
+class BertTokenizer:
+    """WordPiece tokenizer; ``never_split`` tokens pass through whole where blanks delimit them."""
+
+    def __init__(
+        self,
+        vocab_file: str | Path,
+        do_lower_case: bool = True,
+        max_input_chars_per_word: int = 100,
+        strip_accents: bool | None = None,
+        never_split: Sequence[str] = SPECIAL_TOKENS,
+    ):
+        """Read ``vocab_file``; ``strip_accents`` None follows ``do_lower_case``. Raises :class:`UsageError`."""
+        self._setup(read_vocabulary(vocab_file), do_lower_case, max_input_chars_per_word, strip_accents, never_split)
+
+    def _setup(
+        self,
+        pieces: list[str],
+        do_lower_case: bool,
+        max_input_chars_per_word: int,
+        strip_accents: bool | None,
+        never_split: Sequence[str],
+    ) -> None:
+        self.do_lower_case = do_lower_case
+        self.vocab: dict[str, int] = {piece: index for index, piece in enumerate(pieces)}
+        self.fingerprint: str = hashlib.sha256("\n".join(pieces).encode()).hexdigest()
+        self._pieces = pieces
+        self._settings: dict[str, Any] = {
+            "do_lower_case": do_lower_case,
+            "max_input_chars_per_word": max_input_chars_per_word,
+            "strip_accents": strip_accents,
+            "never_split": list(never_split),
+        }
+        self._normalizer = WordNormalizer(do_lower_case, strip_accents, never_split)
+        self._word_piece = WordPiece(self.vocab, unk_token=UNK, max_input_chars_per_word=max_input_chars_per_word)
+        self._tokenizer = Tokenizer(self._word_piece)
+        self._tokenizer.normalizer = self._normalizer.rest  # type: ignore[assignment]
+        self._tokenizer.pre_tokenizer = BertPreTokenizer()  # type: ignore[assignment]
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of pieces, before any padding of the embedding table."""
+        return len(self._pieces)
+
+    @property
+    def cls_id(self) -> int:
+        """Id of ``[CLS]``."""
+        return self.vocab[CLS]
+
+    @property
+    def sep_id(self) -> int:
+        """Id of ``[SEP]``."""
+        return self.vocab[SEP]
+
+    @property
+    def pad_id(self) -> int:
+        """Id of ``[PAD]``."""
+        return self.vocab[PAD]
+
+    @property
+    def unk_id(self) -> int:
+        """Id of ``[UNK]``."""
+        return self.vocab[UNK]
+
+    @property
+    def mask_id(self) -> int:
+        """Id of ``[MASK]``."""
+        return self.vocab[MASK]
+
+    def tokenize(self, text: str) -> list[str]:
+        """Cut ``text`` into pieces; no special tokens are added."""
+        return self.tokenize_batch([text])[0]
+
+    def tokenize_batch(self, texts: Sequence[str]) -> list[list[str]]:
+        """Cut each text into pieces, on all cores."""
+        return self._batch(texts, self._tokenizer.encode_batch, lambda e: e.tokens, lambda t: t.value)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Cut each text into piece ids, on all cores; no special tokens are added."""
+        return self._batch(texts, self._tokenizer.encode_batch_fast, lambda e: e.ids, lambda t: t.id)
+
+    def convert_tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
+        """Map pieces to ids; raises KeyError for a piece outside the vocabulary."""
+        return [self.vocab[token] for token in tokens]
+
+    def convert_ids_to_tokens(self, ids: Iterable[int]) -> list[str]:
+        """Map ids to pieces; raises IndexError for an id outside the vocabulary."""
+        ids = list(ids)
+        if any(not 0 <= i < len(self._pieces) for i in ids):
+            raise IndexError(f"token id outside the vocabulary of {len(self._pieces)} pieces: {min(ids)}..{max(ids)}")
+        return [self._pieces[i] for i in ids]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that decides the tokenisation, as plain values for a checkpoint."""
+        return {"vocab": list(self._pieces), **self._settings, "never_split": list(self._settings["never_split"])}
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> "BertTokenizer":
+        """Rebuild the tokenizer that ``state_dict`` described."""
+        settings = dict(state)
+        pieces = list(settings.pop("vocab"))
+        check_vocabulary(pieces, "tokenizer in the checkpoint")
+        tokenizer = cls.__new__(cls)
+        tokenizer._setup(pieces, **settings)
+        return tokenizer
+
+    def _batch(
+        self,
+        texts: Sequence[str],
+        encode: Callable[..., list[Encoding]],
+        of_encoding: Callable[[Encoding], list[T]],
+        of_token: Callable[[Any], T],
+    ) -> list[list[T]]:
+        """Encode the runs of all texts in one call to the library, then join each text's runs again."""
+        runs = [self._normalizer.runs(text) for text in texts]
+        plain = [run for cut in runs for kept, run in cut if not kept]
+        encoded = map(of_encoding, encode(plain, add_special_tokens=False))
+        if len(plain) == len(texts) and all(len(cut) == 1 for cut in runs):
+            return list(encoded)
+        result = []
+        for cut in runs:
+            pieces: list[T] = []
+            for kept, run in cut:
+                pieces += map(of_token, self._word_piece.tokenize(run)) if kept else next(encoded)
+            result.append(pieces)
+        return result

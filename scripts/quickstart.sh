@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# From nothing to a pre-trained model in minutes: data, phase 1, phase 2, report.
+#
+#   bash scripts/quickstart.sh                     on a small encyclopedia of invented places that it writes itself
+#   bash scripts/quickstart.sh --text DIR          on your own folder of .txt files
+#   bash scripts/quickstart.sh --output DIR        somewhere else than results/quickstart
+#
+# A CPU with two cores is enough. A second run on the same output continues where the first one stopped.
+set -euo pipefail
+# shellcheck source=scripts/setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+text="" output=$ROOT/results/quickstart
+while (($#)); do
+  case $1 in
+    --text | --output)
+      (($# > 1)) || fail "$1: expected a directory after it"
+      if [[ $1 == --text ]]; then text=$2; else output=$2; fi
+      shift 2
+      ;;
+    -h | --help)
+      sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+      exit 0
+      ;;
+    *) fail "$1: unknown, expected --text DIR or --output DIR" ;;
+  esac
+done
+[[ -z $text || -e $text ]] || fail "--text $text: no such file or directory"
+[[ -z $text ]] || text=$(realpath "$text")
+mkdir -p "$output"
+output=$(realpath "$output")
+
+setup_environment report
+cd "$ROOT"
+
+step() { printf '\n== %s\n' "$1"; }
+
+# shards <tokens> <predictions>: train/ and eval/ shards of one phase; finished ones are kept
+shards() {
+  local part copies
+  for part in train eval; do
+    copies=$([[ $part == train ]] && echo 5 || echo 1)
+    [[ -f $output/shards_$1/$part/$part.parquet ]] || python create_pretraining_data.py \
+      --input_file "$output/text/$part" --output_file "$output/shards_$1/$part/$part.parquet" \
+      --vocab_file "$output/vocab.txt" --max_seq_length "$1" --max_predictions_per_seq "$2" --dupe_factor "$copies"
+  done
+}
+
+# phase <1|2> <tokens> <predictions> <steps> <batch> <micro-batches> <learning rate> <warm-up> [flag ...]
+phase() {
+  python run_pretraining.py --do_train --resume_from_checkpoint --optimizer lamb \
+    --config_file "$output/bert_config.json" --vocab_file "$output/vocab.txt" --output_dir "$output/checkpoints" \
+    --input_dir "$output/shards_$2/train" --eval_dir "$output/shards_$2/eval" --eval_steps 100 --log_freq 10 \
+    --max_seq_length "$2" --max_predictions_per_seq "$3" --max_steps "$4" --train_batch_size "$5" \
+    --gradient_accumulation_steps "$6" --learning_rate "$7" --warmup_proportion "$8" \
+    --num_steps_per_checkpoint 200 --json_summary "$output/dllogger_phase$1.json" \
+    --tensorboard_dir "$output/tensorboard/phase$1" "${@:9}"
+}
+
+step "Text"
+if [[ -d $output/text/train ]]; then
+  echo "$output/text is there already"
+elif [[ -n $text ]]; then
+  python data/split_text.py --text "$text" --output "$output/text"
+else
+  python data/make_gazetteer.py --output "$output/text"
+fi
+
+step "Vocabulary"
+[[ -f $output/vocab.txt ]] || python data/train_vocab.py --text "$output/text/train" --vocab_size 4000 \
+  --output "$output/vocab.txt"
+pieces=$(wc -l <"$output/vocab.txt")
+sed "s/\"vocab_size\": [0-9]*/\"vocab_size\": $pieces/" bert_configs/quickstart.json >"$output/bert_config.json"
+
+step "Shards of 128 and of 512 tokens"
+shards 128 20
+shards 512 80
+
+step "Phase 1: sequences of up to 128 tokens"
+phase 1 128 20 900 64 1 4e-3 0.1
+
+step "Phase 2: sequences of up to 512 tokens"
+phase 2 512 80 100 32 1 1e-3 0.1 --phase2
+
+step "Report"
+python -m bert.report --logs "$output/dllogger_phase1.json" "$output/dllogger_phase2.json" \
+  --output "$output/report.png"
+cat <<EOF
+
+checkpoints   $output/checkpoints
+logs          $output/dllogger_phase1.json  $output/dllogger_phase2.json
+TensorBoard   tensorboard --logdir $output/tensorboard
+report        $output/report.png
+EOF
