@@ -48,7 +48,7 @@ def build_layout(cu_seqlens: Tensor, max_seqlen: int, num_tokens: int, attention
 def resolve_attention(name: str, device: torch.device) -> str:
     """Return the backend to use for ``name``; ``auto`` is the fastest one of the device."""
     if name == "auto":
-        return "varlen" if device.type == "cuda" else "sdpa"
+        return "varlen" if device.type == "cuda" else "matmul"
     if name not in ATTENTION:
         raise UsageError(f"attention {name!r} is unknown: expected auto or one of {', '.join(ATTENTION)}")
     return name

@@ -28,6 +28,13 @@ class PreTrainingBatch(Protocol):
     next_sentence_labels: Tensor  # [S]
 
 
+class SummedLoss(nn.Module):
+    """Cross-entropy in fp32, summed over rows: [N, classes], [N] -> scalar. No row, no loss: 0."""
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits.float(), labels, reduction="sum")
+
+
 class PreTrainingObjective(nn.Module):
     """MLM and NSP cross-entropy of a stream, each summed.
 
@@ -37,7 +44,13 @@ class PreTrainingObjective(nn.Module):
     def __init__(self, model: BertForPreTraining, dense_sequence_output: bool = True) -> None:
         super().__init__()
         self.model = model
+        self.loss = SummedLoss()
         self.dense_sequence_output = dense_sequence_output
+
+    def compile_units(self) -> list[nn.Module]:
+        """Return the parts worth compiling, each on its own: equal layers then share one compilation."""
+        bert = self.model.bert
+        return [bert.embeddings, *bert.encoder.layer, self.model.cls.predictions.transform, self.loss]
 
     def logits(self, batch: PreTrainingBatch) -> tuple[Tensor, Tensor]:
         """Return the MLM logits of the masked tokens [M, vocab_size] and the NSP logits [S, 2]."""
@@ -53,8 +66,8 @@ class PreTrainingObjective(nn.Module):
     def forward(self, batch: PreTrainingBatch) -> dict[str, Tensor]:
         scores, relationship = self.logits(batch)
         return {
-            "mlm_loss": summed_loss(scores, batch.masked_labels),
-            "nsp_loss": summed_loss(relationship, batch.next_sentence_labels),
+            "mlm_loss": self.loss(scores, batch.masked_labels),
+            "nsp_loss": self.loss(relationship, batch.next_sentence_labels),
         }
 
     @torch.no_grad()
@@ -62,13 +75,8 @@ class PreTrainingObjective(nn.Module):
         """Return the losses and the numbers of right predictions, all summed."""
         scores, relationship = self.logits(batch)
         return {
-            "mlm_loss": summed_loss(scores, batch.masked_labels),
-            "nsp_loss": summed_loss(relationship, batch.next_sentence_labels),
+            "mlm_loss": self.loss(scores, batch.masked_labels),
+            "nsp_loss": self.loss(relationship, batch.next_sentence_labels),
             "mlm_correct": (scores.argmax(-1) == batch.masked_labels).sum(),
             "nsp_correct": (relationship.argmax(-1) == batch.next_sentence_labels).sum(),
         }
-
-
-def summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy in fp32, summed over rows: [N, classes], [N] -> scalar. No row, no loss: 0."""
-    return F.cross_entropy(logits.float(), labels, reduction="sum")

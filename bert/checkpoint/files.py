@@ -1,0 +1,205 @@
+"""Checkpoint files in a directory: write, describe, list, verify, load, prune.
+
+Invariant: at every instant each ``ckpt_N.pt`` is a whole checkpoint, and the ``ckpt_N.json`` beside it, if there is
+one, describes that very file. Hence the order of a write::
+
+    .ckpt_7.pt.tmp written    ckpt_7.json of an older ckpt_7.pt removed    .tmp synced, renamed    ckpt_7.json written
+
+A ``.pt`` without description (a crash before the last step, or another program's file) is checked by the checksums
+that the format carries inside, and is never pruned: it may be somebody's.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import pickle
+import re
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from bert.errors import UsageError
+
+FORMAT_VERSION = 1
+NAME = re.compile(r"ckpt_(0|[1-9]\d*)\.pt")
+TEMPORARY = ".{}.tmp"  # hidden, so that neither ckpt_* nor *.pt matches it
+
+
+@dataclass(frozen=True)
+class Description:
+    """What ``ckpt_N.json`` says of ``ckpt_N.pt``."""
+
+    step: int
+    phase: int | None
+    bytes: int
+    sha256: str
+    keep: bool  # never prune
+    saved_at: float  # seconds since 1970
+    format_version: int = FORMAT_VERSION
+
+
+def list_checkpoints(directory: str | Path) -> list[Path]:
+    """Return the files named ``ckpt_STEP.pt``, the highest step first."""
+    found = [path for path in Path(directory).glob("ckpt_*.pt") if NAME.fullmatch(path.name)]
+    return sorted(found, key=checkpoint_step, reverse=True)
+
+
+def checkpoint_step(path: Path) -> int:
+    """Return the number in a file name: 7038 for ``ckpt_7038.pt``."""
+    return int(path.stem.removeprefix("ckpt_"))
+
+
+def read_description(path: Path) -> Description | None:
+    """Read the description of ``ckpt_N.pt``; None where it is missing or damaged."""
+    try:
+        return Description(**json.loads(path.with_suffix(".json").read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_checkpoint(path: Path, step: int, state: dict[str, Any], keep: bool) -> None:
+    """Write ``path`` and its description; a crash at any instant leaves the old or the new checkpoint, whole."""
+    description = path.with_suffix(".json")
+    with _atomic(path) as file:
+        hashing = _HashingFile(file)
+        torch.save(state, hashing)  # type: ignore[arg-type]  # it needs no more than write and flush
+        hashing.raise_error()
+        description.unlink(missing_ok=True)
+        _sync_directory(path.parent)
+    record = Description(step, state.get("phase"), hashing.size, hashing.sha256.hexdigest(), keep, time.time())
+    with _atomic(description) as file:
+        file.write(json.dumps(asdict(record), indent=2).encode() + b"\n")
+
+
+def prune(directory: Path, keep: int, current: Path) -> None:
+    """Delete all but the ``keep`` checkpoints written last; ``current`` counts as the very last.
+
+    What lies in the directory counts, whichever process wrote it. Marked checkpoints and files without description
+    stay. Order of writing, not of steps: a run sent back by --resume_step replaces its abandoned future bit by bit.
+    """
+    described = [(path, read_description(path)) for path in list_checkpoints(directory)]
+    ours = [(path == current, found.saved_at, path) for path, found in described if found and not found.keep]
+    for _, _, path in sorted(ours)[:-keep]:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".json").unlink(missing_ok=True)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Delete what killed runs left behind: temporary files, and descriptions whose checkpoint is gone."""
+    for path in directory.glob(TEMPORARY.format("ckpt_*")):
+        path.unlink(missing_ok=True)
+    for path in directory.glob("ckpt_*.json"):
+        if NAME.fullmatch(f"{path.stem}.pt") and not path.with_suffix(".pt").exists():
+            path.unlink(missing_ok=True)
+
+
+def find_damage(path: Path) -> str | None:
+    """Say what is wrong with a checkpoint file ("is empty"), or None. Reads all of it."""
+    if not path.is_file():
+        return "is not a file" if path.exists() else "does not exist"
+    size, description = path.stat().st_size, read_description(path)
+    if size == 0:
+        return "is empty"
+    if description is not None and size != description.bytes:
+        return f"has {size} bytes where {description.bytes} were written"
+    try:
+        if description is not None:
+            with path.open("rb") as file:
+                intact = hashlib.file_digest(file, "sha256").hexdigest() == description.sha256
+            return None if intact else "is damaged: its SHA-256 is not the one recorded when it was written"
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                record = archive.testzip()
+            return f"is damaged: the checksum of {record} in it is wrong" if record else None
+        load(path)  # truncated, or from before torch 1.6, when the format had no checksums
+    except (OSError, zipfile.BadZipFile, UsageError) as error:
+        return f"cannot be read ({error})"
+    return None
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Load a checkpoint to host memory without running code from it. Raises UsageError naming the file."""
+    try:
+        # Mapped, not read: the ranks of a machine share one copy in the page cache.
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error
+    except Exception as error:  # torch.load raises nearly anything on a foreign file, KeyError: 101 among others
+        found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        reason = f"holds a {found[1]} beside tensors and plain values" if found else "not a checkpoint, or damaged"
+        raise UsageError(f"{path}: {reason} ({type(error).__name__})") from error
+    if not isinstance(state, dict):
+        raise UsageError(f"{path}: holds a {type(state).__name__}; expected a dictionary")
+    return state
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError (a full disk) into a UsageError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"cannot save {path}: {error.strerror or error}") from error
+
+
+class _HashingFile:
+    """Passes writes on and hashes them, which saves reading the file again.
+
+    An error of the disk is kept for ``raise_error``: raised through torch's C++ writer it would come out as a riddle.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.sha256, self.size = file, hashlib.sha256(), 0
+        self.error: OSError | None = None
+
+    def write(self, data: memoryview) -> int:
+        self.sha256.update(data)
+        self.size += len(data)
+        if self.error is None:
+            try:
+                self.file.write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None: ...
+
+    def raise_error(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+@contextmanager
+def _atomic(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file that takes the name ``path`` once it is complete and on the disk."""
+    temporary = path.with_name(TEMPORARY.format(path.name))
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems have no such operation
+            raise
+    finally:
+        os.close(descriptor)

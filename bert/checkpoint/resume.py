@@ -1,0 +1,80 @@
+"""Which checkpoint a run continues from, and why not from another.
+
+Every file that is passed over is named. Nothing is written here, and nothing starts over where a good checkpoint might
+have been meant::
+
+    path = resolve_resume(config, "results/checkpoints", notice=print)      # ckpt_300.pt is damaged -> ckpt_200.pt
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bert.checkpoint.files import find_damage, list_checkpoints
+from bert.config import flag
+from bert.errors import UsageError
+
+
+@dataclass
+class CheckpointConfig:
+    """When a run saves, how much it keeps, and what it starts from."""
+
+    resume_from_checkpoint: bool = flag(
+        False, "Continue from the newest good checkpoint in the output directory; start fresh where there is none."
+    )
+    resume_step: int = flag(
+        -1, "With --resume_from_checkpoint: continue from ckpt_STEP.pt. -1: from the newest.", minimum=-1
+    )
+    num_steps_per_checkpoint: int = flag(100, "Optimizer steps between two checkpoints.", minimum=1)
+    skip_checkpoint: bool = flag(False, "Save no checkpoint.")
+    init_checkpoint: str | None = flag(None, "Checkpoint whose weights to start from.")
+    keep_checkpoints: int = flag(3, "How many checkpoints to keep; the end of phase 1 is kept besides.", minimum=1)
+
+
+def find_latest(directory: str | Path, notice: Callable[[str], None]) -> Path | None:
+    """Return the good checkpoint of the highest step; ``notice`` hears of every file that is passed over."""
+    candidates = list_checkpoints(directory)
+    for path in sorted(set(Path(directory).glob("ckpt_*.pt")) - set(candidates)):
+        notice(f"{path} is ignored: it is not named ckpt_STEP.pt")
+    for path in candidates:
+        damage = find_damage(path)
+        if damage is None:
+            return path
+        notice(f"{path} is skipped: it {damage}")
+    return None
+
+
+def resolve_resume(config: CheckpointConfig, directory: str | Path, notice: Callable[[str], None]) -> Path | None:
+    """Return the checkpoint to continue from, or None for a fresh start.
+
+    Raises UsageError where a fresh start would mix with an earlier run's checkpoints, where --resume_step names a bad
+    file, and where there are checkpoints but no good one.
+    """
+    directory = Path(directory)
+    if not config.resume_from_checkpoint:
+        return _refuse_to_mix(config, directory)
+    if config.resume_step >= 0:
+        path = directory / f"ckpt_{config.resume_step}.pt"
+        damage = find_damage(path)
+        if damage is not None:
+            raise UsageError(f"--resume_step {config.resume_step}: {path} {damage}")
+        return path
+    latest = find_latest(directory, notice)
+    if latest is None:
+        if list_checkpoints(directory):
+            raise UsageError(f"--resume_from_checkpoint: all in {directory} are damaged; expected a good one")
+        notice(f"--resume_from_checkpoint: there is no checkpoint in {directory}, starting fresh")
+    return latest
+
+
+def _refuse_to_mix(config: CheckpointConfig, directory: Path) -> None:
+    if config.resume_step >= 0:
+        raise UsageError(f"--resume_step {config.resume_step}: expected together with --resume_from_checkpoint")
+    occupied = sorted(path.name for path in directory.glob("ckpt_*"))
+    if occupied:
+        raise UsageError(
+            f"--output_dir {directory} holds {occupied[0]} of an earlier run: expected --resume_from_checkpoint or "
+            "another directory"
+        )

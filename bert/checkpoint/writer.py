@@ -1,0 +1,136 @@
+"""Saving without stopping the training loop for longer than one copy of the state.
+
+Invariant: at most one save is in flight, and no save fails unnoticed::
+
+    with CheckpointWriter("results/checkpoints", keep=3) as writer:
+        writer.save(100, {"model": model.state_dict(), "phase": 1})     # returns once the state is copied
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bert.checkpoint.files import named_errors, prune, read_description, remove_leftovers, write_checkpoint
+from bert.checkpoint.resume import CheckpointConfig
+
+PLAIN = (type(None), bool, int, float, str, bytes)  # these very types: numpy's float64 is a float, but not on loading
+
+
+class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
+    """Write checkpoints to a directory, one at a time, in a thread.
+
+    What fails in the thread (a full disk) is raised by the next ``save``, ``wait`` or ``close``, an OSError as
+    UsageError. Leaving the ``with`` block waits for the last file.
+    """
+
+    def __init__(self, directory: str | Path, keep: int = 3) -> None:
+        self.directory, self.keep = Path(directory), keep
+        with named_errors(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.directory)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def save(self, name_step: int, state: dict[str, Any], keep_forever: bool = False) -> None:
+        """Copy ``state`` and start writing it to ``ckpt_{name_step}.pt``; the caller may change it at once.
+
+        ``keep_forever`` exempts the file from pruning (the end of phase 1). Raises TypeError, naming the key, for
+        anything but tensors and plain values.
+        """
+        self.wait()
+        self._pending = self._thread.submit(self._write, name_step, copy_state(state), keep_forever)
+
+    def wait(self) -> None:
+        """Wait for the save in flight and raise what went wrong with it."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """Wait for the last save and end the thread."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        try:
+            self.close()
+        except Exception as failure:
+            if error is None:
+                raise
+            error.add_note(f"The last checkpoint was not written either: {failure}")
+
+    def _write(self, step: int, state: dict[str, Any], keep: bool) -> None:
+        path = self.directory / f"ckpt_{step}.pt"
+        old = read_description(path) if path.exists() else None
+        if old is not None and old.keep:
+            if old.phase != state.get("phase"):
+                return  # step 0 of phase 2 has the number of the end of phase 1, its weights and its moments
+            keep = True
+        with named_errors(path):
+            write_checkpoint(path, step, state, keep)
+            prune(self.directory, self.keep, path)
+
+
+class NullCheckpointWriter(AbstractContextManager["NullCheckpointWriter"]):
+    """Saves nothing: for the ranks other than 0 and for --skip_checkpoint."""
+
+    def save(self, name_step: int, state: dict[str, Any], keep_forever: bool = False) -> None: ...
+
+    def wait(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def build_checkpoint_writer(
+    config: CheckpointConfig, directory: str | Path, is_main: bool
+) -> CheckpointWriter | NullCheckpointWriter:
+    """Return the writer of this rank."""
+    if config.skip_checkpoint or not is_main:
+        return NullCheckpointWriter()
+    return CheckpointWriter(directory, config.keep_checkpoints)
+
+
+def copy_state(state: dict[str, Any]) -> dict[str, Any]:
+    """Copy a state to host memory; a tensor that occurs twice (tied weights) is copied once.
+
+    Raises TypeError, naming the key, for what ``torch.load(weights_only=True)`` would refuse.
+    """
+    copies: dict[tuple[Any, ...], Tensor] = {}
+
+    def copy_tensor(tensor: Tensor) -> Tensor:
+        view = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if view not in copies:
+            # Pinned memory makes the copies fast and concurrent; torch keeps it for the next save.
+            host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            copies[view] = host.copy_(tensor.detach(), non_blocking=True)
+        return copies[view]
+
+    def copy(value: Any, name: str) -> Any:
+        kind = type(value)
+        if kind in PLAIN:
+            return value
+        if kind in (Tensor, nn.Parameter) and value.layout is torch.strided:
+            return copy_tensor(value)
+        if kind in (list, tuple):
+            return kind(copy(item, f"{name}[{index}]") for index, item in enumerate(value))
+        if isinstance(value, dict):
+            for key in value:
+                if type(key) not in (str, int):
+                    raise TypeError(f"{name} has the key {key!r}: keys of a checkpoint are str or int")
+            return {key: copy(item, f"{name}.{key}") for key, item in value.items()}
+        raise TypeError(f"{name} is a {kind.__qualname__}: a checkpoint holds tensors and plain values only")
+
+    copied = copy(state, "state")
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return copied

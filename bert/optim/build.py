@@ -1,0 +1,173 @@
+"""Optimizers by name, parameter groups by pattern, and the one call that turns gradients into a step.
+
+Invariant: every trainable parameter is in exactly one group, group 0 decays and group 1 does not, and a pattern that
+matches no parameter is an error (it would silently decay what it was meant to spare)::
+
+    optimizer = build_optimizer(OptimizerConfig(optimizer="lamb"), model)
+    loss.backward()
+    norm = apply_gradients(optimizer, grad_scale=65536.0)     # not finite: the step was skipped
+"""
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bert.config import flag
+from bert.errors import UsageError
+from bert.optim.bertadam import BertAdam
+from bert.optim.gradients import global_norm, gradient_factor
+from bert.optim.lamb import Lamb
+
+# BERT's biases and LayerNorms, by today's parameter names. (Older lists add "gamma" and "beta", the names that
+# LayerNorm's weight and bias had until 2019; converted checkpoints carry today's.)
+NO_DECAY = ("bias", "LayerNorm")
+FUSED_DEVICES = ("cuda", "cpu", "xpu", "mps")  # where torch's AdamW has a fused kernel
+
+
+@dataclass
+class OptimizerConfig:
+    optimizer: str = flag(
+        "lamb",
+        "lamb, adamw, bertadam, apex_lamb (NVIDIA's apex.optimizers.FusedLAMB) or a class as package.module:Class.",
+    )
+    weight_decay: float = flag(0.01, "Weight decay of all parameters except biases and LayerNorm.", minimum=0.0)
+    adam_beta1: float = flag(0.9, "Decay rate of the first moment.", minimum=0.0, maximum=1.0)
+    adam_beta2: float = flag(0.999, "Decay rate of the second moment.", minimum=0.0, maximum=1.0)
+    adam_eps: float = flag(1e-6, "Added to the root of the second moment.", minimum=0.0)
+    max_grad_norm: float = flag(
+        1.0, "Gradients are clipped to this norm (bertadam: of each tensor, else of all together). 0 = no clipping.",
+        minimum=0.0,
+    )  # fmt: skip
+    use_nvlamb: bool = flag(False, "LAMB: scale biases and LayerNorm by their trust ratio too (NVLAMB).")
+
+
+Groups = list[dict[str, Any]]
+
+
+def _build_lamb(groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    return Lamb(groups, max_grad_norm=config.max_grad_norm, use_nvlamb=config.use_nvlamb, **_adam_options(config))
+
+
+def _build_adamw(groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    devices = {param.device.type for group in groups for param in group["params"]}
+    kernel = {"fused": True} if devices <= set(FUSED_DEVICES) else {"foreach": True}
+    return torch.optim.AdamW(groups, **_adam_options(config), **kernel)
+
+
+def _build_bertadam(groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    return BertAdam(groups, max_grad_norm=config.max_grad_norm, **_adam_options(config))
+
+
+def _build_apex_lamb(groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    try:
+        fused_lamb = importlib.import_module("apex.optimizers").FusedLAMB
+    except (ImportError, AttributeError) as error:
+        found = "the installed package `apex` is another one (PyPI's)" if find_spec("apex") else "it is not installed"
+        raise UsageError(
+            f"--optimizer apex_lamb: needs NVIDIA's apex, and {found}; --optimizer lamb computes the same step"
+        ) from error
+    return fused_lamb(groups, max_grad_norm=config.max_grad_norm, use_nvlamb=config.use_nvlamb, **_adam_options(config))
+
+
+OPTIMIZERS: dict[str, Callable[[Groups, OptimizerConfig], torch.optim.Optimizer]] = {
+    "lamb": _build_lamb,
+    "adamw": _build_adamw,
+    "bertadam": _build_bertadam,
+    "apex_lamb": _build_apex_lamb,
+}
+
+
+def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer over the trainable parameters of ``model``; the schedule sets the learning rate (now 0)."""
+    groups = parameter_groups(model.named_parameters(remove_duplicate=False), config.weight_decay)
+    if config.optimizer in OPTIMIZERS:
+        return OPTIMIZERS[config.optimizer](groups, config)
+    if ":" not in config.optimizer:
+        known = ", ".join(OPTIMIZERS)
+        raise UsageError(f"--optimizer {config.optimizer}: unknown, expected one of {known} or package.module:Class")
+    return _build_custom(groups, config)
+
+
+def _build_custom(groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Build ``package.module:Class`` with those of lr, betas, eps and weight_decay that its constructor takes."""
+    module, _, name = config.optimizer.partition(":")
+    try:
+        optimizer_class = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"--optimizer {config.optimizer}: {error}; expected package.module:Class") from error
+    accepted = inspect.signature(optimizer_class).parameters
+    return optimizer_class(groups, **{k: v for k, v in _adam_options(config).items() if k in accepted})
+
+
+def _adam_options(config: OptimizerConfig) -> dict[str, Any]:
+    betas = (config.adam_beta1, config.adam_beta2)
+    return {"lr": 0.0, "betas": betas, "eps": config.adam_eps, "weight_decay": config.weight_decay}
+
+
+def parameter_groups(
+    named_parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float, no_decay: Sequence[str] = NO_DECAY
+) -> Groups:
+    """Return two groups: parameters that decay, and those whose name one of the regular expressions is found in.
+
+    Frozen parameters are left out. A tied parameter counts once, under its first name. Raises UsageError for a pattern
+    that matches no name at all, frozen ones included.
+    """
+    named = list(named_parameters)
+    for pattern in no_decay:
+        if not any(re.search(pattern, name) for name, _ in named):
+            raise UsageError(f"no parameter name matches the no-decay pattern {pattern!r}; there are {_some(named)}")
+    decay: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
+    seen: set[nn.Parameter] = set()
+    for name, param in named:
+        if param.requires_grad and param not in seen:
+            seen.add(param)
+            (spared if any(re.search(pattern, name) for pattern in no_decay) else decay).append(param)
+    return [{"params": decay, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+
+
+def _some(named: Sequence[tuple[str, Any]]) -> str:
+    names = [name for name, _ in named]
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def apply_gradients(
+    optimizer: torch.optim.Optimizer, grad_scale: Tensor | float = 1.0, max_grad_norm: float | None = 1.0
+) -> Tensor:
+    """Unscale, clip and take one step; return the global norm of the unscaled gradients, on their device.
+
+    A norm that is not finite means that the step was skipped: no parameter, moment or step counter has changed.
+    ``grad_scale`` is the loss scale inside the gradients. Optimizers that clip by a rule of their own (LAMB, BertAdam,
+    apex's FusedLAMB: they have ``max_grad_norm``) do so; ``max_grad_norm`` here is for the others, 0 or None to not
+    clip. LAMB, BertAdam and fused AdamW do not wait for the device and leave the decision to it.
+    """
+    if isinstance(optimizer, (Lamb, BertAdam)):
+        optimizer.step(grad_scale=grad_scale)
+        return optimizer.grad_norm
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    grads = [param.grad for param in params if param.grad is not None]
+    norm = global_norm(grads, params[0].device) / grad_scale
+    factor = gradient_factor(norm, None if "max_grad_norm" in optimizer.defaults else max_grad_norm, grad_scale)
+    if optimizer.defaults.get("fused"):
+        _step_on_device(optimizer, norm, factor)
+    elif grads and bool(torch.isfinite(norm)):
+        torch._foreach_mul_(grads, factor)
+        optimizer.step()
+    return norm
+
+
+def _step_on_device(optimizer: torch.optim.Optimizer, norm: Tensor, factor: Tensor) -> None:
+    """Hand the factor and the overflow flag to torch's fused kernels, by the attributes that GradScaler uses."""
+    fused: Any = optimizer
+    fused.grad_scale, fused.found_inf = 1.0 / factor, (~torch.isfinite(norm)).float()
+    try:
+        optimizer.step()
+    finally:
+        del fused.grad_scale, fused.found_inf

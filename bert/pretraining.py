@@ -1,0 +1,283 @@
+"""The parts of a pre-training run that are not the loop: what it starts from, what it saves, what it reports.
+
+``run_pretraining.py`` connects them. A checkpoint made here holds tensors and plain values only, and everything that a
+resume needs: step, data position, optimizer, loss scale, phase, model configuration, tokenizer and flags.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bert.checkpoint import (
+    CheckpointConfig,
+    CheckpointWriter,
+    NullCheckpointWriter,
+    checkpoint_step,
+    load,
+    load_weights,
+    resolve_resume,
+)
+from bert.config import flag
+from bert.data.batch import Batch
+from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader, eval_batches
+from bert.distributed import World, all_gather_ints, collective_errors
+from bert.errors import UsageError
+from bert.evaluation import evaluate, unigram_accuracy
+from bert.log import Logger
+from bert.model.bert import BertForPreTraining
+from bert.model.config import BertConfig
+from bert.model.objective import PreTrainingObjective
+from bert.phases import Start
+from bert.throughput import training_flops
+from bert.tokenization import BertTokenizer
+from bert.trainer import BatchGeometry, Outcome, StepReport, Trainer
+
+
+@dataclass
+class ModelConfig:
+    config_file: str = flag(help="bert_config.json of the model.")
+    vocab_file: str = flag(help="WordPiece vocabulary that the shards were made with.")
+    do_lower_case: bool = flag(True, "Whether the vocabulary is uncased; recorded in the checkpoint.")
+    attention: str = flag("auto", "Attention: varlen, sdpa, matmul, reference; auto = the fastest one of the device.")
+    no_dense_sequence_output: bool = flag(
+        False, "Run the MLM head on every token instead of the masked ones: the same loss, slower."
+    )
+
+
+def load_model_files(config: ModelConfig, max_seq_length: int) -> tuple[BertTokenizer, BertConfig]:
+    """Read vocabulary and model configuration, which must fit each other and the sequence length.
+
+    The configuration's vocab_size may be the vocabulary's or that padded to a multiple of 8.
+    """
+    tokenizer = BertTokenizer(config.vocab_file, config.do_lower_case)
+    model_config = BertConfig.from_json_file(config.config_file)
+    stated, actual = model_config.vocab_size, tokenizer.vocab_size
+    if stated not in (actual, dataclasses.replace(model_config, vocab_size=actual).padded_vocab_size):
+        raise UsageError(
+            f"--vocab_file {config.vocab_file} has {actual} pieces, --config_file {config.config_file} says "
+            f"vocab_size {stated}: use the pair that belongs together"
+        )
+    if max_seq_length > model_config.max_position_embeddings:
+        raise UsageError(
+            f"--max_seq_length {max_seq_length} exceeds max_position_embeddings "
+            f"{model_config.max_position_embeddings} of --config_file {config.config_file}"
+        )
+    model_config.vocab_size = actual
+    return tokenizer, model_config
+
+
+def find_checkpoint(
+    config: CheckpointConfig, output_dir: str, here: World, notice: Callable[[str], None]
+) -> tuple[Path | None, dict[str, Any] | None]:
+    """Return the checkpoint in ``output_dir`` to continue from, the same on every rank, or (None, None).
+
+    Rank 0 searches and verifies; the others take its word and load the same file.
+    """
+    path = None
+    with collective_errors(here):
+        if here.is_main:
+            path = resolve_resume(config, output_dir, notice)
+    step = all_gather_ints([] if path is None else [checkpoint_step(path)])[0]
+    if not step:
+        return None, None
+    path = Path(output_dir) / f"ckpt_{step[0]}.pt"
+    with collective_errors(here):
+        return path, load(path)
+    return None, None
+
+
+def load_initial_weights(
+    model: nn.Module,
+    tokenizer: BertTokenizer,
+    resumed: tuple[Path | None, dict[str, Any] | None],
+    init_checkpoint: str | None,
+    vocab_file: str,
+    notice: Callable[[str], None],
+) -> None:
+    """Fill ``model`` from the run's own checkpoint, else from --init_checkpoint, else leave it as drawn."""
+    path, state = resumed
+    if state is not None:
+        what = f"--resume_from_checkpoint {path}"
+    elif init_checkpoint is not None:
+        what, state = f"--init_checkpoint {init_checkpoint}", load(init_checkpoint)
+    else:
+        return
+    if "tokenizer" in state:
+        check_tokenizer(tokenizer, state["tokenizer"], what, vocab_file)
+    allow = () if path else ("cls.*",)  # a bare encoder is a fair start; a checkpoint of this run must be whole
+    notice(f"{what}: {load_weights(model, state, what, allow)}")
+
+
+def check_tokenizer(tokenizer: BertTokenizer, saved: dict[str, Any], what: str, vocab_file: str) -> None:
+    """Raise UsageError where a checkpoint was trained with another vocabulary or casing."""
+    trained = BertTokenizer.from_state_dict(saved)
+    if trained.fingerprint != tokenizer.fingerprint:
+        raise UsageError(
+            f"--vocab_file {vocab_file} ({tokenizer.vocab_size} pieces) is not the vocabulary of {what} "
+            f"({trained.vocab_size} pieces)"
+        )
+    if trained.do_lower_case != tokenizer.do_lower_case:
+        raise UsageError(
+            f"--do_lower_case {str(tokenizer.do_lower_case).lower()}: {what} was trained with "
+            f"{str(trained.do_lower_case).lower()}"
+        )
+
+
+def pretraining_flops(model_config: BertConfig) -> Callable[[Batch], float]:
+    """Return the function that counts a batch's floating-point operations, forward and backward."""
+    size = dataclasses.replace(model_config, vocab_size=model_config.padded_vocab_size)
+
+    def flops(batch: Batch) -> float:
+        squares = int(batch.cu_seqlens.diff().long().square().sum())
+        return training_flops(size, batch.num_tokens, squares, batch.masked_labels.numel(), batch.num_sequences)
+
+    return flops
+
+
+def expected_flops(model_config: BertConfig, data: LoaderConfig, geometry: BatchGeometry, steps: int) -> float:
+    """Return one device's work in ``steps`` optimizer steps of full sequences, in FLOP; an upper bound."""
+    size = dataclasses.replace(model_config, vocab_size=model_config.padded_vocab_size)
+    sequences = geometry.micro * geometry.accumulation * steps
+    length = data.max_seq_length
+    return sequences * training_flops(size, length, length**2, data.max_predictions_per_seq, 1)
+
+
+def restore(trainer: Trainer, start: Start, checkpoint: dict[str, Any] | None) -> None:
+    """Put optimizer, counters and loss scale where ``start`` says. Model weights are loaded by the caller."""
+    if checkpoint is None:
+        return
+    if start.keep_moments:
+        trainer.optimizer.load_state_dict(checkpoint["optimizer"])
+    if start.keep_scale:
+        trainer.precision.load_state_dict(checkpoint["grad_scaler"])
+    if start.training:
+        trainer.state = dataclasses.replace(trainer.state, **start.training)
+    elif start.keep_moments:  # a new phase: bias correction and learning rate begin anew, moments go on
+        reset_optimizer_step(trainer.optimizer)
+
+
+def reset_optimizer_step(optimizer: torch.optim.Optimizer) -> None:
+    """Set the step counters of bias correction back to 0 and keep the moments."""
+    reset = getattr(optimizer, "reset_step", None)
+    if reset is not None:
+        reset()
+        return
+    for group in optimizer.param_groups:
+        if "step" in group:
+            group["step"] = torch.zeros_like(group["step"]) if torch.is_tensor(group["step"]) else 0
+    for state in optimizer.state.values():
+        if torch.is_tensor(state.get("step")):
+            state["step"].zero_()
+
+
+UNITS = {  # metric -> (unit, format on stdout)
+    "average_loss": (None, ":.4f"),
+    "mlm_loss": (None, ":.4f"),
+    "nsp_loss": (None, ":.4f"),
+    "learning_rate": (None, ":.3e"),
+    "grad_norm": (None, ":.3f"),
+    "sequences_per_second": ("sequences/s", ":.1f"),
+    "tokens_per_second": ("real tokens/s", ":.0f"),
+    "flop_utilisation": (None, ":.3f"),
+    "eta": ("s", ":.0f"),
+    "eval_mlm_loss": (None, ":.4f"),
+    "eval_nsp_loss": (None, ":.4f"),
+    "eval_mlm_accuracy": (None, ":.4f"),
+    "eval_nsp_accuracy": (None, ":.4f"),
+    "final_loss": (None, ":.4f"),
+    "training_sequences_per_second": ("sequences/s", ":.1f"),
+    "e2e_train_time": ("s", ":.1f"),
+    "raw_train_time": ("s", ":.1f"),
+}
+
+
+@dataclass
+class Recorder:
+    """Reports, evaluates and saves a run; the trainer calls it through its hooks."""
+
+    trainer: Trainer
+    model: BertForPreTraining
+    objective: PreTrainingObjective
+    loader: PretrainingLoader
+    logger: Logger
+    writer: CheckpointWriter | NullCheckpointWriter
+    start: Start
+    max_steps: int
+    constant: dict[str, Any]  # what every checkpoint of the run repeats: configuration, tokenizer, batch geometry
+    held_out: Dataset | None
+    eval_batch_size: int
+    ceiling: float  # FLOP/s of a large matrix product here
+
+    def begin(self, **facts: Any) -> None:
+        """Log the PARAMETER events that precede the first step."""
+        for metric, (unit, format) in UNITS.items():
+            self.logger.metadata(metric, unit, format)
+        if self.held_out:
+            labels = unigram_accuracy(self._eval_batches(), self.model.config.vocab_size, self.trainer.world)
+            facts["unigram_mlm_accuracy"] = labels
+        self.logger.parameter(phase=self.start.phase, loss_scale=self.trainer.precision.loss_scale.value, **facts)
+        self.logger.parameter(train_start=True)
+
+    def report(self, report: StepReport) -> None:
+        precision = self.trainer.precision
+        data: dict[str, Any] = {
+            "average_loss": sum(report.losses.values()),
+            **report.losses,
+            "learning_rate": report.learning_rate,
+            "grad_norm": report.grad_norm,
+            "sequences_per_second": report.sequences_per_second,
+            "tokens_per_second": report.tokens_per_second,
+            "flop_utilisation": report.flops_per_second / (self.ceiling * self.trainer.world.size),
+        }
+        if report.eta is not None:
+            data["eta"] = report.eta
+        if precision.skipped:
+            data["skipped_steps"] = precision.skipped
+        if precision.loss_scale.value != 1:
+            data["loss_scale"] = precision.loss_scale.value
+        self.logger.log((int(self.loader.epoch), report.step), data)
+
+    def evaluate(self) -> None:
+        if self.held_out:
+            trainer = self.trainer
+            metrics = evaluate(self.objective, self._eval_batches(), trainer.precision, trainer.world)
+            self.logger.log((int(self.loader.epoch), trainer.state.step), metrics)
+
+    def save(self) -> None:
+        """Start writing ckpt_{offset + step}.pt; the end of phase 1 is kept for ever."""
+        trainer, step = self.trainer, self.trainer.state.step
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": trainer.optimizer.state_dict(),
+            "grad_scaler": trainer.precision.state_dict(),
+            "epoch": int(self.loader.epoch),
+            "training": trainer.state.to_dict(),
+            "phase": self.start.phase,
+            "offset": self.start.offset,
+            "max_steps": self.max_steps,
+            **self.constant,
+        }
+        self.writer.save(self.start.offset + step, state, self.start.phase == 1 and step == self.max_steps)
+
+    def finish(self, outcome: Outcome, seconds: float) -> None:
+        """Log the summary of NVIDIA's names; ``seconds`` is the time of the whole command."""
+        self.logger.parameter(final_loss=outcome.final_loss)
+        self.logger.summary(
+            {
+                "e2e_train_time": seconds,
+                "training_sequences_per_second": outcome.sequences_per_second,
+                "final_loss": outcome.final_loss,
+                "raw_train_time": outcome.seconds,
+            }
+        )
+
+    def _eval_batches(self) -> Iterable[Batch]:
+        world = self.trainer.world
+        return eval_batches(self.held_out, self.eval_batch_size, rank=world.rank, world_size=world.size)

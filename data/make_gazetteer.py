@@ -1,0 +1,38 @@
+"""Write the text of an invented encyclopedia to train a small BERT on, and the facts to ask it afterwards.
+
+    python data/make_gazetteer.py --output data/gazetteer
+
+OUTPUT/train and OUTPUT/eval hold one sentence a line and a blank line after each article, OUTPUT/facts.jsonl one masked
+statement a line.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bert.config import flag, run_command
+from bert.errors import UsageError
+from bert.prepare.gazetteer import GazetteerConfig, articles, build_world, facts, write_corpus, write_facts
+
+
+@dataclass
+class Config:
+    output: Path = flag(help="Directory to write to; text of an earlier run in it is replaced.")
+    gazetteer: GazetteerConfig = field(default_factory=GazetteerConfig)
+
+
+def main(config: Config) -> None:
+    settings = config.gazetteer
+    world = build_world(settings.seed, settings.articles)
+    try:
+        counts = write_corpus(config.output, articles(world), settings.held_out_fraction, settings.files)
+        probes = write_facts(config.output / "facts.jsonl", facts(world))
+    except OSError as error:
+        raise UsageError(f"--output {config.output}: {error.strerror or error}") from error
+    print(f"{config.output}: {counts['train']} articles in train, {counts['eval']} in eval, {probes} facts")
+
+
+if __name__ == "__main__":
+    run_command(main, Config)

@@ -1,0 +1,177 @@
+"""Pre-train BERT with masked language modelling and next-sentence prediction, in two phases.
+
+    python run_pretraining.py --input_dir shards_128 --config_file bert_configs/base.json --vocab_file vocab.txt \\
+        --output_dir results --max_seq_length 128 --max_predictions_per_seq 20 --max_steps 7038 --do_train
+    python run_pretraining.py --input_dir shards_512 ... --max_seq_length 512 --max_predictions_per_seq 80 \\
+        --max_steps 1563 --phase2 --resume_from_checkpoint --do_train
+
+On several GPUs: torchrun --nproc_per_node=8 run_pretraining.py ...
+"""
+
+import time
+from dataclasses import asdict, dataclass, field, replace
+
+from bert.checkpoint import CheckpointConfig, build_checkpoint_writer
+from bert.config import flag, run_command, to_dict
+from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader
+from bert.distributed import DistributedConfig, StopSignal, World, collective_errors, seed_everything, world
+from bert.errors import UsageError
+from bert.log import LogConfig, build_logger, resolve_tensorboard_dir
+from bert.model.bert import BertForPreTraining
+from bert.model.objective import PreTrainingObjective
+from bert.optim.build import OptimizerConfig, build_optimizer
+from bert.optim.schedules import ScheduleConfig, learning_rate
+from bert.parallel import ParallelConfig, apply_parallelism, resolve_compile
+from bert.phases import PhaseConfig, plan_start
+from bert.precision import Precision, PrecisionConfig
+from bert.pretraining import (
+    ModelConfig,
+    Recorder,
+    expected_flops,
+    find_checkpoint,
+    load_initial_weights,
+    load_model_files,
+    pretraining_flops,
+    restore,
+)
+from bert.throughput import measure_peak
+from bert.trainer import BatchConfig, Hooks, Trainer, batch_geometry
+
+
+@dataclass
+class RunConfig:
+    output_dir: str = flag(help="Directory of checkpoints and logs.")
+    do_train: bool = flag(False, "Train. Required, so that a command that trains says so.")
+    max_steps: int = flag(1000, "Optimizer steps of this phase; the learning rate reaches its end here.", minimum=1)
+    steps_this_run: int = flag(-1, "Stop after this many optimizer steps of this run; -1 = at --max_steps.")
+    seed: int = flag(42, "Seed of weights, order of samples, masks and dropout.")
+    eval_dir: str | None = flag(None, "Directory of held-out shards for MLM and NSP accuracy.")
+    eval_steps: int = flag(0, "Optimizer steps between two evaluations; 0 = only at the end.", minimum=0)
+    eval_batch_size: int = flag(64, "Sequences per device in a batch of the evaluation.", minimum=1)
+    num_train_epochs: float = flag(3.0, "Accepted for existing scripts and unused: --max_steps decides.")
+
+
+@dataclass
+class Config:
+    run: RunConfig
+    model: ModelConfig
+    data: LoaderConfig
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    precision: PrecisionConfig = field(default_factory=PrecisionConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    phase: PhaseConfig = field(default_factory=PhaseConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+
+def main(config: Config) -> None:
+    if not config.run.do_train:
+        raise UsageError("nothing to do: add --do_train")
+    with world(config.distributed) as here, StopSignal() as stop:
+        pretrain(config, here, stop)
+
+
+def pretrain(config: Config, here: World, stop: StopSignal) -> None:
+    began = time.perf_counter()
+    run, schedule = config.run, config.schedule
+    say = print if here.is_main else lambda line: None
+
+    # What to train, on what, from where.
+    geometry = batch_geometry(config.batch, here.size)
+    precision = Precision(config.precision, here.device)
+    with collective_errors(here):
+        tokenizer, model_config = load_model_files(config.model, config.data.max_seq_length)
+        shards = Dataset.open(config.data, tokenizer.vocab)
+        held_out = Dataset.open(replace(config.data, input_dir=run.eval_dir), tokenizer.vocab) if run.eval_dir else None
+    found = find_checkpoint(config.checkpoint, run.output_dir, here, say)
+    start = plan_start(found[1], config.phase, say)
+    for line in (geometry.banner(), *shards.notices):
+        say(line)
+
+    # The model, its optimizer, and what is done to them from outside.
+    seed_everything(run.seed)
+    model = BertForPreTraining(model_config, config.model.attention)
+    with collective_errors(here):
+        load_initial_weights(model, tokenizer, found, config.checkpoint.init_checkpoint, config.model.vocab_file, say)
+    model.to(here.device, precision.parameter_dtype)
+    objective = PreTrainingObjective(model, not config.model.no_dense_sequence_output)
+    work = expected_flops(model_config, config.data, geometry, run.max_steps)
+    compiled = resolve_compile(config.parallel.compile, here.device, work, say)
+    trainer = Trainer(
+        apply_parallelism(objective, model.bert.encoder.layer, config.parallel, here, compiled),
+        build_optimizer(config.optimizer, model),
+        lambda step: learning_rate(
+            schedule.lr_schedule, step, run.max_steps, schedule.warmup_proportion, schedule.learning_rate
+        ),
+        precision,
+        config.parallel,
+        here,
+        seed=run.seed,
+        max_grad_norm=config.optimizer.max_grad_norm,
+        flops=pretraining_flops(model_config),
+    )
+    restore(trainer, start, found[1])
+    last = run.max_steps if run.steps_this_run < 0 else min(run.max_steps, trainer.state.step + run.steps_this_run)
+
+    # The run.
+    tensorboard = resolve_tensorboard_dir(config.log.tensorboard_dir, run.output_dir)
+    with (
+        build_logger(config.log.json_summary, tensorboard, here.is_main) as logger,
+        build_checkpoint_writer(config.checkpoint, run.output_dir, here.is_main) as writer,
+        PretrainingLoader(
+            shards,
+            geometry.global_batch,
+            seed=run.seed,
+            rank=here.rank,
+            world_size=here.size,
+            micro_batches=geometry.accumulation,
+            num_workers=config.data.num_workers,
+            pin_memory=here.device.type == "cuda",
+            state=trainer.state.data or None,
+        ) as loader,
+    ):
+        recorder = Recorder(
+            trainer,
+            model,
+            objective,
+            loader,
+            logger,
+            writer,
+            start,
+            run.max_steps,
+            constant={
+                "model_config": model_config.to_dict(),
+                "tokenizer": tokenizer.state_dict(),
+                "geometry": asdict(geometry),
+                "flags": to_dict(config),
+            },
+            held_out=held_out,
+            eval_batch_size=run.eval_batch_size,
+            ceiling=measure_peak(here.device, precision.dtype),
+        )
+        recorder.begin(
+            Config=to_dict(config),
+            SEED=run.seed,
+            batch_size_per_gpu=config.batch.train_batch_size,
+            learning_rate=schedule.learning_rate,
+            checkpoint_step=trainer.state.step + start.offset,
+            precision=precision.name,
+            compiled=compiled,
+        )
+        hooks = Hooks(
+            recorder.report,
+            config.log.log_freq,
+            recorder.evaluate,
+            run.eval_steps,
+            recorder.save,
+            config.checkpoint.num_steps_per_checkpoint,
+        )
+        outcome = trainer.fit(loader, last, hooks, stop=stop, show=here.is_main and not config.log.disable_progress_bar)
+        recorder.finish(outcome, time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    run_command(main, Config)

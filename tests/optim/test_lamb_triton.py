@@ -1,0 +1,204 @@
+"""The Triton kernels against the reference: interpreted on the CPU, compiled for GPUs, and run on one where there is one.
+
+``TRITON_INTERPRET`` counts only before Triton is imported, so the interpreted cases run in a child process: this file.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+import bert  # noqa: F401  # hides the repository's own triton/ folder
+from bert.optim.lamb import Lamb
+
+ROOT = Path(__file__).parents[2]
+needs_triton = pytest.mark.skipif(not find_spec("triton"), reason="the package triton is not installed")
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+# Chunks of 64 elements, blocks of 32, waves of 150: (20, 13) is larger than a wave, others share one, most end in
+# mid-block. (8, 8) is one full chunk.
+SIZES = {"wave_elements": 150, "chunk": 64, "block": 32}
+SHAPES = [(20, 13), (29,), (8, 8), (1,)]
+CASES = {
+    "plain": {},
+    "bfloat16": {"dtype": torch.bfloat16},
+    "float16": {"dtype": torch.float16},
+    "mixed dtypes": {"dtype": torch.float16, "mixed": True},
+    "nvlamb": {"use_nvlamb": True},
+    "no bias correction": {"bias_correction": False},
+    "no averaging": {"grad_averaging": False},
+    "no clipping": {"max_grad_norm": None},
+    "unaligned gradients": {"unaligned": True},
+    "overflow": {"overflow_at": 1},
+    "missing gradients": {"missing_at": 1},
+    "tensor as learning rate": {"tensor_lr": True},
+}
+
+
+def run(implementation, device="cpu", steps=3, shapes=SHAPES, dtype=torch.float32, **case):
+    """Train ``steps`` steps on fixed random gradients; return (optimizer, parameters)."""
+    options = {k: case[k] for k in ("use_nvlamb", "bias_correction", "grad_averaging", "max_grad_norm") if k in case}
+    generator = torch.Generator().manual_seed(0)
+    params = []
+    for index, shape in enumerate(shapes):
+        kind = torch.float32 if case.get("mixed") and index % 2 else dtype
+        params.append(torch.nn.Parameter((torch.randn(shape, generator=generator) * 0.1).to(device, kind)))
+    groups = [
+        {"params": [p for p in params if p.dim() > 1]},
+        {"params": [p for p in params if p.dim() == 1], "weight_decay": 0.0},
+    ]
+    lr = torch.tensor(0.01, device=device) if case.get("tensor_lr") else 0.01
+    optimizer = Lamb(groups, lr=lr, implementation=implementation, **options)
+    for step in range(steps):
+        for p in params:
+            flat = torch.randn(p.numel() + 1, generator=generator).to(device, p.dtype)
+            p.grad = (flat[1:] if case.get("unaligned") else flat[1:].clone()).view(p.shape)
+        if case.get("overflow_at") == step:
+            params[0].grad[3, 3] = torch.inf
+        if case.get("missing_at") == step:
+            params[2].grad = None
+        optimizer.step(grad_scale=torch.tensor(8.0, device=device))
+    return optimizer, params
+
+
+def difference(expected, actual):
+    """Largest relative difference of weights and moments, and whether the half copies are the rounded weights."""
+    worst, exact = 0.0, True
+    for p, q in zip(expected[1], actual[1], strict=True):
+        states = expected[0].state[p], actual[0].state[q]
+        weights = [s.get("master", x.detach()) for s, x in zip(states, (p, q), strict=True)]
+        pairs = [weights] + [[s[key] for s in states] for key in ("exp_avg", "exp_avg_sq")]
+        for a, b in pairs:
+            worst = max(worst, float((a.cpu() - b.cpu()).abs().max() / a.abs().max().cpu()))
+        exact = exact and torch.equal(q.detach(), rounded(weights[1], q.dtype))
+    same_steps = [int(g["step"]) for g in expected[0].param_groups] == [int(g["step"]) for g in actual[0].param_groups]
+    return {"worst": worst, "exact": exact, "same_steps": same_steps, "skipped": bool(actual[0].skipped)}
+
+
+def rounded(weight, dtype):
+    """Round as the kernel does: to nearest, but Triton's interpreter cuts off what bfloat16 cannot hold."""
+    if dtype == torch.bfloat16 and os.environ.get("TRITON_INTERPRET"):
+        weight = (weight.view(torch.int32) >> 16 << 16).view(torch.float32)
+    return weight.to(dtype)
+
+
+def child():
+    from bert.optim.lamb_triton import TritonUpdate
+
+    results = {
+        name: difference(run("reference", **case), run(TritonUpdate(**SIZES), **case)) for name, case in CASES.items()
+    }
+    one_step, then_overflow = (run(TritonUpdate(**SIZES), steps=n, overflow_at=1) for n in (1, 2))
+    results["overflow changes nothing"] = difference(one_step, then_overflow)
+    print(json.dumps(results))
+
+
+@pytest.fixture(scope="module")
+def interpreted():
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@needs_triton
+@pytest.mark.parametrize("name", CASES)
+def test_interpreted_kernels_equal_the_reference(interpreted, name):
+    result = interpreted[name]
+    assert result["worst"] <= 1e-6 and result["exact"] and result["same_steps"], result
+
+
+@needs_triton
+def test_interpreted_overflow_changes_nothing(interpreted):
+    result = interpreted["overflow changes nothing"]
+    assert result == {"worst": 0.0, "exact": True, "same_steps": True, "skipped": True}
+
+
+@needs_triton
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_kernels_compile_to_16_byte_accesses(capability, dtype):
+    """Needs no GPU. Without the alignment hint every access would be 4 bytes, and half the bandwidth would be lost."""
+    from bert.optim import lamb_triton
+
+    moments = compile_kernel(lamb_triton.moments_kernel, capability, GRAD=dtype)
+    apply = compile_kernel(lamb_triton.apply_kernel, capability, COPY_TYPE=dtype)
+    g_load = 0 if dtype == "bf16" else 1  # four bf16 gradients are 8 bytes
+    assert count_wide(moments, "ld") == 3 + g_load and count_wide(moments, "st") == 3  # p, m, v (, g); m, v, u
+    assert count_wide(apply, "ld") == 2 and count_wide(apply, "st") == 1  # p, u; p
+    assert ("cvt.rn.bf16" in apply) == (dtype == "bf16")  # the copy is rounded to nearest
+
+
+def compile_kernel(kernel, capability, **types):
+    import triton
+    import triton.language as tl
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from bert.optim.lamb_triton import BLOCK, CHUNK, WARPS
+
+    pointers = {"tensors": "*i64", "chunk_tensor": "*i32", "groups": "*fp32", "factor_ptr": "*fp32"}
+    pointers |= {"skipped_ptr": "*i1", "u_ptr": "*fp32", "partials": "*fp32"}
+    constants = {name: {"fp32": tl.float32, "bf16": tl.bfloat16}[value] for name, value in types.items()}
+    constants |= {"ALIGNED": True, "CHUNK": CHUNK, "BLOCK": BLOCK}
+    names = kernel.arg_names
+    signature = {n: pointers.get(n, "i32" if n == "first" else "constexpr") for n in names}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if n in pointers}
+    source = ASTSource(kernel, signature, {(names.index(n),): v for n, v in constants.items()}, aligned)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": WARPS}).asm["ptx"]
+
+
+def count_wide(ptx, operation):
+    return sum(f"{operation}.global" in line and ".v4.b32" in line for line in ptx.splitlines())
+
+
+BERT_LIKE = [(3000, 512), (512,), (512, 512), (2048, 512), (2048,), (7,), (2, 512)]
+
+
+@needs_triton
+@needs_cuda
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("wave_elements", [None, 1 << 20, 1 << 40], ids=["L2", "1 M", "one wave"])
+def test_kernels_equal_foreach_on_a_gpu(name, wave_elements):
+    from bert.optim.lamb_triton import TritonUpdate
+
+    case = CASES[name] | {"device": "cuda", "shapes": BERT_LIKE}
+    result = difference(run("foreach", **case), run(TritonUpdate(wave_elements), **case))
+    assert result["worst"] <= 2e-6 and result["exact"] and result["same_steps"], result
+
+
+@needs_triton
+@needs_cuda
+def test_a_step_never_waits_for_the_gpu():
+    optimizer, _ = run("auto", device="cuda", shapes=BERT_LIKE, steps=2)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        optimizer.param_groups[0]["lr"] = 0.005
+        optimizer.step(grad_scale=torch.tensor(8.0).cuda(non_blocking=True))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_triton
+@needs_cuda
+def test_a_step_can_be_captured_in_a_cuda_graph():
+    expected = run("foreach", device="cuda", shapes=BERT_LIKE, tensor_lr=True, steps=1)
+    actual = run("triton", device="cuda", shapes=BERT_LIKE, tensor_lr=True, steps=1)
+    scale, graph = torch.tensor(8.0, device="cuda"), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        actual[0].step(grad_scale=scale)
+    for lr in (0.01, 0.02):
+        for optimizer, _ in (expected, actual):
+            optimizer.param_groups[0]["lr"].fill_(lr)  # both groups hold this tensor
+        expected[0].step(grad_scale=scale)
+        graph.replay()
+    assert difference(expected, actual)["worst"] <= 2e-6
+
+
+if __name__ == "__main__":
+    child()
