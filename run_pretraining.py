@@ -34,6 +34,7 @@ from bert.pretraining import (
     pretraining_flops,
     restore,
 )
+from bert.profiling import ProfileConfig, build_profiler
 from bert.throughput import measure_peak
 from bert.trainer import BatchConfig, Hooks, Trainer, batch_geometry
 
@@ -48,7 +49,15 @@ class RunConfig:
     eval_dir: str | None = flag(None, "Directory of held-out shards for MLM and NSP accuracy.")
     eval_steps: int = flag(0, "Optimizer steps between two evaluations; 0 = only at the end.", minimum=0)
     eval_batch_size: int = flag(64, "Sequences per device in a batch of the evaluation.", minimum=1)
-    num_train_epochs: float = flag(3.0, "Accepted for existing scripts and unused: --max_steps decides.")
+
+
+@dataclass
+class AcceptedConfig:
+    """Flags of NVIDIA's command that existing scripts pass and that change nothing here."""
+
+    bert_model: str | None = flag(None, "Accepted and unused: --config_file and --vocab_file say what the model is.")
+    num_train_epochs: float = flag(3.0, "Accepted and unused: --max_steps decides.")
+    cuda_graphs: bool = flag(False, "Accepted and unused: token streams have no fixed length to capture in a graph.")
 
 
 @dataclass
@@ -65,6 +74,8 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
+    accepted: AcceptedConfig = field(default_factory=AcceptedConfig)
 
 
 def main(config: Config) -> None:
@@ -99,7 +110,7 @@ def pretrain(config: Config, here: World, stop: StopSignal) -> None:
     model.to(here.device, precision.parameter_dtype)
     objective = PreTrainingObjective(model, not config.model.no_dense_sequence_output)
     work = expected_flops(model_config, config.data, geometry, run.max_steps)
-    compiled = resolve_compile(config.parallel.compile, here.device, work, say)
+    compiled = resolve_compile(config.parallel, here.device, work, say)
     trainer = Trainer(
         apply_parallelism(objective, model.bert.encoder.layer, config.parallel, here, compiled),
         build_optimizer(config.optimizer, model),
@@ -121,6 +132,7 @@ def pretrain(config: Config, here: World, stop: StopSignal) -> None:
     with (
         build_logger(config.log.json_summary, tensorboard, here.is_main) as logger,
         build_checkpoint_writer(config.checkpoint, run.output_dir, here.is_main) as writer,
+        build_profiler(config.profile, run.output_dir, here.is_main) as profiler,
         PretrainingLoader(
             shards,
             geometry.global_batch,
@@ -168,6 +180,7 @@ def pretrain(config: Config, here: World, stop: StopSignal) -> None:
             run.eval_steps,
             recorder.save,
             config.checkpoint.num_steps_per_checkpoint,
+            profiler.step,
         )
         outcome = trainer.fit(loader, last, hooks, stop=stop, show=here.is_main and not config.log.disable_progress_bar)
         recorder.finish(outcome, time.perf_counter() - began)

@@ -40,6 +40,7 @@ class ParallelConfig:
         "torch.compile the layers: on, off, or auto = where a compiler is found and the run is long enough to pay.",
         choices=("auto", "on", "off"),
     )
+    disable_jit_fusions: bool = flag(False, "NVIDIA's name for --compile off.")
     allreduce_post_accumulation: bool = flag(
         True, "All-reduce gradients once per optimizer step; false = after every micro-batch, the same result slower."
     )
@@ -80,9 +81,12 @@ def apply_compile(units: Iterable[nn.Module]) -> None:
         unit.compile(dynamic=True)
 
 
-def resolve_compile(mode: str, device: torch.device, flops: float, notice: Callable[[str], None]) -> bool:
+def resolve_compile(
+    config: ParallelConfig, device: torch.device, flops: float, notice: Callable[[str], None]
+) -> bool:
     """Decide ``--compile``; ``flops`` is the work of the whole run. A missing compiler is a notice, not a crash."""
-    if mode == "off":
+    mode = config.compile
+    if mode == "off" or config.disable_jit_fusions:
         return False
     missing = missing_compiler(device)
     if missing:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Per device: side of the square matrices, large enough to fill it, and how many products one timing holds, so that the
 # wait at its end is lost in it.
-PEAK_WORK = {"cuda": (8192, 10), "cpu": (2048, 1)}
+PEAK_WORK = {"cuda": (8192, 10), "cpu": (512, 1)}
 PEAK_TIMINGS = 10
 
 

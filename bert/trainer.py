@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bert.config import flag
-from bert.distributed import StopSignal, World, agree_any, all_reduce_sum, seed_everything
+from bert.distributed import StopSignal, World, agree_any, all_reduce_sum, collective_errors, seed_everything
 from bert.errors import UsageError
 from bert.log import progress
 from bert.optim.build import apply_gradients
@@ -84,7 +84,7 @@ class MicroBatch(Protocol):
 class Loader(Protocol):
     """Micro-batches of one optimizer step after the other; ``state_dict`` is the position after the last one drawn."""
 
-    def __iter__(self) -> Any: ...
+    def __next__(self) -> Any: ...
     def state_dict(self) -> dict[str, Any]: ...
 
 
@@ -124,6 +124,7 @@ class Hooks:
     evaluate_every: int = 0  # 0 = only at the end
     save: Callable[[], None] = lambda: None
     save_every: int = 0
+    step: Callable[[], None] = lambda: None  # after every optimizer step
 
 
 @dataclass
@@ -202,7 +203,9 @@ class Trainer:
         self.meter.start()
         bar = progress(total=last_step, initial=self.state.step, description="Training", disable=not show)
         with bar:
-            for micro_batches in loader if self.state.step < last_step else ():
+            while self.state.step < last_step:
+                with collective_errors(self.world):  # a damaged shard on one rank ends all of them
+                    micro_batches = next(loader)
                 parts = self.train_step(micro_batches, lambda: stop.requested)
                 if parts is None:
                     interrupted = True
@@ -210,6 +213,7 @@ class Trainer:
                 finite, norm = self.apply()
                 self.state.data = loader.state_dict()
                 self._count(micro_batches)
+                hooks.step()
                 if finite:
                     window.append(parts)
                     bar.update()

@@ -14,7 +14,7 @@ LAYERS = [
     {"config"},
     {"log", "distributed", "tokenization"},
     {"model", "optim", "data", "tasks"},
-    {"precision", "parallel", "checkpoint", "throughput", "phases", "prepare", "convert", "export"},
+    {"precision", "parallel", "checkpoint", "throughput", "phases", "profiling", "prepare", "convert", "export"},
     {"trainer", "evaluation", "report", "predict", "features"},
     {"pretraining", "benchmark"},
 ]

@@ -40,7 +40,8 @@ class LambBenchmarkConfig:
     device: str = flag("auto", "cuda, cpu, or auto: cuda where there is one.", choices=("auto", "cuda", "cpu"))
     dtype: str = flag("fp32", "Of parameters and gradients; LAMB keeps fp32 masters of the others.", choices=(*DTYPES,))
     implementations: str = flag(
-        "auto", "Paths of LAMB, with commas: auto, triton, one_wave (triton without waves), blocked, foreach, reference."
+        "auto",
+        "Paths of LAMB, with commas: auto, triton, one_wave (triton without waves), blocked, foreach, reference.",
     )
     rounds: int = flag(20, "Counted turns of every contender.", minimum=1)
     warmup: int = flag(3, "Turns before those that count.", minimum=1)

@@ -106,7 +106,7 @@ def our_step(config: BenchmarkConfig, model_config: BertConfig, batch: Batch, he
     torch.manual_seed(0)
     precision = Precision(config.precision, here.device)
     model = BertForPreTraining(model_config, config.attention).to(here.device)
-    compiled = resolve_compile(config.parallel.compile, here.device, flops=0, notice=print)
+    compiled = resolve_compile(config.parallel, here.device, flops=0, notice=print)
     layers = model.bert.encoder.layer
     objective = apply_parallelism(PreTrainingObjective(model), layers, config.parallel, here, compiled)
     optimizer = build_optimizer(OptimizerConfig(optimizer="adamw"), model)
@@ -175,7 +175,7 @@ def main(config: BenchmarkConfig) -> None:
         take_turns(contenders, config.warmup, here.device)
         seconds = take_turns(contenders, config.rounds, here.device)
         dtype = Precision(config.precision, here.device).dtype
-        ceiling = measure_peak(here.device, dtype)
+        ceiling = measure_peak(here.device, dtype, size=2048 if here.device.type == "cpu" else None)
         print_table(config, model_config, batch, seconds, ceiling, str(here.device))
 
 

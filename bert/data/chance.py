@@ -20,9 +20,12 @@ SECOND = np.uint64(0x94D049BB133111EB)
 
 def mix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Scramble the bits of each value, one to one."""
-    x = (x ^ (x >> np.uint64(30))) * FIRST
-    x = (x ^ (x >> np.uint64(27))) * SECOND
-    return x ^ (x >> np.uint64(31))
+    x = x ^ (x >> np.uint64(30))
+    x *= FIRST
+    x ^= x >> np.uint64(27)
+    x *= SECOND
+    x ^= x >> np.uint64(31)
+    return x
 
 
 def hash64(*keys: ArrayLike) -> NDArray[np.uint64]:

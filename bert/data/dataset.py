@@ -174,13 +174,16 @@ class Dataset:
     def _evict(self, keep: int) -> None:
         """Forget the least recently used pieces until the rest fit; the newest stays even if it alone does not."""
         with self._lock:
-            done = [(i, f.result().nbytes) for i, f in self._decoded.items() if f.done() and i != keep]
-            room = self.cache_bytes - sum(size for _, size in done)
-            for index, size in done:
-                if room >= 0:
-                    break
-                del self._decoded[index]
-                room += size
+            sizes = {i: future.result().nbytes for i, future in self._decoded.items() if _is_decoded(future)}
+            excess = sum(sizes.values()) - self.cache_bytes
+            for index, size in sizes.items():
+                if excess > 0 and index != keep:
+                    del self._decoded[index]
+                    excess -= size
+
+
+def _is_decoded(future: Future[Decoded]) -> bool:
+    return future.done() and future.exception() is None
 
 
 def _cut(path: Path, samples: int) -> list[Piece]:

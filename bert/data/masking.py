@@ -47,11 +47,13 @@ class DynamicMasking:
 
         ``ids`` [T] are sequences end to end that begin at ``offsets`` [S + 1]; ``epoch`` and ``sample`` [S] name them.
         """
-        lengths = np.diff(offsets)
-        place = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
-        # The stream of SplitMix64 that starts at the sequence's own hash; its place-th number belongs to a token.
-        key = np.repeat(hash64(self.seed, epoch, sample), lengths)
-        choice = mix64(key + GAMMA * (place + 1).astype(np.uint64))
+        # The stream of SplitMix64 that starts at the sequence's own hash: number i belongs to the token in place i. Its
+        # state there is start + i GAMMA, with i counted from the sequence's beginning.
+        start = hash64(self.seed, epoch, sample) - GAMMA * offsets[:-1].astype(np.uint64)
+        state = np.arange(1, len(ids) + 1, dtype=np.uint64)
+        state *= GAMMA
+        state += np.repeat(start, np.diff(offsets))
+        choice = mix64(state)
         chosen = self._choose(choice, self.maskable[ids], offsets)
         action = mix64(choice[chosen] + GAMMA)
         fate = uniform(action)
@@ -68,7 +70,8 @@ class DynamicMasking:
         spans = offsets[np.stack([without, without + 1], axis=1)].tolist()
         candidates = [low + np.flatnonzero(maskable[low:high]) for low, high in spans]
         lowest = [places[draws[places].argmin()] for places in candidates if len(places)]
-        chosen = np.sort(np.append(chosen, np.array(lowest, np.int64)))
+        if lowest:
+            chosen = np.sort(np.append(chosen, lowest))
         bounds = np.searchsorted(chosen, offsets)
         counts = np.diff(bounds)
         if len(counts) == 0 or counts.max() <= self.max_predictions_per_seq:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bert.errors import UsageError
 from bert.optim.gradients import tensor_norms
-from bert.optim.state import load_full_precision, parameter_state, write_back
+from bert.optim.state import load_full_precision, parameter_state, working_weight, write_back
 
 
 def bertadam_step(
@@ -82,6 +82,7 @@ class BertAdam(torch.optim.Optimizer):
         groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
         groups = [(group, params) for group, params in groups if params]
         if not groups:
+            self.grad_norm, self.skipped = torch.zeros_like(self.grad_norm), torch.zeros_like(self.skipped)
             return loss
         scale = 1.0 if grad_scale is None else grad_scale
         norms = [tensor_norms([p.grad for p in params if p.grad is not None]) / scale for _, params in groups]
@@ -98,7 +99,7 @@ class BertAdam(torch.optim.Optimizer):
     def _update(self, group: dict[str, Any], params: list[Tensor], factors: Tensor) -> None:
         """Move the tensors of one group. ``factors`` unscale and clip the gradients, one number per tensor."""
         states = [parameter_state(self.state[param], param) for param in params]
-        weights = [state.get("master", param) for state, param in zip(states, params, strict=True)]
+        weights = [working_weight(state, param) for state, param in zip(states, params, strict=True)]
         grads = [p.grad.to(w.dtype) for p, w in zip(params, weights, strict=True) if p.grad is not None]
         torch._fused_adamw_(
             weights,

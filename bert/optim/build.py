@@ -57,8 +57,9 @@ def _build_lamb(groups: Groups, config: OptimizerConfig) -> torch.optim.Optimize
 
 def _build_adamw(groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:
     devices = {param.device.type for group in groups for param in group["params"]}
-    kernel = {"fused": True} if devices <= set(FUSED_DEVICES) else {"foreach": True}
-    return torch.optim.AdamW(groups, **_adam_options(config), **kernel)
+    options = _adam_options(config)
+    options["fused" if devices <= set(FUSED_DEVICES) else "foreach"] = True
+    return torch.optim.AdamW(groups, **options)
 
 
 def _build_bertadam(groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -23,8 +23,8 @@ def tensor_norms(tensors: Sequence[Tensor]) -> Tensor:
     """Return the L2 norm of each tensor, float32 ``[len(tensors)]`` (float64 for float64 tensors), on their device."""
     dtype = torch.promote_types(tensors[0].dtype, torch.float32)
     if tensors[0].device.type != "cpu":
-        return torch.stack(torch._foreach_norm(tensors, 2, dtype=dtype))
-    split = [tensor.reshape(-1).split(CPU_PIECE) for tensor in tensors]
+        return torch.stack(torch._foreach_norm(list(tensors), 2, dtype=dtype))
+    split = [[t] if t.numel() <= CPU_PIECE else t.reshape(-1).split(CPU_PIECE) for t in tensors]
     pieces = torch._foreach_norm([piece for pieces in split for piece in pieces], 2, dtype=dtype)
     values = iter(torch.stack(pieces).tolist())
     return torch.tensor([math.sqrt(sum(v * v for v in islice(values, len(pieces)))) for pieces in split], dtype=dtype)

@@ -22,7 +22,7 @@ from bert.errors import UsageError
 from bert.optim.gradients import global_norm, gradient_factor
 from bert.optim.lamb_foreach import BlockedUpdate, foreach_update
 from bert.optim.lamb_math import LambGroup, lamb_step, reference_update
-from bert.optim.state import load_full_precision, parameter_state
+from bert.optim.state import load_full_precision, parameter_state, working_weight
 
 __all__ = ["IMPLEMENTATIONS", "Lamb", "lamb_step"]
 
@@ -31,7 +31,9 @@ Update = Callable[[list[LambGroup], Tensor, Tensor], None]
 
 def _build_triton() -> Update:
     if not find_spec("triton"):
-        raise UsageError("LAMB implementation triton: the package `triton` is not installed (it comes with torch for CUDA)")
+        raise UsageError(
+            "LAMB implementation triton: the package `triton` is not installed (it comes with torch for CUDA)"
+        )
     from bert.optim.lamb_triton import TritonUpdate  # here, because a CPU installation has no Triton
 
     return TritonUpdate()
@@ -128,6 +130,7 @@ class Lamb(torch.optim.Optimizer):
         groups = [self._collect(group) for group in self.param_groups]
         grads = [grad for group in groups for grad in group.grads]
         if not grads:
+            self.grad_norm, self.skipped = torch.zeros_like(self.grad_norm), torch.zeros_like(self.skipped)
             return loss
         scale = 1.0 if grad_scale is None else grad_scale
         self.grad_norm = global_norm(grads) / scale if grad_norm is None else grad_norm
@@ -165,6 +168,7 @@ class Lamb(torch.optim.Optimizer):
 
     def _collect(self, group: dict[str, Any]) -> LambGroup:
         """Gather the tensors of one group that have a gradient, creating their state on first sight."""
+        _place_step(group, self._device)
         collected = LambGroup(
             step=group["step"],
             lr=group["lr"],
@@ -177,16 +181,18 @@ class Lamb(torch.optim.Optimizer):
             grad_averaging=group["grad_averaging"],
         )
         for param in group["params"]:
-            if param.grad is None:
+            grad = param.grad
+            if grad is None:
                 continue
             state = parameter_state(self.state[param], param)
             collected.params.append(param)
-            collected.weights.append(state.get("master", param))
-            collected.grads.append(param.grad.contiguous())
+            collected.weights.append(working_weight(state, param))
+            collected.grads.append(grad.contiguous())
             collected.exp_avgs.append(state["exp_avg"])
             collected.exp_avg_sqs.append(state["exp_avg_sq"])
         return collected
 
 
 def _place_step(group: dict[str, Any], device: torch.device) -> None:
+    """Make the step counter of a group a tensor beside its parameters; from a checkpoint it may come as a number."""
     group["step"] = torch.as_tensor(group.get("step", 0)).to(device, torch.int64)

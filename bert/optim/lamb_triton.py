@@ -1,4 +1,5 @@
-# pyright: reportMissingImports=false
+# Types are checked where Triton is not installed, and its kernels are no Python functions.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportIndexIssue=false
 """LAMB in fused Triton kernels over all tensors of the model at once, without a host synchronisation.
 
 Import it only where Triton is installed. Every tensor is cut into chunks of ``CHUNK`` elements, one program each. Two
@@ -42,7 +43,9 @@ L2_SHARE = 0.75  # of the L2 cache for u and p; the rest takes the streams of g,
 # Columns of the int64 tensor table and of the float32 group table, as the kernels index them.
 P, G, M, V, COPY, SIZE, GROUP, FIRST_CHUNK = (tl.constexpr(i) for i in range(8))
 TENSOR_COLUMNS = tl.constexpr(8)
-LR, BETA1, BETA3, BETA2, BETA4, EPS, DECAY, ADAPTS, CORRECTION1, CORRECTION2 = (tl.constexpr(i) for i in range(10))
+LR, BETA1, BETA3, BETA2, ONE_MINUS_BETA2, EPS, DECAY, ADAPTS, CORRECTION1, CORRECTION2 = (
+    tl.constexpr(i) for i in range(10)
+)
 GROUP_COLUMNS = tl.constexpr(10)
 
 
@@ -64,7 +67,7 @@ def _moments_block(p_ptr, g_ptr, m_ptr, v_ptr, u_ptr, at, limit, factor, group, 
     v = tl.load(v_ptr + at, mask=live, other=0.0, eviction_policy="evict_first")
     p = tl.load(p_ptr + at, mask=live, other=0.0, eviction_policy="evict_last")
     m = tl.load(group + BETA1) * m + tl.load(group + BETA3) * g
-    v = tl.load(group + BETA2) * v + tl.load(group + BETA4) * g * g
+    v = tl.load(group + BETA2) * v + tl.load(group + ONE_MINUS_BETA2) * g * g
     denominator = tl.sqrt(v / tl.load(group + CORRECTION2)) + tl.load(group + EPS)
     u = m / tl.load(group + CORRECTION1) / denominator + tl.load(group + DECAY) * p
     tl.store(m_ptr + at, m, mask=live, eviction_policy="evict_first")

@@ -3,7 +3,7 @@
 Invariant: state is never rounded to the parameter's dtype, neither in memory nor on its way through a state dict::
 
     state = parameter_state(optimizer.state[param], param)
-    weight = state.get("master", param)          # what the update rule works on
+    weight = working_weight(state, param)
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,8 @@ def state_dtype(param: Tensor) -> torch.dtype:
 def parameter_state(state: dict[str, Tensor], param: Tensor) -> dict[str, Tensor]:
     """Fill in and return the state of one parameter: all of it at its first step, else what a loaded state lacks.
 
-    An fp32 run that goes on in half precision gains a master copy, and the other way round loses it.
+    An fp32 run that goes on in half precision gains a master copy, and the other way round loses it. The copy is taken
+    once: model weights that are loaded later come together with the optimizer's state, or before the first step.
     """
     dtype = state_dtype(param)
     if "exp_avg" not in state:
@@ -33,6 +34,12 @@ def parameter_state(state: dict[str, Tensor], param: Tensor) -> dict[str, Tensor
     elif "master" not in state:
         state["master"] = param.detach().to(dtype)
     return state
+
+
+def working_weight(state: dict[str, Tensor], param: Tensor) -> Tensor:
+    """Return what the update rule works on: the master copy, or the parameter itself."""
+    master = state.get("master")
+    return param if master is None else master
 
 
 def write_back(params: Sequence[Tensor], weights: Sequence[Tensor]) -> None:

@@ -321,7 +321,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, vocab, monkeypatch):
 
 
 def test_shards_are_found_by_suffix(tmp_path):
-    names = ["b.parquet_1", "a.parquet", "sub/c.hdf5", "d.h5", ".num_samples.json", ".7.a.parquet", "e.txt", "f.parquet_"]
+    names = ["b.parquet_1", "a.parquet", "sub/c.hdf5", "d.h5", ".num_samples.json", ".7.a.parquet", "e.txt", "f.hdf"]
     (tmp_path / "sub").mkdir()
     for name in names:
         (tmp_path / name).touch()

@@ -161,7 +161,7 @@ def test_no_samples_are_refused():
         (1021, 10**6, 1, 1),  # prime: 1021 lanes would keep 1021 shards in memory
         (64, 5, 1, 4),
         (64, 1, 8, 1),
-        (65536, 10**8, 1536, 1024),
+        (65536, 10**8, 1536, 2048),
     ],
 )
 def test_number_of_lanes(global_batch, samples, world, lanes):

@@ -9,7 +9,7 @@ import torch
 
 from bert.errors import UsageError
 from bert.optim.gradients import global_norm, gradient_factor, tensor_norms
-from bert.optim.lamb import IMPLEMENTATIONS, Lamb, lamb_step
+from bert.optim.lamb import IMPLEMENTATIONS, Lamb, default_implementation, lamb_step
 from bert.optim.lamb_foreach import BlockedUpdate
 
 PATHS = ["reference", "foreach", "blocked"]
@@ -312,7 +312,7 @@ def test_mixed_dtypes_in_one_group(path):
     assert_relative(optimizer.state[params[0]]["master"], reference.state[expected[0]]["master"])
 
 
-# --- state -------------------------------------------------------------------------------------------------------------
+# --- state -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -365,6 +365,14 @@ def test_loading_nvidia_state_with_a_plain_step_and_fewer_keys():
     set_grads(fresh_params, 1)
     fresh.step()
     assert int(fresh.param_groups[1]["step"]) == 7039
+
+
+def test_a_step_set_to_a_number_is_taken_up():
+    params, optimizer = make()
+    optimizer.param_groups[0]["step"] = 4
+    set_grads(params, 0)
+    optimizer.step()
+    assert [group["step"].tolist() for group in optimizer.param_groups] == [5, 1]
 
 
 def test_half_run_continues_an_fp32_run():
@@ -443,7 +451,7 @@ def test_closure_is_evaluated_with_gradients():
     torch.testing.assert_close(p.data, torch.full((2, 2), 0.9), rtol=1e-6, atol=0)  # uniform, so a step of lr · ‖p‖
 
 
-# --- wrong arguments ---------------------------------------------------------------------------------------------------
+# --- wrong arguments -------------------------------------------------------------------------------------------------
 
 
 def test_unknown_implementation_names_the_known_ones():
@@ -457,3 +465,20 @@ def test_wrong_betas_and_layouts_are_refused():
         Lamb([torch.nn.Parameter(torch.ones(1))], betas=(0.9, 1.0))
     with pytest.raises(UsageError, match="contiguous"):
         Lamb([torch.nn.Parameter(torch.ones(3, 2).t())])
+
+
+def test_triton_where_it_is_not_installed(monkeypatch):
+    monkeypatch.setattr("bert.optim.lamb.find_spec", lambda name: None)
+    params, optimizer = make(implementation="triton")
+    set_grads(params, 0)
+    with pytest.raises(UsageError, match="the package `triton` is not installed"):
+        optimizer.step()
+    assert default_implementation(torch.device("cuda"), {torch.float32}) == "foreach"
+
+
+def test_the_default_goes_by_device_and_dtype(monkeypatch):
+    monkeypatch.setattr("bert.optim.lamb.find_spec", lambda name: object())
+    assert default_implementation(torch.device("cpu"), {torch.float32}) == "blocked"
+    assert default_implementation(torch.device("cuda"), {torch.float32, torch.bfloat16}) == "triton"
+    assert default_implementation(torch.device("cuda"), {torch.float64}) == "foreach"
+    assert default_implementation(torch.device("mps"), {torch.float32}) == "foreach"

@@ -1,4 +1,4 @@
-"""The Triton kernels against the reference: interpreted on the CPU, compiled for GPUs, and run on one where there is one.
+"""The Triton kernels against the reference: interpreted on the CPU, compiled for GPUs, run on one if there is one.
 
 ``TRITON_INTERPRET`` counts only before Triton is imported, so the interpreted cases run in a child process: this file.
 """
@@ -161,6 +161,7 @@ BERT_LIKE = [(3000, 512), (512,), (512, 512), (2048, 512), (2048,), (7,), (2, 51
 
 
 @needs_triton
+@pytest.mark.gpu
 @needs_cuda
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("wave_elements", [None, 1 << 20, 1 << 40], ids=["L2", "1 M", "one wave"])
@@ -173,18 +174,21 @@ def test_kernels_equal_foreach_on_a_gpu(name, wave_elements):
 
 
 @needs_triton
+@pytest.mark.gpu
 @needs_cuda
 def test_a_step_never_waits_for_the_gpu():
     optimizer, _ = run("auto", device="cuda", shapes=BERT_LIKE, steps=2)
+    scale = torch.tensor(8.0, device="cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
         optimizer.param_groups[0]["lr"] = 0.005
-        optimizer.step(grad_scale=torch.tensor(8.0).cuda(non_blocking=True))
+        optimizer.step(grad_scale=scale)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
 @needs_triton
+@pytest.mark.gpu
 @needs_cuda
 def test_a_step_can_be_captured_in_a_cuda_graph():
     expected = run("foreach", device="cuda", shapes=BERT_LIKE, tensor_lr=True, steps=1)

@@ -17,7 +17,7 @@ RIVER: list[Section] = [
             "{source}, {source.height:n} metres high, is the mountain on which {it} rises.",
         )),
         ("direction", (
-            "From there it flows {direction}.",
+            "From {source} it flows {direction}.",
             "{Its} course runs {direction} through valleys and plains.",
             "All along its way {it} flows {direction}.",
         )),

@@ -61,8 +61,8 @@ PERSON: list[Section] = [
             "In {building.year}, {it} finished the {building.material} {building.kind} of {building.city}.",
         )),
         ("later_building", (
-            "{It} also built the {later_building.kind} of {later_building.city}.",
-            "Another work is the {later_building.kind} of {later_building.city:full}.",
+            "{It} built the {later_building.kind} of {later_building.city}.",
+            "{Its} works include the {later_building.kind} of {later_building.city:full}.",
             "{later_building.city} owes its {later_building.kind} to {them}.",
         )),
         ("ascent", (

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from bert.prepare.gazetteer.names import Culture
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Country:
     name: str
     adjective: str
@@ -86,7 +86,7 @@ class Country:
         return [person for person in self.people if person.profession != "politician"][:2]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class City:
     name: str
     country: Country
@@ -130,7 +130,7 @@ class City:
         return self.alumni[:2]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class River:
     name: str
     source: Mountain
@@ -174,7 +174,7 @@ class River:
         return self.source.country.climate in ("cold", "cool")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Mountain:
     name: str
     country: Country
@@ -199,7 +199,7 @@ class Mountain:
         return self.height > (2500 if self.country.climate in ("cold", "cool") else 4000)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Person:
     name: str
     surname: str
@@ -254,7 +254,7 @@ class Person:
         return self.buildings[1] if len(self.buildings) > 1 else None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Work:
     """Something written, composed, painted or discovered."""
 
@@ -266,7 +266,7 @@ class Work:
     city: City
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Building:
     kind: str
     material: str
@@ -278,7 +278,7 @@ class Building:
 Entity = Country | City | River | Mountain | Person
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class World:
     seed: int
     size: int  # articles

@@ -1,0 +1,86 @@
+"""The final numbers of each phase as a Markdown table."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+
+from bert.report.events import Phase
+
+FINAL_REPORTS = 10  # the last reports of a phase, over which a final training loss is the mean
+
+
+def summarize(phases: Sequence[Phase]) -> str:
+    """Return a Markdown table with a column for each phase; rows without a value in any of them are left out."""
+    header = ["", *(f"phase {phase.number}" for phase in phases)]
+    lines = [_row(header), _row(["---", *["---:"] * len(phases)])]
+    for name, value_of in ROWS:
+        cells = [value_of(phase) for phase in phases]
+        if any(cells):
+            lines.append(_row([name, *(cell or "" for cell in cells)]))
+    return "\n".join(lines) + "\n"
+
+
+def _flag(name: str) -> Callable[[Phase], str]:
+    def value_of(phase: Phase) -> str:
+        flags = phase.facts.get("Config")
+        value = flags.get(name) if isinstance(flags, dict) else phase.facts.get(name)
+        return "" if value is None else str(value)
+
+    return value_of
+
+
+def _final_loss(*metrics: str) -> Callable[[Phase], str]:
+    def value_of(phase: Phase) -> str:
+        values = [value for _, value in phase.points(*metrics)][-FINAL_REPORTS:]
+        return f"{statistics.fmean(values):.3f}" if values else ""
+
+    return value_of
+
+
+def _last(metric: str, form: str) -> Callable[[Phase], str]:
+    def value_of(phase: Phase) -> str:
+        points = phase.points(metric)
+        return format(points[-1][1], form) if points else ""
+
+    return value_of
+
+
+def _middle(metric: str) -> Callable[[Phase], str]:
+    def value_of(phase: Phase) -> str:
+        points = phase.points(metric)
+        return f"{statistics.median(value for _, value in points):,.0f}" if points else ""
+
+    return value_of
+
+
+def _fact(name: str, form: str) -> Callable[[Phase], str]:
+    def value_of(phase: Phase) -> str:
+        value = {**phase.facts, **phase.summary}.get(name)
+        return format(value, form) if isinstance(value, int | float) else ""
+
+    return value_of
+
+
+ROWS: list[tuple[str, Callable[[Phase], str]]] = [
+    ("optimizer steps", lambda phase: str(phase.last_step)),
+    ("sequence length", _flag("max_seq_length")),
+    ("learning rate", _flag("learning_rate")),
+    ("training loss", _final_loss("average_loss", "step_loss")),
+    ("masked-token loss", _final_loss("mlm_loss")),
+    ("next-sentence loss", _final_loss("nsp_loss")),
+    ("held-out masked-token loss", _last("eval_mlm_loss", ".3f")),
+    ("held-out masked-token accuracy", _last("eval_mlm_accuracy", ".2%")),
+    ("always the most frequent token", _fact("unigram_mlm_accuracy", ".2%")),
+    ("held-out next-sentence loss", _last("eval_nsp_loss", ".3f")),
+    ("held-out next-sentence accuracy", _last("eval_nsp_accuracy", ".2%")),
+    ("sequences/s, median", _middle("sequences_per_second")),
+    ("tokens/s, median", _middle("tokens_per_second")),
+    ("skipped steps", _last("skipped_steps", ".0f")),
+    ("last loss scale", _last("loss_scale", "g")),
+    ("training time, s", _fact("e2e_train_time", ",.0f")),
+]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

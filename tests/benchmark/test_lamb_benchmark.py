@@ -1,0 +1,23 @@
+"""The sizes that the LAMB benchmark claims to measure."""
+
+import pytest
+
+from bert.benchmark.lamb import bert_shapes, count, shapes_of
+from bert.errors import UsageError
+
+
+@pytest.mark.parametrize(("layers", "hidden", "expected"), [(12, 768, 110_106_428), (24, 1024, 336_226_108)])
+def test_shapes_add_up_to_the_published_model(layers, hidden, expected):
+    """transformers' BertForPreTraining for bert-base-uncased and bert-large-uncased."""
+    assert count(bert_shapes(layers, hidden, vocabulary=30522)) == expected
+
+
+@pytest.mark.parametrize("wanted", [1_000_000, 2_000_000, 28_000_000, 75_000_000])
+def test_a_number_is_met_within_a_percent(wanted):
+    assert count(shapes_of(str(wanted))) == pytest.approx(wanted, rel=0.01)
+
+
+@pytest.mark.parametrize("wrong", ["huge", "-5", "999"])
+def test_wrong_sizes_are_refused(wrong):
+    with pytest.raises(UsageError, match="--parameters"):
+        shapes_of(wrong)

@@ -1,0 +1,144 @@
+"""Shards that lddl writes are read here, and those written here load in ``lddl.torch``.
+
+Needs a Python that has lddl with its preprocessing, in the variable LDDL_PYTHON.
+"""
+
+import json
+import os
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bert.data.formats import Shard, find_shards, read_shard, write_shard
+from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader
+from bert.data.shard import offsets_of
+
+LDDL_PYTHON = os.environ.get("LDDL_PYTHON")
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.skipif(
+    not LDDL_PYTHON,
+    reason="needs lddl: scripts/lddl_env.sh /tmp/lddl whole; export LDDL_PYTHON=/tmp/lddl/bin/python",
+)
+
+
+def run_lddl(*arguments) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "bert" / "benchmark"), "PYTHONWARNINGS": "ignore"}
+    command = [LDDL_PYTHON, str(Path(__file__).with_name("lddl_side.py")), *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.fixture
+def pieces() -> list[str]:
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    return specials + [f"w{i}" for i in range(200)] + [f"##s{i}" for i in range(50)]
+
+
+@pytest.fixture
+def vocab(pieces) -> dict[str, int]:
+    return {piece: i for i, piece in enumerate(pieces)}
+
+
+@pytest.fixture
+def vocab_file(tmp_path, pieces) -> Path:
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(pieces) + "\n")
+    return path
+
+
+def expected_sequence(pair: dict, vocab: dict[str, int]) -> tuple:
+    """(ids, types, masked positions, labels, next-sentence label) of a pair that lddl made."""
+    a, b = pair["A"].split(" "), pair["B"].split(" ")
+    ids = [vocab[piece] for piece in ["[CLS]", *a, "[SEP]", *b, "[SEP]"]]
+    types = [0] * (len(a) + 2) + [1] * (len(b) + 1)
+    labels = [vocab[piece] for piece in pair.get("masked_lm_labels", "").split()]
+    positions = pair.get("masked_lm_positions", ())
+    return tuple(ids), tuple(types), tuple(positions), tuple(labels), int(pair["is_random_next"])
+
+
+def sequences_of(shard: Shard) -> list[tuple]:
+    found = []
+    for i in range(shard.num_samples):
+        low, high = shard.offsets[i : i + 2]
+        second = int(shard.segment_starts[i])
+        types = (0,) * second + (1,) * (int(high - low) - second)
+        positions, labels, bounds = shard.masks or ([], [], offsets_of(np.zeros(shard.num_samples)))
+        mine = slice(bounds[i], bounds[i + 1])
+        found.append(
+            (
+                tuple(shard.tokens[low:high].tolist()),
+                types,
+                tuple(map(int, positions[mine])),
+                tuple(map(int, labels[mine])),
+                int(shard.next_sentence_labels[i]),
+            )
+        )
+    return found
+
+
+@pytest.mark.parametrize("bin_size", [0, 16])
+@pytest.mark.parametrize("masking", ["masking", "dynamic"])
+def test_shards_of_lddl_are_read(tmp_path, vocab, vocab_file, masking, bin_size):
+    folder = tmp_path / "lddl"
+    folder.mkdir()
+    run_lddl("write", folder, vocab_file, masking, bin_size)
+    paths = find_shards(folder)
+    assert len(paths) == (3 * 4 if bin_size else 3)
+    pairs = json.loads((folder / "pairs.json").read_text())
+    expected = Counter(expected_sequence(pair, vocab) for pair in pairs)
+    assert len(pairs) > 100
+    assert sum((Counter(sequences_of(read_shard(path, vocab))) for path in paths), Counter()) == expected
+
+    dataset = Dataset.open(LoaderConfig(str(folder), 64, 10), vocab)
+    assert dataset.num_samples == len(pairs)
+    with PretrainingLoader(dataset, 16, seed=0, num_workers=2) as loader:
+        assert sum(batch.num_sequences for batch in next(loader)) == 16
+
+
+def random_shard(rng, count: int, shortest: int, longest: int, vocab, static: bool) -> Shard:
+    """[CLS] A [SEP] B [SEP] of random pieces, with two masked positions where ``static``."""
+    lengths = rng.integers(shortest, longest + 1, count)
+    offsets = offsets_of(lengths)
+    tokens = rng.integers(5, len(vocab), offsets[-1]).astype(np.int32)
+    starts = rng.integers(3, lengths - 1).astype(np.int32)
+    tokens[offsets[:-1]] = vocab["[CLS]"]
+    tokens[offsets[1:] - 1] = tokens[offsets[:-1] + starts - 1] = vocab["[SEP]"]
+    labels = rng.integers(0, 2, count).astype(np.int8)
+    if not static:
+        return Shard(tokens, offsets, starts, labels)
+    positions = np.stack([np.ones(count), lengths - 2], 1).astype(np.int32).reshape(-1)
+    originals = rng.integers(5, len(vocab), 2 * count).astype(np.int32)
+    return Shard(tokens, offsets, starts, labels, positions, originals, offsets_of(np.full(count, 2)))
+
+
+@pytest.mark.parametrize("binned", [False, True])
+@pytest.mark.parametrize("static", [True, False])
+def test_shards_written_here_load_in_lddl(tmp_path, vocab, vocab_file, static, binned):
+    folder = tmp_path / "ours"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    written = []
+    for bin_id, (shortest, longest) in enumerate([(6, 16), (17, 32)] if binned else [(6, 32)]):
+        for index, count in enumerate((21, 20)):  # lddl insists on one more, and drops it
+            shard = random_shard(rng, count, shortest, longest, vocab, static)
+            suffix = f"_{bin_id}" if binned else ""
+            write_shard(folder / f"shard-{index}.parquet{suffix}", shard, 32, 10, vocab)
+            written += sequences_of(shard)
+    run_lddl("read", folder, vocab_file)
+    loaded = json.loads((folder / "sequences.json").read_text())
+    assert len(loaded) == len(written) - (2 if binned else 1)
+
+    found: Counter = Counter()
+    for ids, types, labels, is_random in loaded:
+        positions = [i for i, label in enumerate(labels) if label != -1]
+        chosen = [labels[i] for i in positions]
+        if not static:  # masked by lddl: put the originals back
+            for position, label in zip(positions, chosen, strict=True):
+                ids[position] = label
+            positions, chosen = [], []
+        found[tuple(ids), tuple(types), tuple(positions), tuple(chosen), is_random] += 1
+    assert not found - Counter(written)

@@ -1,0 +1,60 @@
+"""Run under torchrun: rank 1's gradients overflow once, then on every step. Each rank writes what it saw."""
+
+import json
+import sys
+from pathlib import Path
+
+import bert  # noqa: F401, I001
+import torch
+
+from bert.data.batch import Batch
+from bert.distributed import DistributedConfig, all_gather_ints, world
+from bert.errors import UsageError
+from bert.model.bert import BertForPreTraining
+from bert.model.config import BertConfig
+from bert.model.objective import PreTrainingObjective
+from bert.optim.build import OptimizerConfig, build_optimizer
+from bert.parallel import ParallelConfig, apply_parallelism
+from bert.precision import Precision, PrecisionConfig
+from bert.trainer import Trainer
+
+
+def main(output: Path) -> None:
+    with world(DistributedConfig(device="cpu")) as here:
+        torch.manual_seed(0)
+        model = BertForPreTraining(BertConfig(24, 16, 1, 2, 32))
+        batch = Batch(
+            torch.tensor([2, 7, 3]), torch.zeros(3, dtype=torch.long), torch.tensor([0, 3], dtype=torch.int32), 3,
+            torch.tensor([1]), torch.tensor([9]), torch.tensor([0]),
+        )  # fmt: skip
+        precision = Precision(PrecisionConfig(fp16=True, init_loss_scale=1024.0), here.device)
+        parallel = ParallelConfig()
+        objective = apply_parallelism(PreTrainingObjective(model), [], parallel, here, compiled=False)
+        trainer = Trainer(
+            objective, build_optimizer(OptimizerConfig(), model), lambda step: 1e-3, precision, parallel, here, seed=0
+        )
+        overflow = {"now": False}
+        model.bert.pooler.dense.weight.register_hook(lambda grad: grad * torch.inf if overflow["now"] else grad)
+
+        def step(infinite: bool) -> None:
+            overflow["now"] = infinite and here.rank == 1
+            trainer.train_step([batch], lambda: False)
+            trainer.apply()
+
+        seen: dict = {"steps_after_each": [], "scales": []}
+        for infinite in (False, True, False):
+            step(infinite)
+            seen["steps_after_each"].append(trainer.state.step)
+            seen["scales"].append(precision.loss_scale.value)
+        bits = all_gather_ints(model.bert.pooler.dense.weight.detach().view(torch.int32).flatten().tolist())
+        seen["equal_weights"] = bits[0] == bits[1]
+        try:
+            for _ in range(60):
+                step(True)
+        except UsageError as error:
+            seen["diagnosis"] = str(error)
+        seen["final_scale"] = precision.loss_scale.value
+        (output / f"rank{here.rank}.json").write_text(json.dumps(seen))
+
+
+main(Path(sys.argv[1]))

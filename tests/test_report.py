@@ -1,0 +1,163 @@
+"""The report: what is read from logs by hand-written expectations, and that a figure comes out."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bert.errors import UsageError
+from bert.report import collect, draw, read_events, summarize
+from bert.report.__main__ import ReportConfig, main
+from bert.report.figure import smooth
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def line(step, data, type="LOG"):
+    event = {"timestamp": "1.0", "datetime": "x", "elapsedtime": "0.1", "type": type, "step": step, "data": data}
+    return f"DLLL {json.dumps(event)}\n"
+
+
+def phase_log(phase, steps, loss=5.0, **facts):
+    text = line("PARAMETER", {"phase": phase, "unigram_mlm_accuracy": 0.05, **facts})
+    for step in steps:
+        text += line([0, step], {"average_loss": loss + 0.5, "mlm_loss": loss, "nsp_loss": 0.5, "learning_rate": 0.1})
+    return text
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, text):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf8")
+        return str(path)
+
+    return write
+
+
+def phases_of(*paths):
+    return collect(event for path in paths for event in read_events(path))
+
+
+def test_two_phases_in_two_files(write):
+    first = write("a.json", phase_log(1, [10, 20, 30]))
+    second = write("b.json", phase_log(2, [5, 10], loss=2.0, Config={"max_seq_length": 512}))
+    one, two = phases_of(first, second)
+    assert (one.number, two.number) == (1, 2)
+    assert one.points("mlm_loss") == [(10, 5.0), (20, 5.0), (30, 5.0)]
+    assert two.points("mlm_loss") == [(5, 2.0), (10, 2.0)]
+    assert two.facts["Config"] == {"max_seq_length": 512}
+
+
+def test_two_phases_in_one_file_are_the_same(write):
+    texts = phase_log(1, [10, 20, 30]), phase_log(2, [5, 10])
+    together = phases_of(write("both.json", "".join(texts)))
+    apart = phases_of(write("a.json", texts[0]), write("b.json", texts[1]))
+    assert [phase.steps for phase in together] == [phase.steps for phase in apart]
+
+
+def test_a_resumed_run_replaces_the_steps_since_its_checkpoint(write):
+    text = phase_log(1, [1, 2, 3, 4], loss=7.0) + phase_log(1, [3, 4, 5], loss=6.0)
+    (phase,) = phases_of(write("a.json", text))
+    assert phase.points("mlm_loss") == [(1, 7.0), (2, 7.0), (3, 6.0), (4, 6.0), (5, 6.0)]
+
+
+def test_a_run_that_started_anew_replaces_everything(write):
+    text = phase_log(1, [1, 2, 3, 4], loss=7.0) + phase_log(1, [1, 2], loss=6.0)
+    (phase,) = phases_of(write("a.json", text))
+    assert phase.points("mlm_loss") == [(1, 6.0), (2, 6.0)]
+
+
+def test_an_evaluation_joins_the_report_of_its_step(write):
+    text = phase_log(1, [1, 2]) + line([0, 2], {"eval_mlm_accuracy": 0.25})
+    (phase,) = phases_of(write("a.json", text))
+    assert phase.steps[2]["mlm_loss"] == 5.0
+    assert phase.steps[2]["eval_mlm_accuracy"] == 0.25
+    assert phase.last_step == 2
+
+
+@pytest.mark.parametrize("garbage", ['DLLL {"timestamp": "1.0", "st', "DLLL ", "DLLL 7\n", "Traceback:\n", "\xff\n"])
+def test_unfinished_and_foreign_lines_are_skipped(write, garbage):
+    at_the_end = write("end.json", phase_log(1, [1, 2]) + garbage)
+    in_the_middle = write("middle.json", phase_log(1, [1]) + garbage.rstrip() + "\n" + line([0, 2], {"mlm_loss": 5.0}))
+    for path in (at_the_end, in_the_middle):
+        (phase,) = phases_of(path)
+        assert phase.points("mlm_loss") == [(1, 5.0), (2, 5.0)]
+
+
+def test_logs_of_nvidias_scripts(write):
+    text = line("PARAMETER", {"train_start": True}) + line([0, 4], {"step_loss": 9.0, "learning_rate": 0.1})
+    text += line([0, 8], {"average_loss": 8.0}) + line([], {"e2e_train_time": 12.5})
+    (phase,) = phases_of(write("a.json", text))
+    assert phase.number == 1
+    assert phase.points("average_loss", "step_loss") == [(4, 9.0), (8, 8.0)]
+    assert phase.summary == {"e2e_train_time": 12.5}
+
+
+def test_the_table_holds_the_final_numbers(write):
+    evaluations = [(1, 0.10), (2, 0.25)]
+    text = phase_log(1, [1, 2], Config={"max_seq_length": 128, "learning_rate": 0.006})
+    text += "".join(line([0, step], {"eval_mlm_accuracy": value}) for step, value in evaluations)
+    text += line([0, 3], {"mlm_loss": 2.0, "tokens_per_second": 1234.0}) + line([], {"e2e_train_time": 61.0})
+    table = summarize(phases_of(write("a.json", text), write("b.json", phase_log(2, [1]))))
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
+    cells = {row[0]: row[1:] for row in rows}
+    assert rows[0] == ["", "phase 1", "phase 2"]
+    assert cells["optimizer steps"] == ["3", "1"]
+    assert cells["sequence length"] == ["128", ""]
+    assert cells["masked-token loss"] == ["4.000", "5.000"]  # (5 + 5 + 2) / 3
+    assert cells["held-out masked-token accuracy"] == ["25.00%", ""]
+    assert cells["always the most frequent token"] == ["5.00%", "5.00%"]
+    assert cells["tokens/s, median"] == ["1,234", ""]
+    assert cells["training time, s"] == ["61", ""]
+    assert "held-out next-sentence accuracy" not in cells
+
+
+def test_smoothing_is_a_centred_mean():
+    assert smooth([0.0, 3.0, 6.0, 0.0], 3) == [1.5, 3.0, 3.0, 3.0]
+    assert smooth([0.0, 3.0, 6.0], 1) == [0.0, 3.0, 6.0]
+
+
+def points_of(drawn):
+    return np.asarray(drawn.get_xydata()).tolist()
+
+
+def test_phase_2_is_drawn_after_phase_1(write):
+    evaluation = line([0, 2], {"eval_mlm_accuracy": 0.25, "eval_nsp_accuracy": 0.75})
+    paths = write("a.json", phase_log(1, [1, 2]) + evaluation), write("b.json", phase_log(2, [1, 2]) + evaluation)
+    figure = draw(phases_of(*paths))
+    loss, _, _, masked, sentence, _ = figure.axes
+    trained = [points_of(drawn) for drawn in loss.lines]
+    assert [[1, 5], [2, 5]] in trained
+    assert [[3, 5], [4, 5]] in trained
+    assert [[2, 0], [2, 1]] in trained  # the line between the phases
+    held_out, baseline = [drawn for drawn in masked.lines if not str(drawn.get_label()).startswith("_")]
+    assert points_of(held_out) == [[2, 0.25]]
+    assert points_of(baseline) == [[0, 0.05], [2, 0.05]]
+    assert baseline.get_linestyle() == "--"
+    assert sentence.get_title(loc="right") == "75.0% / 75.0%"
+
+
+def test_a_panel_without_data_says_so(write):
+    figure = draw(phases_of(write("a.json", phase_log(1, [1, 2]))))
+    said = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert said == [[], [], [], [], ["not logged"], ["not logged"]]  # the fourth shows the baseline
+
+
+def test_the_command_writes_the_figure_and_prints_the_table(write, tmp_path, capsys):
+    log = write("a.json", phase_log(1, [1, 2]) + line([0, 3], {"mlm_loss": "NaN", "nsp_loss": "Infinity"}))
+    main(ReportConfig(logs=[log], output=str(tmp_path / "new" / "report.png")))
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["report.md", "report.png"]
+    assert (tmp_path / "new" / "report.png").read_bytes().startswith(PNG)
+    assert capsys.readouterr().out == (tmp_path / "new" / "report.md").read_text(encoding="utf8")
+
+
+def test_wrong_input_names_the_flag_and_the_file(write, tmp_path):
+    output = str(tmp_path / "report.png")
+    with pytest.raises(UsageError, match=r"--logs .*missing\.json: No such file"):
+        main(ReportConfig(logs=[str(tmp_path / "missing.json")], output=output))
+    with pytest.raises(UsageError, match=r"--logs .*empty\.json: no training steps"):
+        main(ReportConfig(logs=[write("empty.json", line("PARAMETER", {"phase": 1}))], output=output))
+    with pytest.raises(UsageError, match=r"--output report\.doc: expected .*\.png"):
+        main(ReportConfig(logs=[write("a.json", phase_log(1, [1]))], output="report.doc"))
+    assert not (tmp_path / "report.png").exists()
