@@ -53,9 +53,7 @@ def flag(
 
 def parse_args(config_class: type[C], argv: Sequence[str] | None = None, description: str = "") -> C:
     """Build ``config_class`` from ``argv``; exits with code 2 and one line on a bad flag, as argparse does."""
-    parser = _Parser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     seen: dict[str, str] = {}
     for path, f, kind in _leaves(config_class):
         for name in (f.name, *f.metadata.get("aliases", ())):

@@ -81,9 +81,7 @@ def apply_compile(units: Iterable[nn.Module]) -> None:
         unit.compile(dynamic=True)
 
 
-def resolve_compile(
-    config: ParallelConfig, device: torch.device, flops: float, notice: Callable[[str], None]
-) -> bool:
+def resolve_compile(config: ParallelConfig, device: torch.device, flops: float, notice: Callable[[str], None]) -> bool:
     """Decide ``--compile``; ``flops`` is the work of the whole run. A missing compiler is a notice, not a crash."""
     mode = config.compile
     if mode == "off" or config.disable_jit_fusions:

@@ -1,9 +1,9 @@
 """A trace of a few optimizer steps, for chrome://tracing or https://ui.perfetto.dev.
 
-    with build_profiler(ProfileConfig(profile=True, profile_start=10), "results", is_main=True) as profiler:
-        for batch in loader:
-            ...
-            profiler.step()                 # results/profile.json after step 14
+with build_profiler(ProfileConfig(profile=True, profile_start=10), "results", is_main=True) as profiler:
+    for batch in loader:
+        ...
+        profiler.step()                 # results/profile.json after step 14
 """
 
 from __future__ import annotations

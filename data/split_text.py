@@ -1,6 +1,6 @@
 """Turn a folder of plain text into sentences, a part of the documents held out for evaluation.
 
-    python data/split_text.py --text my_texts --output prepared
+python data/split_text.py --text my_texts --output prepared
 """
 
 import sys

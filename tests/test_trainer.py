@@ -37,7 +37,9 @@ class Stop:
     requested = False
 
 
-def make_trainer(config, precision: PrecisionConfig | None = None, optimizer: str = "lamb", lr: float = 1e-2) -> Trainer:
+def make_trainer(
+    config, precision: PrecisionConfig | None = None, optimizer: str = "lamb", lr: float = 1e-2
+) -> Trainer:
     torch.manual_seed(0)
     model = BertForPreTraining(config)
     return Trainer(
@@ -99,9 +101,13 @@ def test_accumulation_equals_one_large_batch(tiny_config, make_batch, optimizer)
         results.append((weights(trainer), losses))
     for name, expected in results[0][0].items():
         if "key.bias" not in name:  # its gradient is 0 in theory, and Adam blows rounding up to full steps
-            torch.testing.assert_close(results[1][0][name], expected, rtol=1e-6, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")
+            torch.testing.assert_close(
+                results[1][0][name], expected, rtol=1e-6, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}"
+            )
     for name, expected in results[0][1].items():
-        torch.testing.assert_close(results[1][1][name], expected, rtol=1e-6, atol=0, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            results[1][1][name], expected, rtol=1e-6, atol=0, msg=lambda m, name=name: f"{name}: {m}"
+        )
 
 
 def test_reported_loss_is_the_mean_cross_entropy(tiny_config, make_batch):

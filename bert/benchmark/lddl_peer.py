@@ -10,8 +10,8 @@ import logging
 import sys
 import time
 
-import lddl.torch
-import lddl.torch.bert
+import lddl.torch  # type: ignore[import-not-found]
+import lddl.torch.bert  # type: ignore[import-not-found]
 
 
 class Loader(lddl.torch.bert.DataLoader):

@@ -1,6 +1,6 @@
 """The shard loader against ``lddl.torch``, on the same Parquet shards with the same number of workers.
 
-    scripts/lddl_env.sh /tmp/lddl
+    scripts/lddl_env.sh /tmp/lddl loader
     python -m bert.benchmark loader --lddl_python /tmp/lddl/bin/python --max_seq_length 512 --bin_size 64
 
 Both read whole epochs from disk, in turns (A B A B ...), after one that does not count. This suite starts each turn
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -39,7 +40,7 @@ class LoaderBenchmarkConfig:
     bin_size: int = flag(0, "Width of LDDL's bins of sequence lengths; 0 = not binned.", minimum=0)
     dynamic: bool = flag(False, "Shards without masks, which both loaders mask while loading.")
     sequences: int = flag(40000, "Sequences in an epoch.", minimum=64)
-    shards: int = flag(8, "Shards of each bin; a multiple of the workers, for lddl.", minimum=1)
+    shards: int = flag(4, "Shards of each bin; a multiple of the workers, for lddl.", minimum=1)
     batch_size: int = flag(64, "Sequences in a batch.", minimum=1)
     num_workers: int = flag(2, "Threads of this suite and processes (of each bin) of lddl.", minimum=0)
     rounds: int = flag(5, "Counted turns of each.", minimum=1)
@@ -54,8 +55,8 @@ def command() -> None:
 
 
 def main(config: LoaderBenchmarkConfig) -> None:
-    if not config.lddl_python:
-        raise UsageError("--lddl_python: expected a Python that has lddl; scripts/lddl_env.sh DIR makes one")
+    if not shutil.which(config.lddl_python):
+        raise UsageError(f"--lddl_python {config.lddl_python!r}: expected a Python that has lddl (scripts/lddl_env.sh)")
     with tempfile.TemporaryDirectory() as folder:
         vocab_file = config.vocab_file or write_random_vocabulary(Path(folder, "vocab.txt"))
         tokenizer = BertTokenizer(vocab_file)
@@ -144,7 +145,7 @@ def write_random_vocabulary(path: Path) -> Path:
     """Write as many pieces as BERT's English vocabulary has, of 2 to 9 letters."""
     rng = np.random.default_rng(0)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
-    pieces = dict.fromkeys(SPECIAL_TOKENS)
+    pieces: dict[str, None] = dict.fromkeys(SPECIAL_TOKENS)
     while len(pieces) < WORDS:
         pieces["".join(rng.choice(letters, rng.integers(2, 10)))] = None
     path.write_text("\n".join(pieces) + "\n", encoding="utf8")
@@ -160,6 +161,9 @@ def write_shards(config: LoaderBenchmarkConfig, tokenizer: BertTokenizer, folder
     for bin_id in np.unique(bins):
         mine = lengths[bins == bin_id]
         size = len(mine) // config.shards
+        if size == 0:
+            count = f"--sequences {config.sequences} leave {len(mine)} in bin {bin_id}"
+            raise UsageError(f"{count}, too few for --shards {config.shards}")
         for shard in range(config.shards):
             part = mine[shard * size : (shard + 1) * size]
             extra = part[:1] if shard == 0 else part[:0]

@@ -190,9 +190,7 @@ def print_table(
     lengths = batch.cu_seqlens.diff().long()
     size = dataclasses.replace(model_config, vocab_size=model_config.padded_vocab_size)
     predictions = len(batch.masked_labels)
-    flops = training_flops(
-        size, batch.num_tokens, int(lengths.square().sum()), predictions, batch.num_sequences
-    )
+    flops = training_flops(size, batch.num_tokens, int(lengths.square().sum()), predictions, batch.num_sequences)
     real = batch.num_tokens / (batch.num_sequences * batch.max_seqlen)
     print(
         f"{config.preset} on {device}, {torch.get_num_threads()} threads, torch {torch.__version__}: "

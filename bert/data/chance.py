@@ -36,7 +36,7 @@ def hash64(*keys: ArrayLike) -> NDArray[np.uint64]:
     return state
 
 
-def uniform(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
+def uniform(bits: NDArray[np.uint64]) -> NDArray[np.floating]:
     """Map 64 random bits to [0, 1), by their upper 53."""
     return (bits >> np.uint64(11)) * 2.0**-53
 

@@ -29,11 +29,9 @@ def assemble(
 
     ``masking`` None is for data sets that carry their masks; raises UsageError where they do not.
     """
-    decoded = {piece: dataset.piece(piece) for piece in sorted(set(samples.shard.tolist()))}
-    rows = np.empty(len(samples.shard), ROW)
-    for index, piece in decoded.items():
-        mine = samples.shard == index
-        rows[mine] = piece.rows[samples.row[mine]]
+    shards = samples.shard.tolist()
+    decoded = {index: dataset.piece(index) for index in sorted(set(shards))}
+    rows = np.array([decoded[shard].rows[row] for shard, row in zip(shards, samples.row.tolist(), strict=True)], ROW)
     number = dataset.first_samples[samples.shard] + samples.row
     order = rows["length"].argsort(kind="stable")
     bounds = cut_evenly(rows["length"][order], micro_batches)
@@ -41,7 +39,7 @@ def assemble(
     batches = []
     for low, high in pairwise(bounds.tolist()):
         part = order[low:high]
-        sources = [decoded[i] for i in samples.shard[part].tolist()]
+        sources = [decoded[shards[i]] for i in part.tolist()]
         batch = _gather_batch(sources, rows[part], masking, samples.epoch[part], number[part])
         batches.append(pinned(batch) if pin_memory else batch)
     return batches

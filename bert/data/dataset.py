@@ -39,7 +39,7 @@ class LoaderConfig:
     num_workers: int = flag(
         4, "Threads that assemble batches ahead of the training loop; 0 = assemble when asked.", minimum=0
     )
-    cache_gb: float = flag(
+    shard_cache_gb: float = flag(
         4.0, "Memory for decoded shards, in GB per process. Enough for 32 shards on one device, fewer on several.",
         minimum=0,
     )
@@ -129,7 +129,7 @@ class Dataset:
         size = None if vocab is None else len(vocab)
         limits = Limits(config.max_seq_length, config.max_predictions_per_seq, size)
         paths = find_shards(config.input_dir)
-        return cls(paths, vocab, limits, root=Path(config.input_dir), cache_bytes=config.cache_gb * 1e9)
+        return cls(paths, vocab, limits, root=Path(config.input_dir), cache_bytes=config.shard_cache_gb * 1e9)
 
     def piece(self, index: int) -> Decoded:
         """Return a piece, decoded by this call unless another one did or is doing it."""

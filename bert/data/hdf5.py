@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -29,7 +30,7 @@ REQUIRED = ("input_ids", "input_mask", "segment_ids", "next_sentence_labels")
 
 def inspect(path: Path) -> ShardInfo:
     """Read the shapes of the tables."""
-    with h5py.File(path) as file:
+    with _open(path) as file:
         missing = [name for name in REQUIRED if name not in file]
         if missing:
             raise UsageError(f"{path}: no table {', '.join(missing)}, expected {', '.join(REQUIRED)}")
@@ -43,7 +44,7 @@ def inspect(path: Path) -> ShardInfo:
 def read(path: Path, vocab: Mapping[str, int] | None, start: int, stop: int | None) -> Shard:
     """Decode rows ``start`` to ``stop``; ids are stored, so ``vocab`` is not needed."""
     rows = slice(start, stop)
-    with h5py.File(path) as file:
+    with _open(path) as file:
         mask = file["input_mask"][rows].astype(bool)
         lengths = mask.sum(1)
         columns = np.arange(mask.shape[1])
@@ -81,7 +82,12 @@ def write(path: Path, shard: Shard, limits: Limits, vocab: Mapping[str, int] | N
             file.create_dataset(name, data=table, compression="gzip" if table.size else None)
 
 
-def _read_masked(file: h5py.File, rows: slice) -> dict[str, NDArray]:
+def _open(path: Path) -> Any:
+    """Open for reading; untyped, because a member of a file is a table, a group or a type."""
+    return h5py.File(path)
+
+
+def _read_masked(file: Any, rows: slice) -> dict[str, NDArray]:
     positions, labels = file["masked_lm_positions"][rows], file["masked_lm_ids"][rows]
     ended = positions == 0
     counts = np.where(ended.any(1), ended.argmax(1), positions.shape[1]) if positions.size else np.zeros(len(positions))

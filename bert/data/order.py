@@ -55,7 +55,7 @@ class Samples:
 class GlobalOrder:
     """The order of ``sum(shard_sizes)`` samples in batches of ``global_batch_size``, dealt to ``lanes``."""
 
-    def __init__(self, shard_sizes: Sequence[int], global_batch_size: int, lanes: int, seed: int) -> None:
+    def __init__(self, shard_sizes: Sequence[int] | Indices, global_batch_size: int, lanes: int, seed: int) -> None:
         """Raises UsageError where there is no sample or the lanes do not divide the batch."""
         self.shard_sizes = np.asarray(shard_sizes, np.int64)
         self.num_samples = int(self.shard_sizes.sum())

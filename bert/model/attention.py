@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bert.errors import UsageError
+from bert.model.dropout import dropout as drop
 
 
 class Layout(NamedTuple):
@@ -98,7 +99,7 @@ def reference_attention(qkv: Tensor, layout: Layout, dropout: float) -> Tensor:
     for sequence in qkv.split(layout.cu_seqlens.diff().tolist()):
         q, k, v = sequence.permute(1, 2, 0, 3)  # each [heads, length, head_size]
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-        probabilities = F.dropout(scores.softmax(-1), dropout)
+        probabilities = drop(scores.softmax(-1), dropout, training=True)
         contexts.append((probabilities @ v).transpose(0, 1))
     return torch.cat(contexts)
 
@@ -117,8 +118,8 @@ def matmul_attention(qkv: Tensor, layout: Layout, dropout: float) -> Tensor:
     """
     q, k, v, real = _pad(qkv, layout)
     scores = (q @ k.transpose(-1, -2)).float() / math.sqrt(q.shape[-1])
-    probabilities = F.dropout(scores.masked_fill(~real, -math.inf).softmax(-1), dropout)
-    return _unpad(probabilities.to(v.dtype) @ v, layout)
+    probabilities = scores.masked_fill(~real, -math.inf).softmax(-1).to(v.dtype)
+    return _unpad(drop(probabilities, dropout, training=True) @ v, layout)
 
 
 def _pad(qkv: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bert.model.attention import Layout, build_layout, resolve_attention, scatter_rows
 from bert.model.config import BertConfig
+from bert.model.dropout import Dropout
 from bert.model.heads import BertPreTrainingHeads
 from bert.model.layers import BertEmbeddings, BertEncoder, BertPooler, LayerNorm
 
@@ -113,7 +114,9 @@ class BertForPreTraining(BertPreTrainedModel):
         if masked_lm_labels is None or next_sentence_label is None:
             return scores, relationship
         labels = masked_lm_labels.flatten().clamp(min=-1)
-        return _mean_loss(scores.flatten(0, 1), labels, -1) + _mean_loss(relationship, next_sentence_label.flatten(), -1)
+        return _mean_loss(scores.flatten(0, 1), labels, -1) + _mean_loss(
+            relationship, next_sentence_label.flatten(), -1
+        )
 
 
 class BertForSequenceClassification(BertPreTrainedModel):
@@ -123,7 +126,7 @@ class BertForSequenceClassification(BertPreTrainedModel):
         super().__init__(config, attention)
         self.num_labels = num_labels
         self.bert = BertModel(config, attention)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, num_labels)
         self.initialize()
 
@@ -182,7 +185,7 @@ class BertForMultipleChoice(BertPreTrainedModel):
         super().__init__(config, attention)
         self.num_choices = num_choices
         self.bert = BertModel(config, attention)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, 1)
         self.initialize()
 

@@ -329,7 +329,7 @@ def test_threads_decode_a_shard_once(make_folder, open_folder, monkeypatch):
 def test_the_cache_is_bounded_and_changes_nothing(make_folder, open_folder, monkeypatch):
     folder = make_folder([50] * 6)
     expected, _ = global_steps(open_folder(folder), 8, 1, 50)
-    dataset = open_folder(folder, cache_gb=10e-6)  # 10 kB, a shard has about 4
+    dataset = open_folder(folder, shard_cache_gb=10e-6)  # 10 kB, a shard has about 4
     reads = count_reads(monkeypatch)
     assert global_steps(dataset, 8, 1, 50)[0] == expected
     assert max(reads.values()) > 1

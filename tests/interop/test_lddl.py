@@ -6,6 +6,7 @@ Needs a Python that has lddl with its preprocessing, in the variable LDDL_PYTHON
 import json
 import os
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -142,3 +143,13 @@ def test_shards_written_here_load_in_lddl(tmp_path, vocab, vocab_file, static, b
             positions, chosen = [], []
         found[tuple(ids), tuple(types), tuple(positions), tuple(chosen), is_random] += 1
     assert not found - Counter(written)
+
+
+@pytest.mark.parametrize("options", [[], ["--dynamic", "--bin_size", "64"]])
+def test_the_benchmark_reads_the_same_epochs(options):
+    small = ["--sequences", "3000", "--rounds", "1", "--num_workers", "1", "--batch_size", "8", "--shards", "2"]
+    command = [sys.executable, "-m", "bert.benchmark", "loader", *small, *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "this suite" in done.stdout
+    assert "lddl.torch" in done.stdout

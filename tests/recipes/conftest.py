@@ -24,7 +24,9 @@ def corpus(tmp_path_factory) -> Path:
     words = [a + b for a in "bdfgklmn" for b in ("a", "e", "i", "o", "u", "an", "en", "on")]
     weights = [1 / (rank + 1) for rank in range(len(words))]  # Zipf: something that a few steps can learn
     documents = [
-        "\n".join(" ".join(draw.choices(words, weights, k=draw.randint(4, 12))) + " ." for _ in range(draw.randint(4, 12)))
+        "\n".join(
+            " ".join(draw.choices(words, weights, k=draw.randint(4, 12))) + " ." for _ in range(draw.randint(4, 12))
+        )
         for _ in range(30)
     ]
     (root / "text.txt").write_text("\n\n".join(documents) + "\n")

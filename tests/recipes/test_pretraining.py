@@ -38,7 +38,11 @@ def assert_same(a: dict, b: dict, tolerance: float | None = None) -> None:
 
 def rates(path: Path) -> dict[int, float]:
     """Return {step: learning rate} of a log."""
-    return {e["step"][1]: e["data"]["learning_rate"] for e in logged(path) if "learning_rate" in e["data"] and len(e["step"]) == 2}
+    return {
+        e["step"][1]: e["data"]["learning_rate"]
+        for e in logged(path)
+        if "learning_rate" in e["data"] and len(e["step"]) == 2
+    }
 
 
 def test_two_phases_chain_through_the_checkpoint(corpus, tmp_path, capsys):
@@ -98,7 +102,10 @@ def test_resume_is_bitwise_equal_to_the_uninterrupted_run(corpus, tmp_path, phas
 
 def _numbered(state: dict) -> dict:
     """Turn lists (parameter groups) into dicts, so that states compare level by level."""
-    return {k: _numbered(dict(enumerate(v))) if isinstance(v, list) else _numbered(v) if isinstance(v, dict) else v for k, v in state.items()}
+    return {
+        k: _numbered(dict(enumerate(v))) if isinstance(v, list) else _numbered(v) if isinstance(v, dict) else v
+        for k, v in state.items()
+    }
 
 
 def test_two_processes_equal_one(corpus, tmp_path):
@@ -292,7 +299,9 @@ def test_a_corrupt_shard_ends_all_ranks_with_its_name(corpus, tmp_path):
     shutil.copytree(corpus / "shards_32", shards)
     damaged = shards / "part_2_training.hdf5"
     content = bytearray(damaged.read_bytes())
-    content[len(content) // 3 : len(content) // 3 + 400] = b"\xff" * 400  # inside compressed rows, behind a sound header
+    content[len(content) // 3 : len(content) // 3 + 400] = (
+        b"\xff" * 400
+    )  # inside compressed rows, behind a sound header
     damaged.write_bytes(content)
     process = launch(pretraining_flags(corpus, tmp_path / "out", input_dir=shards, max_steps=50), processes=2)
     _, err = process.communicate(timeout=120)
