@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from bert.data.batch import Batch
+from bert.batch import Batch
 from bert.distributed import World, all_reduce_sum
 from bert.model.objective import PreTrainingObjective
 from bert.precision import Precision

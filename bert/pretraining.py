@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bert.batch import Batch
 from bert.checkpoint import (
     CheckpointConfig,
     CheckpointWriter,
@@ -25,7 +26,6 @@ from bert.checkpoint import (
     resolve_resume,
 )
 from bert.config import flag
-from bert.data.batch import Batch
 from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader, eval_batches
 from bert.distributed import World, all_gather_ints, collective_errors
 from bert.errors import UsageError
@@ -220,8 +220,8 @@ class Recorder:
         for metric, (unit, format) in UNITS.items():
             self.logger.metadata(metric, unit, format)
         if self.held_out:
-            labels = unigram_accuracy(self._eval_batches(), self.model.config.vocab_size, self.trainer.world)
-            facts["unigram_mlm_accuracy"] = labels
+            size, world = self.model.config.vocab_size, self.trainer.world
+            facts["unigram_mlm_accuracy"] = unigram_accuracy(self._eval_batches(self.held_out), size, world)
         self.logger.parameter(phase=self.start.phase, loss_scale=self.trainer.precision.loss_scale.value, **facts)
         self.logger.parameter(train_start=True)
 
@@ -247,7 +247,7 @@ class Recorder:
     def evaluate(self) -> None:
         if self.held_out:
             trainer = self.trainer
-            metrics = evaluate(self.objective, self._eval_batches(), trainer.precision, trainer.world)
+            metrics = evaluate(self.objective, self._eval_batches(self.held_out), trainer.precision, trainer.world)
             self.logger.log((int(self.loader.epoch), trainer.state.step), metrics)
 
     def save(self) -> None:
@@ -278,6 +278,6 @@ class Recorder:
             }
         )
 
-    def _eval_batches(self) -> Iterable[Batch]:
+    def _eval_batches(self, held_out: Dataset) -> Iterable[Batch]:
         world = self.trainer.world
-        return eval_batches(self.held_out, self.eval_batch_size, rank=world.rank, world_size=world.size)
+        return eval_batches(held_out, self.eval_batch_size, rank=world.rank, world_size=world.size)

@@ -71,7 +71,7 @@ def batch_geometry(config: BatchConfig, world_size: int) -> BatchGeometry:
 
 
 class MicroBatch(Protocol):
-    """What the loop asks of a batch; :class:`bert.data.batch.Batch` is one."""
+    """What the loop asks of a batch; :class:`bert.batch.Batch` is one."""
 
     @property
     def num_tokens(self) -> int: ...

@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installation
 
-from bert.config import run_command  # noqa: E402
-from bert.prepare.text import TextConfig, read_documents, write_split  # noqa: E402
+from bert.config import run_command
+from bert.prepare.text import TextConfig, read_documents, write_split
 
 
 def main(config: TextConfig) -> None:

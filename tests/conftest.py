@@ -4,7 +4,7 @@ import bert  # noqa: F401, I001  # first: keeps ./triton from posing as the comp
 import pytest
 import torch
 
-from bert.data.batch import Batch
+from bert.batch import Batch
 from bert.model.config import BertConfig
 
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "bert"
 LAYERS = [
     {"errors"},
     {"config"},
-    {"log", "distributed", "tokenization"},
+    {"log", "distributed", "tokenization", "batch"},
     {"model", "optim", "data", "tasks"},
     {"precision", "parallel", "checkpoint", "throughput", "phases", "profiling", "prepare", "convert", "export"},
     {"trainer", "evaluation", "report", "predict", "features"},

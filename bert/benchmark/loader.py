@@ -170,7 +170,10 @@ def write_shards(config: LoaderBenchmarkConfig, tokenizer: BertTokenizer, folder
             suffix = f"_{bin_id}" if config.bin_size else ""
             data = random_shard(np.append(part, extra), tokenizer, not config.dynamic, rng)
             write_shard(
-                folder / f"shard-{shard}.parquet{suffix}", data, config.max_seq_length, config.max_seq_length,
+                folder / f"shard-{shard}.parquet{suffix}",
+                data,
+                config.max_seq_length,
+                config.max_seq_length,
                 tokenizer.vocab,
             )
 

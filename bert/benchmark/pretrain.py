@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from bert.batch import Batch
 from bert.config import flag, run_command
-from bert.data.batch import Batch
 from bert.distributed import DistributedConfig, World, world
 from bert.errors import UsageError
 from bert.model.bert import BertForPreTraining
@@ -128,7 +128,8 @@ def peer_step(
     except ImportError as error:
         raise UsageError(f"--peers {config.peers}: transformers is not installed (pip install transformers)") from error
     torch.manual_seed(0)
-    model = transformers.BertForPreTraining(transformers.BertConfig(**model_config.to_dict())).to(device).train()
+    model: nn.Module = transformers.BertForPreTraining(transformers.BertConfig(**model_config.to_dict()))
+    model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=best or None)
     precision = Precision(config.precision if best else PrecisionConfig(), device)
     forward = torch.compile(model) if best and config.parallel.compile != "off" else model
@@ -163,8 +164,8 @@ def main(config: BenchmarkConfig) -> None:
     unknown = set(peers) - {"best", "eager"}
     if unknown:
         raise UsageError(f"--peers {config.peers}: expected best, eager, both with a comma, or none")
-    dropout = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.dropout}
-    model_config = BertConfig(vocab_size=30522, **PRESETS[config.preset], **dropout)
+    model_config = BertConfig(vocab_size=30522, **PRESETS[config.preset])
+    model_config.hidden_dropout_prob = model_config.attention_probs_dropout_prob = config.dropout
     model_config.max_position_embeddings = max(512, config.max_seq_length)
     batch = random_batch(config, model_config.vocab_size)
     with world(config.distributed) as here:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bert.data.batch import Batch
+from bert.batch import Batch
 from bert.data.dataset import ROW, Dataset, Decoded
 from bert.data.masking import DynamicMasking
 from bert.data.order import Samples

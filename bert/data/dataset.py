@@ -40,7 +40,8 @@ class LoaderConfig:
         4, "Threads that assemble batches ahead of the training loop; 0 = assemble when asked.", minimum=0
     )
     shard_cache_gb: float = flag(
-        4.0, "Memory for decoded shards, in GB per process. Enough for 32 shards on one device, fewer on several.",
+        4.0,
+        "Memory for decoded shards, in GB per process. Enough for 32 shards on one device, fewer on several.",
         minimum=0,
     )
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from bert.data.batch import Batch
+from bert.batch import Batch
 from bert.data.collate import assemble
 from bert.data.dataset import Dataset, LoaderConfig
 from bert.data.masking import DynamicMasking

@@ -1,6 +1,6 @@
 """BERT and its task models.
 
-``encode`` works on a token stream (see :mod:`bert.data.batch`); calling a model takes the padded
+``encode`` works on a token stream (see :mod:`bert.batch`); calling a model takes the padded
 ``(input_ids, token_type_ids, attention_mask)`` of the reference implementations, unpads, runs and pads back::
 
     layers, pooled = BertModel(config)(input_ids, token_type_ids, attention_mask)

@@ -6,26 +6,13 @@ ranks), so that accumulation, world size and packing do not change the result.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bert.batch import Batch
 from bert.model.attention import build_layout, gather_rows
 from bert.model.bert import BertForPreTraining
-
-
-class PreTrainingBatch(Protocol):
-    """The token stream that :class:`PreTrainingObjective` reads; :class:`bert.data.batch.Batch` is one."""
-
-    input_ids: Tensor  # [T]
-    token_type_ids: Tensor  # [T]
-    cu_seqlens: Tensor  # [S + 1]
-    max_seqlen: int
-    masked_positions: Tensor  # [M]
-    masked_labels: Tensor  # [M]
-    next_sentence_labels: Tensor  # [S]
 
 
 class SummedLoss(nn.Module):
@@ -52,7 +39,7 @@ class PreTrainingObjective(nn.Module):
         bert = self.model.bert
         return [bert.embeddings, *bert.encoder.layer, self.model.cls.predictions.transform, self.loss]
 
-    def logits(self, batch: PreTrainingBatch) -> tuple[Tensor, Tensor]:
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the MLM logits of the masked tokens [M, vocab_size] and the NSP logits [S, 2]."""
         bert, heads = self.model.bert, self.model.cls
         layout = build_layout(batch.cu_seqlens, batch.max_seqlen, batch.input_ids.numel(), bert.attention)
@@ -63,7 +50,7 @@ class PreTrainingObjective(nn.Module):
             scores = gather_rows(heads.predictions(layers[-1]), batch.masked_positions)
         return scores, heads.seq_relationship(pooled)
 
-    def forward(self, batch: PreTrainingBatch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
         scores, relationship = self.logits(batch)
         return {
             "mlm_loss": self.loss(scores, batch.masked_labels),
@@ -71,7 +58,7 @@ class PreTrainingObjective(nn.Module):
         }
 
     @torch.no_grad()
-    def evaluate(self, batch: PreTrainingBatch) -> dict[str, Tensor]:
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses and the numbers of right predictions, all summed."""
         scores, relationship = self.logits(batch)
         return {

@@ -110,8 +110,7 @@ def test_masks_do_not_depend_on_the_company():
 def test_epochs_seeds_and_samples_are_masked_differently():
     ids, offsets = stream([512])
     chosen = [
-        set(mask(ids, offsets, **change)[1].tolist())
-        for change in ({}, {"epoch": 1}, {"seed": 8}, {"sample": [1]})
+        set(mask(ids, offsets, **change)[1].tolist()) for change in ({}, {"epoch": 1}, {"seed": 8}, {"sample": [1]})
     ]
     for i, one in enumerate(chosen):
         for other in chosen[i + 1 :]:

@@ -1,7 +1,7 @@
 """What tests/interop/test_lddl.py has lddl do, in a process that has it. Not a test.
 
-    python lddl_side.py write FOLDER VOCAB masking|dynamic BIN_SIZE     pairs and shards by lddl, pairs.json for us
-    python lddl_side.py read FOLDER VOCAB                               sequences.json from lddl's loader
+python lddl_side.py write FOLDER VOCAB masking|dynamic BIN_SIZE     pairs and shards by lddl, pairs.json for us
+python lddl_side.py read FOLDER VOCAB                               sequences.json from lddl's loader
 """
 
 import io

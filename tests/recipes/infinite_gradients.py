@@ -4,10 +4,10 @@ import json
 import sys
 from pathlib import Path
 
-import bert  # noqa: F401, I001
 import torch
 
-from bert.data.batch import Batch
+import bert  # noqa: F401
+from bert.batch import Batch
 from bert.distributed import DistributedConfig, all_gather_ints, world
 from bert.errors import UsageError
 from bert.model.bert import BertForPreTraining

@@ -1,4 +1,4 @@
-"""The unit that the training loop consumes: one micro-batch of pre-training sequences as a token stream.
+"""What loader, model and trainer exchange: one micro-batch of pre-training sequences as a token stream.
 
 The real tokens of S sequences lie end to end; ``cu_seqlens`` marks where each begins. There is no padding, so T tokens
 cost T tokens of work::
