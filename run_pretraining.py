@@ -126,6 +126,9 @@ def pretrain(config: Config, here: World, stop: StopSignal) -> None:
     )
     restore(trainer, start, found[1])
     last = run.max_steps if run.steps_this_run < 0 else min(run.max_steps, trainer.state.step + run.steps_this_run)
+    if trainer.state.step >= last:
+        say(f"phase {start.phase} is at step {trainer.state.step} of {last} already: nothing to train")
+        return
 
     # The run.
     tensorboard = resolve_tensorboard_dir(config.log.tensorboard_dir, run.output_dir)

@@ -10,6 +10,7 @@ set -euo pipefail
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
+PHASE1_STEPS=2400 PHASE2_STEPS=300
 text="" output=$ROOT/results/quickstart
 while (($#)); do
   case $1 in
@@ -46,15 +47,14 @@ shards() {
   done
 }
 
-# phase <1|2> <tokens> <predictions> <steps> <batch> <micro-batches> <learning rate> <warm-up> [flag ...]
+# phase <1|2> <tokens> <predictions> <steps> <batch> <learning rate> [flag ...]
 phase() {
   python run_pretraining.py --do_train --resume_from_checkpoint --optimizer lamb \
     --config_file "$output/bert_config.json" --vocab_file "$output/vocab.txt" --output_dir "$output/checkpoints" \
-    --input_dir "$output/shards_$2/train" --eval_dir "$output/shards_$2/eval" --eval_steps 100 --log_freq 10 \
+    --input_dir "$output/shards_$2/train" --eval_dir "$output/shards_$2/eval" --eval_steps 200 --log_freq 20 \
     --max_seq_length "$2" --max_predictions_per_seq "$3" --max_steps "$4" --train_batch_size "$5" \
-    --gradient_accumulation_steps "$6" --learning_rate "$7" --warmup_proportion "$8" \
-    --num_steps_per_checkpoint 200 --json_summary "$output/dllogger_phase$1.json" \
-    --tensorboard_dir "$output/tensorboard/phase$1" "${@:9}"
+    --learning_rate "$6" --warmup_proportion 0.1 --num_steps_per_checkpoint 500 --num_workers 1 \
+    --json_summary "$output/dllogger.json" --tensorboard_dir "$output/tensorboard/phase$1" "${@:7}"
 }
 
 step "Text"
@@ -77,18 +77,21 @@ shards 128 20
 shards 512 80
 
 step "Phase 1: sequences of up to 128 tokens"
-phase 1 128 20 900 64 1 4e-3 0.1
+if [[ -f $output/checkpoints/ckpt_$PHASE1_STEPS.pt ]]; then
+  echo "$output/checkpoints/ckpt_$PHASE1_STEPS.pt is there already"
+else
+  phase 1 128 20 "$PHASE1_STEPS" 32 1.5e-2
+fi
 
 step "Phase 2: sequences of up to 512 tokens"
-phase 2 512 80 100 32 1 1e-3 0.1 --phase2
+phase 2 512 80 "$PHASE2_STEPS" 16 5e-3 --phase2
 
 step "Report"
-python -m bert.report --logs "$output/dllogger_phase1.json" "$output/dllogger_phase2.json" \
-  --output "$output/report.png"
+python -m bert.report --logs "$output/dllogger.json" --output "$output/report.png"
 cat <<EOF
 
 checkpoints   $output/checkpoints
-logs          $output/dllogger_phase1.json  $output/dllogger_phase2.json
+log           $output/dllogger.json
 TensorBoard   tensorboard --logdir $output/tensorboard
 report        $output/report.png
 EOF
