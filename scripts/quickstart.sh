@@ -51,7 +51,7 @@ shards() {
 phase() {
   python run_pretraining.py --do_train --resume_from_checkpoint --optimizer lamb \
     --config_file "$output/bert_config.json" --vocab_file "$output/vocab.txt" --output_dir "$output/checkpoints" \
-    --input_dir "$output/shards_$2/train" --eval_dir "$output/shards_$2/eval" --eval_steps 200 --log_freq 20 \
+    --input_dir "$output/shards_$2/train" --eval_dir "$output/shards_$2/eval" --eval_steps 200 --log_freq 50 \
     --max_seq_length "$2" --max_predictions_per_seq "$3" --max_steps "$4" --train_batch_size "$5" \
     --learning_rate "$6" --warmup_proportion 0.1 --num_steps_per_checkpoint 500 --num_workers 1 \
     --json_summary "$output/dllogger.json" --tensorboard_dir "$output/tensorboard/phase$1" "${@:7}"

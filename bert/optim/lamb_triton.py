@@ -29,10 +29,10 @@ from itertools import accumulate
 from typing import Any
 
 import torch
+import triton
 import triton.language as tl
 from torch import Tensor
 
-import triton
 from bert.optim.lamb_math import LambGroup
 
 CHUNK = 8192  # elements per program: a wave of 4 M elements is 512 programs, four per multiprocessor of an H100

@@ -135,11 +135,11 @@ def test_kernels_compile_to_16_byte_accesses(capability, dtype):
 
 
 def compile_kernel(kernel, capability, **types):
+    import triton
     import triton.language as tl
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    import triton
     from bert.optim.lamb_triton import BLOCK, CHUNK, WARPS
 
     pointers = {"tensors": "*i64", "chunk_tensor": "*i32", "groups": "*fp32", "factor_ptr": "*fp32"}
