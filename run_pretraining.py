@@ -9,7 +9,9 @@ On several GPUs: torchrun --nproc_per_node=8 run_pretraining.py ...
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from bert.checkpoint import CheckpointConfig, build_checkpoint_writer
 from bert.config import flag, run_command, to_dict
@@ -36,7 +38,7 @@ from bert.pretraining import (
 )
 from bert.profiling import ProfileConfig, build_profiler
 from bert.throughput import measure_peak
-from bert.trainer import BatchConfig, Hooks, Trainer, batch_geometry
+from bert.trainer import BatchConfig, BatchGeometry, Hooks, Trainer, batch_geometry
 
 
 @dataclass
@@ -87,7 +89,7 @@ def main(config: Config) -> None:
 
 def pretrain(config: Config, here: World, stop: StopSignal) -> None:
     began = time.perf_counter()
-    run, schedule = config.run, config.schedule
+    run = config.run
     say = print if here.is_main else lambda line: None
 
     # What to train, on what, from where.
@@ -109,84 +111,102 @@ def pretrain(config: Config, here: World, stop: StopSignal) -> None:
         load_initial_weights(model, tokenizer, found, config.checkpoint.init_checkpoint, config.model.vocab_file, say)
     model.to(here.device, precision.parameter_dtype)
     objective = PreTrainingObjective(model, not config.model.no_dense_sequence_output)
-    work = expected_flops(model_config, config.data, geometry, run.max_steps)
-    compiled = resolve_compile(config.parallel, here.device, work, say)
-    trainer = Trainer(
-        apply_parallelism(objective, model.bert.encoder.layer, config.parallel, here, compiled),
-        build_optimizer(config.optimizer, model),
-        lambda step: learning_rate(
-            schedule.lr_schedule, step, run.max_steps, schedule.warmup_proportion, schedule.learning_rate
-        ),
-        precision,
-        config.parallel,
-        here,
-        seed=run.seed,
-        max_grad_norm=config.optimizer.max_grad_norm,
-        flops=pretraining_flops(model_config),
-    )
-    restore(trainer, start, found[1])
+    trainer = build_trainer(config, objective, precision, geometry, here, say)
+    restore(trainer, start, found[1], to_dict(config), say)
     last = run.max_steps if run.steps_this_run < 0 else min(run.max_steps, trainer.state.step + run.steps_this_run)
     if trainer.state.step >= last:
         say(f"phase {start.phase} is at step {trainer.state.step} of {last} already: nothing to train")
         return
 
     # The run.
-    tensorboard = resolve_tensorboard_dir(config.log.tensorboard_dir, run.output_dir)
     with (
-        build_logger(config.log.json_summary, tensorboard, here.is_main) as logger,
+        build_logger(config.log.json_summary, tensorboard_dir(config), here.is_main) as logger,
         build_checkpoint_writer(config.checkpoint, run.output_dir, here.is_main) as writer,
         build_profiler(config.profile, run.output_dir, here.is_main) as profiler,
-        PretrainingLoader(
-            shards,
-            geometry.global_batch,
-            seed=run.seed,
-            rank=here.rank,
-            world_size=here.size,
-            micro_batches=geometry.accumulation,
-            num_workers=config.data.num_workers,
-            pin_memory=here.device.type == "cuda",
-            state=trainer.state.data or None,
-        ) as loader,
+        build_loader(config, shards, geometry, here, trainer.state.data) as loader,
     ):
+        constant = {
+            "model_config": model_config.to_dict(),
+            "tokenizer": tokenizer.state_dict(),
+            "geometry": asdict(geometry),
+            "flags": to_dict(config),
+        }
+        ceiling = measure_peak(here.device, precision.dtype)
         recorder = Recorder(
             trainer,
-            model,
             objective,
             loader,
             logger,
             writer,
             start,
             run.max_steps,
-            constant={
-                "model_config": model_config.to_dict(),
-                "tokenizer": tokenizer.state_dict(),
-                "geometry": asdict(geometry),
-                "flags": to_dict(config),
-            },
-            held_out=held_out,
-            eval_batch_size=run.eval_batch_size,
-            ceiling=measure_peak(here.device, precision.dtype),
+            constant,
+            held_out,
+            run.eval_batch_size,
+            ceiling,
         )
         recorder.begin(
             Config=to_dict(config),
             SEED=run.seed,
             batch_size_per_gpu=config.batch.train_batch_size,
-            learning_rate=schedule.learning_rate,
+            learning_rate=config.schedule.learning_rate,
             checkpoint_step=trainer.state.step + start.offset,
             precision=precision.name,
-            compiled=compiled,
         )
-        hooks = Hooks(
-            recorder.report,
-            config.log.log_freq,
-            recorder.evaluate,
-            run.eval_steps,
-            recorder.save,
-            config.checkpoint.num_steps_per_checkpoint,
-            profiler.step,
-        )
+        every = config.log.log_freq, run.eval_steps, config.checkpoint.num_steps_per_checkpoint
+        hooks = Hooks(recorder.report, every[0], recorder.evaluate, every[1], recorder.save, every[2], profiler.step)
         outcome = trainer.fit(loader, last, hooks, stop=stop, show=here.is_main and not config.log.disable_progress_bar)
         recorder.finish(outcome, time.perf_counter() - began)
+
+
+def build_trainer(
+    config: Config,
+    objective: PreTrainingObjective,
+    precision: Precision,
+    geometry: BatchGeometry,
+    here: World,
+    say: Callable[[str], None],
+) -> Trainer:
+    model, schedule = objective.model, config.schedule
+    work = expected_flops(model.config, config.data, geometry, config.run.max_steps)
+    compiled = resolve_compile(config.parallel, here.device, work, say)
+
+    def rate(step: int) -> float:
+        return learning_rate(
+            schedule.lr_schedule, step, config.run.max_steps, schedule.warmup_proportion, schedule.learning_rate
+        )
+
+    return Trainer(
+        apply_parallelism(objective, model.bert.encoder.layer, config.parallel, here, compiled),
+        build_optimizer(config.optimizer, model),
+        rate,
+        precision,
+        config.parallel,
+        here,
+        seed=config.run.seed,
+        max_grad_norm=config.optimizer.max_grad_norm,
+        flops=pretraining_flops(model.config),
+    )
+
+
+def build_loader(
+    config: Config, shards: Dataset, geometry: BatchGeometry, here: World, position: dict[str, Any]
+) -> PretrainingLoader:
+    return PretrainingLoader(
+        shards,
+        geometry.global_batch,
+        seed=config.run.seed,
+        rank=here.rank,
+        world_size=here.size,
+        micro_batches=geometry.accumulation,
+        num_workers=config.data.num_workers,
+        pin_memory=here.device.type == "cuda",
+        state=position or None,
+    )
+
+
+def tensorboard_dir(config: Config) -> str | None:
+    return resolve_tensorboard_dir(config.log.tensorboard_dir, config.run.output_dir)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,10 @@ def resolve_compile(config: ParallelConfig, device: torch.device, flops: float, 
         if mode == "on":
             notice(f"--compile on: {missing}; running without compilation")
         return False
-    return mode == "on" or flops / EAGER_FLOPS[device.type] > COMPILE_PAYS_AFTER
+    pays = mode == "on" or flops / EAGER_FLOPS[device.type] > COMPILE_PAYS_AFTER
+    if pays:
+        notice("compiling the model: the first steps take a minute or two (--compile off to do without)")
+    return pays
 
 
 def missing_compiler(device: torch.device) -> str | None:

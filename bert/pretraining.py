@@ -31,7 +31,6 @@ from bert.distributed import World, all_gather_ints, collective_errors
 from bert.errors import UsageError
 from bert.evaluation import evaluate, unigram_accuracy
 from bert.log import Logger
-from bert.model.bert import BertForPreTraining
 from bert.model.config import BertConfig
 from bert.model.objective import PreTrainingObjective
 from bert.phases import Start
@@ -149,11 +148,33 @@ def expected_flops(model_config: BertConfig, data: LoaderConfig, geometry: Batch
     return sequences * training_flops(size, length, length**2, data.max_predictions_per_seq, 1)
 
 
-def restore(trainer: Trainer, start: Start, checkpoint: dict[str, Any] | None) -> None:
-    """Put optimizer, counters and loss scale where ``start`` says. Model weights are loaded by the caller."""
+# Flags that shape the learning rate or the gradient: changing one in the middle of a phase is allowed, but said.
+SHAPING = ("max_steps", "learning_rate", "warmup_proportion", "lr_schedule", "weight_decay", "max_grad_norm")
+
+
+def restore(
+    trainer: Trainer,
+    start: Start,
+    checkpoint: dict[str, Any] | None,
+    flags: dict[str, Any],
+    notice: Callable[[str], None],
+) -> None:
+    """Put optimizer, counters and loss scale where ``start`` says. Model weights are loaded by the caller.
+
+    ``flags`` are those of this run. Raises UsageError where the moments belong to another optimizer.
+    """
     if checkpoint is None:
         return
     if start.keep_moments:
+        before = checkpoint["flags"]
+        if before["optimizer"] != flags["optimizer"]:
+            raise UsageError(
+                f"--optimizer {flags['optimizer']}: the checkpoint holds the moments of {before['optimizer']}; "
+                "keep it, or start from the weights alone with --init_checkpoint"
+            )
+        for name in SHAPING if start.training else ():
+            if before[name] != flags[name]:
+                notice(f"--{name} was {before[name]} and is now {flags[name]}")
         trainer.optimizer.load_state_dict(checkpoint["optimizer"])
     if start.keep_scale:
         trainer.precision.load_state_dict(checkpoint["grad_scaler"])
@@ -203,7 +224,6 @@ class Recorder:
     """Reports, evaluates and saves a run; the trainer calls it through its hooks."""
 
     trainer: Trainer
-    model: BertForPreTraining
     objective: PreTrainingObjective
     loader: PretrainingLoader
     logger: Logger
@@ -220,7 +240,7 @@ class Recorder:
         for metric, (unit, format) in UNITS.items():
             self.logger.metadata(metric, unit, format)
         if self.held_out:
-            size, world = self.model.config.vocab_size, self.trainer.world
+            size, world = self.objective.model.config.vocab_size, self.trainer.world
             facts["unigram_mlm_accuracy"] = unigram_accuracy(self._eval_batches(self.held_out), size, world)
         self.logger.parameter(phase=self.start.phase, loss_scale=self.trainer.precision.loss_scale.value, **facts)
         self.logger.parameter(train_start=True)
@@ -254,7 +274,7 @@ class Recorder:
         """Start writing ckpt_{offset + step}.pt; the end of phase 1 is kept for ever."""
         trainer, step = self.trainer, self.trainer.state.step
         state = {
-            "model": self.model.state_dict(),
+            "model": self.objective.model.state_dict(),
             "optimizer": trainer.optimizer.state_dict(),
             "grad_scaler": trainer.precision.state_dict(),
             "epoch": int(self.loader.epoch),

@@ -199,7 +199,7 @@ class Trainer:
     def fit(self, loader: Loader, last_step: int, hooks: Hooks, *, stop: StopSignal, show: bool = True) -> Outcome:
         """Train until ``last_step`` optimizer steps were applied or ``stop`` was requested on any rank."""
         window: list[dict[str, Tensor]] = []
-        final_loss, interrupted, saved = float("nan"), False, self.state.step
+        final_loss, interrupted, saved = float("nan"), False, self.state.iteration
         self.meter.start()
         bar = progress(total=last_step, initial=self.state.step, description="Training", disable=not show)
         with bar:
@@ -230,9 +230,9 @@ class Trainer:
                     hooks.evaluate()
                 if finite and hooks.save_every and step % hooks.save_every == 0:
                     hooks.save()
-                    saved = step
+                    saved = self.state.iteration
         total = self.meter.total()
-        if self.state.step != saved or interrupted:
+        if self.state.iteration != saved:
             hooks.save()
         if not interrupted:
             hooks.evaluate()

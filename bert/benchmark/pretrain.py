@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,7 +34,7 @@ from bert.precision import Precision, PrecisionConfig
 from bert.throughput import measure_peak, training_flops
 from bert.trainer import Trainer
 
-PRESETS = {
+PRESETS: dict[str, Any] = {
     "small": {"num_hidden_layers": 4, "hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048},
     "base": {"num_hidden_layers": 12, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
     "large": {"num_hidden_layers": 24, "hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096},
@@ -128,7 +129,7 @@ def peer_step(
     except ImportError as error:
         raise UsageError(f"--peers {config.peers}: transformers is not installed (pip install transformers)") from error
     torch.manual_seed(0)
-    model: nn.Module = transformers.BertForPreTraining(transformers.BertConfig(**model_config.to_dict()))
+    model: Any = transformers.BertForPreTraining(transformers.BertConfig(**model_config.to_dict()))
     model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=best or None)
     precision = Precision(config.precision if best else PrecisionConfig(), device)

@@ -167,7 +167,7 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_it_used(corpus, tmp_
     newest = tmp_path / "ckpt_4.pt"
     newest.write_bytes(newest.read_bytes()[:-100])
     (tmp_path / "ckpt_best.pt").touch()
-    pretrain(corpus, tmp_path, max_steps=4, resume_from_checkpoint=True)
+    pretrain(corpus, tmp_path, max_steps=4, resume_from_checkpoint=True)  # from step 2
     out = capsys.readouterr().out
     assert "ckpt_4.pt is skipped" in out and "ckpt_best.pt is ignored" in out
     assert load(newest)["training"]["step"] == 4
@@ -322,3 +322,25 @@ def test_gradients_that_are_infinite_on_one_rank_are_skipped_by_both(corpus, tmp
     assert ranks[0]["equal_weights"]
     assert ranks[0]["final_scale"] == 1.0
     assert "50 optimizer steps in a row" in ranks[0]["diagnosis"]
+
+
+def test_resuming_with_other_flags_is_said_and_with_another_optimizer_refused(corpus, tmp_path, capsys):
+    pretrain(corpus, tmp_path, steps_this_run=1)
+    with pytest.raises(UsageError, match="--optimizer adamw: the checkpoint holds the moments of lamb"):
+        pretrain(corpus, tmp_path, resume_from_checkpoint=True, optimizer="adamw")
+    pretrain(corpus, tmp_path, resume_from_checkpoint=True, learning_rate=5e-4)
+    assert "--learning_rate was 0.001 and is now 0.0005" in capsys.readouterr().out
+
+
+def test_a_finished_phase_is_left_alone(corpus, tmp_path, capsys):
+    pretrain(corpus, tmp_path, max_steps=1)
+    before = (tmp_path / "ckpt_1.pt").read_bytes()
+    pretrain(corpus, tmp_path, max_steps=1, resume_from_checkpoint=True)
+    assert "at step 1 of 1 already: nothing to train" in capsys.readouterr().out
+    assert (tmp_path / "ckpt_1.pt").read_bytes() == before
+
+
+def test_a_profile_is_written(corpus, tmp_path):
+    pretrain(corpus, tmp_path, profile=True, profile_start=1)
+    trace = json.loads((tmp_path / "profile.json").read_text())
+    assert any("aten::" in str(event.get("name")) for event in trace["traceEvents"])
