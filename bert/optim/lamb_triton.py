@@ -1,5 +1,6 @@
-# Types are checked where Triton is not installed, and its kernels are no Python functions.
-# pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportIndexIssue=false
+# Triton is not installed everywhere, and its kernels are no Python functions: types are not checked here.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportIndexIssue=false, reportArgumentType=false
+# pyright: reportCallIssue=false, reportOperatorIssue=false
 """LAMB in fused Triton kernels over all tensors of the model at once, without a host synchronisation.
 
 Import it only where Triton is installed. Every tensor is cut into chunks of ``CHUNK`` elements, one program each. Two
