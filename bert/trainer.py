@@ -21,6 +21,7 @@ from bert.config import flag
 from bert.distributed import StopSignal, World, agree_any, all_reduce_sum, collective_errors, seed_everything
 from bert.errors import UsageError
 from bert.log import progress
+from bert.memory import RELEASE_EVERY, build_release
 from bert.optim.build import apply_gradients
 from bert.parallel import ParallelConfig, accumulate
 from bert.precision import Precision
@@ -158,6 +159,7 @@ class Trainer:
         self.precision, self.parallel, self.world = precision, parallel, world
         self.seed, self.max_grad_norm, self.flops = seed, max_grad_norm, flops
         self.meter = meter or Meter(warmup_steps=4)
+        self._release_memory = build_release(world.device)
         self.state = TrainState()
 
     def train_step(self, micro_batches: list[Any], interrupted: Callable[[], bool]) -> dict[str, Tensor] | None:
@@ -214,6 +216,8 @@ class Trainer:
                 self.state.data = loader.state_dict()
                 self._count(micro_batches)
                 hooks.step()
+                if self.state.iteration % RELEASE_EVERY == 0:
+                    self._release_memory()
                 if finite:
                     window.append(parts)
                     bar.update()
