@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import glob
 import importlib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 
 from bert.data.shard import Limits, Shard, ShardInfo
 from bert.errors import UsageError
+from bert.files import replacing
 
 __all__ = [
     "FORMATS",
@@ -127,16 +127,11 @@ def write_shard(
     check_suffix(path)
     limits = Limits(max_seq_length, max_predictions_per_seq, None if vocab is None else len(vocab))
     limits.check(shard, path)
-    part = path.with_name(f".{os.getpid()}.{path.name}")  # the same suffix: it names the bin
     try:
-        FORMATS[_suffix(path)].write(part, shard, limits, vocab)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        with replacing(path) as temporary:
+            FORMATS[_suffix(path)].write(temporary, shard, limits, vocab)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _suffix(path: Path) -> str:

@@ -12,13 +12,14 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.library import custom_op
 
 LEVELS = 1 << 16
 
 
 # An operator of its own, so that torch.compile calls it as it is: never merged with an equal call, never run again in
 # the backward pass, and drawn from the same generator as without compilation.
-@torch.library.custom_op("bert::random_int16", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
+@custom_op("bert::random_int16", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
 def random_int16(like: Tensor) -> Tensor:
     """Return uniform int16 of the shape of ``like``, from torch's CPU generator."""
     draws = torch.empty(-(-like.numel() // 4), dtype=torch.int64).random_(-(2**63), None)

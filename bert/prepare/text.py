@@ -9,7 +9,6 @@ they are short (paragraphs of one text) the whole file is, cut into parts of ``P
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from bert.config import flag
 from bert.errors import UsageError
+from bert.files import replacing
 
 PART = 100  # sentences in a document that was cut out of a longer text
 ARTICLE = 4  # sentences; blocks that are at least this long on average are documents of their own
@@ -83,9 +83,8 @@ def write_split(documents: Iterable[list[str]], output: str | Path, held_out: fl
     for name, part in (("train", train), ("eval", evaluation)):
         target = Path(output) / name / "text.txt"
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_suffix(".tmp")
-        temporary.write_text("\n\n".join(part) + "\n", encoding="utf8")
-        os.replace(temporary, target)
+        with replacing(target) as temporary:
+            temporary.write_text("\n\n".join(part) + "\n", encoding="utf8")
     return len(train), len(evaluation)
 
 

@@ -7,7 +7,6 @@ the text and the settings alone, not on the order of the files, the threads or t
     train_vocabulary(VocabularyConfig(["corpus/"], "vocab.txt", vocab_size=8000))
 """
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from tokenizers.trainers import WordPieceTrainer
 
 from bert.config import flag
 from bert.errors import UsageError
+from bert.files import replacing
 from bert.log.progress import progress
 from bert.prepare.pretraining_data import find_text_files, prepare_output, read_lines
 from bert.tokenization import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, WordNormalizer
@@ -137,17 +137,11 @@ def _repeated(words: dict[str, int]) -> Iterator[str]:
 
 
 def _write_atomically(path: Path, lines: list[str]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf8", newline="\n") as file:
-            file.writelines(f"{line}\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf8", newline="\n")
     except OSError as error:
         raise UsageError(f"--output {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _report(path: Path, pieces: list[str], words: dict[str, int], spelled: dict[str, int], vocab_size: int) -> None:

@@ -3,14 +3,12 @@
 python -m bert.report --logs results/phase1/dllogger.json results/phase2/dllogger.json --output report.png
 """
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bert.config import flag, run_command
 from bert.errors import UsageError
+from bert.files import replacing
 from bert.report import collect, draw, read_events, summarize
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -32,21 +30,13 @@ def main(config: ReportConfig) -> None:
     table = summarize(phases)
     print(table, end="")
     try:
-        _replace(output.with_suffix(".md"), lambda path: path.write_text(table, encoding="utf8"))
-        figure = draw(phases)
-        _replace(output, lambda path: figure.savefig(path, format=output.suffix[1:], dpi=130))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(output.with_suffix(".md")) as temporary:
+            temporary.write_text(table, encoding="utf8")
+        with replacing(output) as temporary:
+            draw(phases).savefig(temporary, format=output.suffix[1:], dpi=130)
     except OSError as error:
         raise UsageError(f"--output {output}: {error.strerror or error}") from error
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a temporary file, and rename it once it is on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    write(temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Articles about the things of a world, the statements that they teach, and the text files that hold them."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 
 from bert.config import flag
 from bert.errors import UsageError
+from bert.files import replacing
 from bert.prepare.gazetteer.sentences import Narrator, Section, call, holds
 from bert.prepare.gazetteer.text_nature import MOUNTAIN, RIVER
 from bert.prepare.gazetteer.text_people import PERSON
@@ -190,10 +190,5 @@ def _worded(world: World, thing: Entity, wording: int) -> list[list[tuple[str, s
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file under a temporary name, and rename it once it is on the disk."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf8", newline="\n")
