@@ -85,6 +85,8 @@ def main(config: Config) -> None:
         raise UsageError("nothing to do: add --do_train")
     with world(config.distributed) as here, StopSignal() as stop:
         pretrain(config, here, stop)
+        if stop.by_keyboard:
+            raise KeyboardInterrupt  # saved, but a script that called this command should not go on
 
 
 def pretrain(config: Config, here: World, stop: StopSignal) -> None:

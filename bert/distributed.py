@@ -215,14 +215,16 @@ def seed_everything(*keys: int) -> int:
 
 
 class StopSignal(AbstractContextManager["StopSignal"]):
-    """Notice SIGTERM and SIGUSR1 (Slurm's warning) while active; the loop asks ``requested`` when it suits it.
+    """Notice SIGTERM, SIGUSR1 (Slurm's warning) and Ctrl-C while active; the loop asks ``requested`` when it suits it.
 
-    The handler only sets a flag. The handlers of before are put back on leaving. Main thread only, as all of `signal`.
+    The handler only sets a flag; a second Ctrl-C raises KeyboardInterrupt at once. The handlers of before are put back
+    on leaving. Main thread only, as all of `signal`.
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+    SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
     def __init__(self) -> None:
+        self.by_keyboard = False
         self._requested = False
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -241,6 +243,12 @@ class StopSignal(AbstractContextManager["StopSignal"]):
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._requested = True
+        if number == signal.SIGINT:
+            if self.by_keyboard:
+                raise KeyboardInterrupt
+            self.by_keyboard = True
+            # Not print: the signal may have come in the middle of one.
+            os.write(2, b"\nstopping after this micro-batch and saving; Ctrl-C again stops at once\n")
 
 
 def _all_gather(tensor: Tensor) -> list[Tensor]:

@@ -346,6 +346,13 @@ def test_a_signal_sets_the_flag_and_only_while_active(number):
             signal.signal(s, handler)
 
 
+def test_the_first_ctrl_c_asks_and_the_second_stops():
+    with pytest.raises(KeyboardInterrupt), StopSignal() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested and stop.by_keyboard
+        os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_handlers_are_restored_after_an_error():
     before = [signal.getsignal(number) for number in StopSignal.SIGNALS]
     with pytest.raises(KeyError), StopSignal():

@@ -162,6 +162,22 @@ def test_sigterm_saves_and_the_resumed_run_equals_the_uninterrupted_one(corpus, 
         assert_same(straight[part], cut[part])
 
 
+def test_ctrl_c_saves_and_stops_the_script_that_called(corpus, tmp_path):
+    flags = {"max_steps": 100_000, "num_steps_per_checkpoint": 50_000}
+    process = launch(pretraining_flags(corpus, tmp_path, **flags))
+    log = tmp_path / "dllogger.json"
+    deadline = time.monotonic() + 120
+    while not log.exists() or '"step": [0, 3]' not in log.read_text():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Ctrl-C again stops at once" in err and "Traceback" not in err
+    (saved,) = tmp_path.glob("ckpt_*.pt")
+    assert load(saved)["training"]["step"] >= 3
+
+
 def test_a_truncated_checkpoint_is_named_and_the_one_before_it_used(corpus, tmp_path, capsys):
     pretrain(corpus, tmp_path, max_steps=4, num_steps_per_checkpoint=2)
     newest = tmp_path / "ckpt_4.pt"
