@@ -61,6 +61,8 @@ def parse_args(config_class: type[C], argv: Sequence[str] | None = None, descrip
                 raise TypeError(f"--{name} is declared by both {seen[name]} and {path}")
             seen[name] = path
         _add_flag(parser, path, f, kind)
+    required = [f"--{action.dest.split('.')[-1]} {action.metavar}" for action in parser._actions if action.required]
+    parser.usage = " ".join(["%(prog)s", *required, "[flag ...]"])
     arguments = [_underscored(word, seen) for word in (sys.argv[1:] if argv is None else argv)]
     values = vars(parser.parse_args(arguments))
     return _build(config_class, values, prefix="")

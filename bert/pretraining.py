@@ -61,7 +61,7 @@ def load_model_files(config: ModelConfig, max_seq_length: int) -> tuple[BertToke
     if stated not in (actual, dataclasses.replace(model_config, vocab_size=actual).padded_vocab_size):
         raise UsageError(
             f"--vocab_file {config.vocab_file} has {actual} pieces, --config_file {config.config_file} says "
-            f"vocab_size {stated}: use the pair that belongs together"
+            f"vocab_size {stated}: use the pair that belongs together, or write {actual} there for a new model"
         )
     if max_seq_length > model_config.max_position_embeddings:
         raise UsageError(
