@@ -309,6 +309,28 @@ def test_phase_2_on_an_unfinished_phase_1_is_refused(corpus, tmp_path):
         pretrain(corpus, tmp_path, 64, phase2=True, resume_from_checkpoint=True)
 
 
+def test_phase_2_from_nvidias_checkpoint(corpus, tmp_path, capsys):
+    """No phase, no step, NVIDIA's dense_act names: its weights, a fresh schedule, files numbered after 7038."""
+    pretrain(corpus, tmp_path / "a", max_steps=1)
+    model = load(tmp_path / "a/ckpt_1.pt")["model"]
+    theirs = {name.replace("pooler.dense.", "pooler.dense_act."): value for name, value in model.items()}
+    (tmp_path / "b").mkdir()
+    torch.save({"model": theirs, "optimizer": {}, "grad_scaler": {}, "epoch": 3}, tmp_path / "b/ckpt_7038.pt")
+    pretrain(corpus, tmp_path / "b", 64, max_steps=2, phase2=True, resume_from_checkpoint=True)
+    assert "its weights are used, its moments are not" in capsys.readouterr().out
+    assert (tmp_path / "b/ckpt_7040.pt").exists()
+    assert rates(tmp_path / "b/dllogger.json") == pytest.approx(
+        {n: learning_rate("poly", n, 2, 0.3, 1e-3) for n in (1, 2)}
+    )
+
+
+@pytest.mark.parametrize("name,content", [("bert_model.ckpt.index", b"\x00tf"), ("model.safetensors", b"{}" * 40)])
+def test_weights_of_other_formats_are_refused(corpus, tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=name):
+        pretrain(corpus, tmp_path / "out", init_checkpoint=tmp_path / name)
+
+
 def test_a_corrupt_shard_ends_all_ranks_with_its_name(corpus, tmp_path):
     """Rank 1 alone may meet the damage; both must end, and soon."""
     shards = tmp_path / "shards"
