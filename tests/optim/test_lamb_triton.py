@@ -185,6 +185,7 @@ def test_a_step_never_waits_for_the_gpu():
         optimizer.step(grad_scale=scale)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert not optimizer.skipped and all(group["step"] == 3 for group in optimizer.param_groups)
 
 
 @needs_triton
