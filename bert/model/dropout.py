@@ -1,8 +1,8 @@
 """Dropout that costs little on a CPU: 16 random bits per element instead of a float.
 
 A 64-bit draw of torch's generator decides about four elements, which makes dropout two to three times cheaper there
-than ``F.dropout``, compiled or not. The probability is rounded to 1/65536 and the scale follows the rounded value, so the
-expectation is exact::
+than ``F.dropout``, compiled or not. The probability is rounded to 1/65536 and the scale follows the rounded value, so
+the expectation is exact::
 
     hidden = Dropout(0.1)(hidden)          # a no-op in eval mode
 """
