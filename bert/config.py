@@ -2,7 +2,7 @@
 
 A module declares its settings as a dataclass beside the code that they configure; an entry point nests those classes
 in one of its own, and every leaf becomes a flag. A flag declared twice is an error, ``--a-b`` and ``--a_b`` are the
-same flag, and a boolean takes an optional value (``--fp16``, ``--fp16=false``)::
+same flag, and a boolean takes an optional value (``--fp16``, ``--fp16=false``, ``--no_fp16``)::
 
     @dataclass
     class LoaderConfig:
@@ -55,15 +55,18 @@ def parse_args(config_class: type[C], argv: Sequence[str] | None = None, descrip
     """Build ``config_class`` from ``argv``; exits with code 2 and one line on a bad flag, as argparse does."""
     parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     seen: dict[str, str] = {}
+    booleans: set[str] = set()
     for path, f, kind in _leaves(config_class):
         for name in (f.name, *f.metadata.get("aliases", ())):
             if name in seen:
                 raise TypeError(f"--{name} is declared by both {seen[name]} and {path}")
             seen[name] = path
+            if bool in (kind, *typing.get_args(kind)):
+                booleans.add(name)
         _add_flag(parser, path, f, kind)
     required = [f"--{action.dest.split('.')[-1]} {action.metavar}" for action in parser._actions if action.required]
     parser.usage = " ".join(["%(prog)s", *required, "[flag ...]"])
-    arguments = [_underscored(word, seen) for word in (sys.argv[1:] if argv is None else argv)]
+    arguments = [_underscored(word, seen, booleans) for word in (sys.argv[1:] if argv is None else argv)]
     values = vars(parser.parse_args(arguments))
     return _build(config_class, values, prefix="")
 
@@ -150,10 +153,12 @@ def _add_flag(parser: argparse.ArgumentParser, path: str, f: dataclasses.Field, 
     parser.add_argument(*(f"--{name}" for name in (f.name, *f.metadata.get("aliases", ()))), **options)
 
 
-def _underscored(word: str, known: Container[str]) -> str:
-    """Turn ``--json-summary=x`` into ``--json_summary=x``; launchers and scripts in the field write both."""
+def _underscored(word: str, known: Container[str], booleans: Container[str]) -> str:
+    """Turn ``--json-summary=x`` into ``--json_summary=x``, as the field writes both, and ``--no-x`` into false."""
     name, equals, value = word.partition("=")
     plain = name[2:].replace("-", "_")
+    if word.startswith("--no") and not equals and plain not in known and plain.removeprefix("no_") in booleans:
+        return f"--{plain.removeprefix('no_')}=false"
     return f"--{plain}{equals}{value}" if name.startswith("--") and plain in known else word
 
 

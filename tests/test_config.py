@@ -40,6 +40,8 @@ def test_defaults_and_nesting():
         (["--amp"], "fp16", True),
         (["--fp16=False"], "fp16", False),
         (["--fp16", "true"], "fp16", True),
+        (["--fp16", "--no-fp16"], "fp16", False),
+        (["--amp", "--no_amp"], "fp16", False),
         (["--rate", "1e-3"], "rate", 1e-3),
         (["--init", "a.pt"], "init", "a.pt"),
         (["--files", "a", "b"], "files", ["a", "b"]),

@@ -8,6 +8,7 @@ All sequences lie end to end, specials included and padding not; ``offsets`` mar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +103,50 @@ class Limits:
                 f"{path}: {what} {wrong} is outside the vocabulary of {self.vocab_size} pieces "
                 "(--vocab_file, vocab_size in --config_file)"
             )
+
+
+def select(shard: Shard, order: NDArray) -> Shard:
+    """Return the sequences of ``shard`` with the indices ``order``, in that order."""
+    lengths = shard.lengths[order]
+    masks = {}
+    if shard.masks is not None:
+        positions, labels, bounds = shard.masks
+        counts = np.diff(bounds)[order]
+        masked = ranges(bounds[order], counts)
+        masks = {
+            "masked_positions": positions[masked],
+            "masked_labels": labels[masked],
+            "masked_offsets": offsets_of(counts),
+        }
+    return Shard(
+        tokens=shard.tokens[ranges(shard.offsets[order], lengths)],
+        offsets=offsets_of(lengths),
+        segment_starts=shard.segment_starts[order],
+        next_sentence_labels=shard.next_sentence_labels[order],
+        **masks,
+    )
+
+
+def concatenate(shards: Sequence[Shard]) -> Shard:
+    """Put the sequences of all ``shards`` one after another; all are masked or none."""
+
+    def joined(name: str) -> NDArray:
+        return np.concatenate([getattr(shard, name) for shard in shards])
+
+    def joined_offsets(name: str) -> NDArray:
+        return offsets_of(np.concatenate([np.diff(getattr(shard, name)) for shard in shards]))
+
+    masks = {}
+    if shards[0].masks is not None:
+        masks = {name: joined(name) for name in ("masked_positions", "masked_labels")}
+        masks["masked_offsets"] = joined_offsets("masked_offsets")
+    return Shard(
+        tokens=joined("tokens"),
+        offsets=joined_offsets("offsets"),
+        segment_starts=joined("segment_starts"),
+        next_sentence_labels=joined("next_sentence_labels"),
+        **masks,
+    )
 
 
 def offsets_of(counts: NDArray) -> NDArray[np.int64]:

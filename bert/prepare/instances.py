@@ -17,7 +17,7 @@ from random import Random
 import numpy as np
 
 from bert.config import flag
-from bert.data.shard import Shard, offsets_of, ranges
+from bert.data.shard import Shard, offsets_of, select
 from bert.tokenization import BertTokenizer
 
 Document = list[array]
@@ -181,42 +181,6 @@ def shuffle(items: list, rng: Random) -> None:
         while other > last:
             other = draw(bits)
         items[last], items[other] = items[other], items[last]
-
-
-def select(shard: Shard, order: np.ndarray) -> Shard:
-    """Return the sequences of ``shard`` with the indices ``order``, in that order; static masks are required."""
-    assert shard.masked_positions is not None and shard.masked_labels is not None and shard.masked_offsets is not None
-    lengths, masks = shard.lengths[order], np.diff(shard.masked_offsets)[order]
-    masked = ranges(shard.masked_offsets[order], masks)
-    return Shard(
-        tokens=shard.tokens[ranges(shard.offsets[order], lengths)],
-        offsets=offsets_of(lengths),
-        segment_starts=shard.segment_starts[order],
-        next_sentence_labels=shard.next_sentence_labels[order],
-        masked_positions=shard.masked_positions[masked],
-        masked_labels=shard.masked_labels[masked],
-        masked_offsets=offsets_of(masks),
-    )
-
-
-def concatenate(shards: Sequence[Shard]) -> Shard:
-    """Put the sequences of all ``shards``, statically masked, one after another."""
-
-    def joined(name: str) -> np.ndarray:
-        return np.concatenate([getattr(shard, name) for shard in shards])
-
-    def joined_offsets(name: str) -> np.ndarray:
-        return offsets_of(np.concatenate([np.diff(getattr(shard, name)) for shard in shards]))
-
-    return Shard(
-        tokens=joined("tokens"),
-        offsets=joined_offsets("offsets"),
-        segment_starts=joined("segment_starts"),
-        next_sentence_labels=joined("next_sentence_labels"),
-        masked_positions=joined("masked_positions"),
-        masked_labels=joined("masked_labels"),
-        masked_offsets=joined_offsets("masked_offsets"),
-    )
 
 
 class _Columns:
