@@ -16,6 +16,7 @@ from typing import Any
 from bert.checkpoint import CheckpointConfig, build_checkpoint_writer
 from bert.config import flag, run_command, to_dict
 from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader
+from bert.data.manifest import check_manifests
 from bert.distributed import DistributedConfig, StopSignal, World, collective_errors, seed_everything, world
 from bert.errors import UsageError
 from bert.log import LogConfig, build_logger, resolve_tensorboard_dir
@@ -101,6 +102,7 @@ def pretrain(config: Config, here: World, stop: StopSignal) -> None:
         tokenizer, model_config = load_model_files(config.model, config.data.max_seq_length)
         shards = Dataset.open(config.data, tokenizer.vocab)
         held_out = Dataset.open(replace(config.data, input_dir=run.eval_dir), tokenizer.vocab) if run.eval_dir else None
+        check_manifests([*shards.paths, *(held_out.paths if held_out else [])], tokenizer)
     found = find_checkpoint(config.checkpoint, run.output_dir, here, say)
     start = plan_start(found[1], config.phase, say)
     for line in (geometry.banner(), *shards.notices):

@@ -1,11 +1,17 @@
-"""Small models and batches that the tests share."""
+"""Small models, batches and texts that the tests share."""
 
-import bert  # noqa: F401, I001  # first: keeps ./triton from posing as the compiler
+import random
+from pathlib import Path
+
 import pytest
 import torch
 
+import bert  # noqa: F401  # first: keeps ./triton from posing as the compiler
 from bert.batch import Batch
 from bert.model.config import BertConfig
+from bert.tokenization import SPECIAL_TOKENS
+
+WORDS = ["river", "stone", "green", "seven", "walks", "under", "the", "on", "and", "of", "bright", "song", "table"]
 
 
 @pytest.fixture
@@ -47,3 +53,40 @@ def make_batch():
         )
 
     return make
+
+
+@pytest.fixture
+def vocab_file(tmp_path: Path) -> Path:
+    path = tmp_path / "vocab.txt"
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pieces = [*SPECIAL_TOKENS, *WORDS, *letters, *(f"##{letter}" for letter in letters), ".", ",", "##ing"]
+    path.write_text("\n".join(pieces) + "\n")
+    return path
+
+
+@pytest.fixture
+def make_text():
+    """Return a function (documents, seed) -> text of sentences, one a line, a blank line between documents."""
+
+    def make(documents: int, seed: int = 0, sentences: int = 12) -> str:
+        rng = random.Random(seed)
+
+        def sentence() -> str:
+            words = rng.choices(WORDS, k=rng.randint(3, 14)) + rng.choices(["walking", "sing", "xyz"], k=1)
+            return " ".join(words).capitalize() + "."
+
+        return "\n\n".join(
+            "\n".join(sentence() for _ in range(rng.randint(2, 2 * sentences))) for _ in range(documents)
+        )
+
+    return make
+
+
+@pytest.fixture
+def text_folder(tmp_path: Path, make_text) -> Path:
+    """A folder of three files, 90 documents in all, about 90 kB."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for index in range(3):
+        (folder / f"text_{index}.txt").write_text(make_text(30, seed=index) + "\n")
+    return folder

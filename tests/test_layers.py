@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "bert"
 
 # `errors` and `config` lie below the rest: every settings class declares its flags with them.
 LAYERS = [
-    {"errors", "files"},
+    {"__version__", "errors", "files"},
     {"config"},
     {"log", "distributed", "tokenization", "batch"},
     {"model", "optim", "data", "tasks"},

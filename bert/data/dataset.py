@@ -33,7 +33,7 @@ READERS = 8  # files opened at a time while counting: network file systems answe
 
 @dataclass
 class LoaderConfig:
-    input_dir: str = flag(help="Directory, pattern or file of shards: HDF5 (NVIDIA's layout) or Parquet (LDDL's).")
+    input_dir: str = flag(help="Directory, pattern or file of shards: HDF5, Parquet (LDDL's), TFRecord or OFRecord.")
     max_seq_length: int = flag(512, "Longest sequence, in tokens, that the shards may hold.", minimum=5)
     max_predictions_per_seq: int = flag(80, "Most masked tokens in a sequence.", minimum=1)
     num_workers: int = flag(

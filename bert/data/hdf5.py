@@ -14,7 +14,9 @@ A file without the two ``masked_lm`` tables holds sequences that are masked whil
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from bert.data.shard import Limits, Shard, ShardInfo, offsets_of, ranges
+from bert.data.damage import naming
+from bert.data.padded import REQUIRED, STATIC, shard_of, tables_of
+from bert.data.shard import Limits, Shard, ShardInfo
 from bert.errors import UsageError
 
-REQUIRED = ("input_ids", "input_mask", "segment_ids", "next_sentence_labels")
+ROWS_AT_ONCE = 8192  # copied at once: 16 MB of 512 ids
+TABLES = (*REQUIRED, *STATIC[:2])
 
 
 def inspect(path: Path) -> ShardInfo:
@@ -43,70 +48,110 @@ def inspect(path: Path) -> ShardInfo:
 
 def read(path: Path, vocab: Mapping[str, int] | None, start: int, stop: int | None) -> Shard:
     """Decode rows ``start`` to ``stop``; ids are stored, so ``vocab`` is not needed."""
-    rows = slice(start, stop)
     with _open(path) as file:
-        mask = file["input_mask"][rows].astype(bool)
-        lengths = mask.sum(1)
-        columns = np.arange(mask.shape[1])
-        _check_runs(mask, columns < lengths[:, None], path, "input_mask", start)
-        second = file["segment_ids"][rows].astype(bool) & mask
-        starts = lengths - second.sum(1)
-        _check_runs(second, (columns >= starts[:, None]) & mask, path, "segment_ids", start)
-        masked = _read_masked(file, rows) if "masked_lm_positions" in file else {}
-        return Shard(
-            tokens=file["input_ids"][rows][mask].astype(np.int32, copy=False),
-            offsets=offsets_of(lengths),
-            segment_starts=starts.astype(np.int32),
-            next_sentence_labels=file["next_sentence_labels"][rows].reshape(-1).astype(np.int8),
-            **masked,
-        )
+        tables = {name: file[name][start:stop] for name in TABLES if name in file}
+    if STATIC[0] in tables:
+        tables["masked_lm_weights"] = np.logical_and.accumulate(tables["masked_lm_positions"] != 0, axis=1)
+    return shard_of(tables, path, start)
 
 
 def write(path: Path, shard: Shard, limits: Limits, vocab: Mapping[str, int] | None) -> None:
     """Write ``shard`` zero-padded to the limits; compression and chunks are those of the published files."""
-    lengths, columns = shard.lengths, np.arange(limits.max_seq_length)
-    mask = columns < lengths[:, None]
-    tables: dict[str, NDArray] = {
-        "input_ids": _padded(mask, shard.tokens),
-        "input_mask": mask.astype(np.int8),
-        "segment_ids": (mask & (columns >= shard.segment_starts[:, None])).astype(np.int8),
-        "next_sentence_labels": shard.next_sentence_labels.astype(np.int8),
-    }
-    if shard.masks is not None:
-        positions, labels, bounds = shard.masks
-        used = np.arange(limits.max_predictions_per_seq) < np.diff(bounds)[:, None]
-        tables["masked_lm_positions"], tables["masked_lm_ids"] = _padded(used, positions), _padded(used, labels)
-    with h5py.File(path, "w") as file:
-        for name, table in tables.items():
-            # An empty table cannot be chunked, and so not compressed.
-            file.create_dataset(name, data=table, compression="gzip" if table.size else None)
+    tables = tables_of(shard, limits)
+    with _create(path) as file:
+        for name in TABLES:
+            if name in tables:
+                # An empty table cannot be chunked, and so not compressed.
+                options = {"compression": "gzip"} if tables[name].size else {}
+                file.create_dataset(name, data=tables[name], **options)
+
+
+def splice(path: Path, pieces: Sequence[tuple[Path, int, int]]) -> None:
+    """Write the rows of ``pieces`` in all tables of the first file."""
+    layout = _layout(pieces[0][0])
+    for piece, _, stop in pieces:
+        _check_layout(piece, stop, layout, pieces[0][0])
+    rows = sum(stop - start for _, start, stop in pieces)
+    with _create(path) as file:
+        for name, (width, dtype) in layout.items():
+            shape = (rows, *width)
+            table = file.create_dataset(name, shape, dtype, compression="gzip" if 0 not in shape else None)
+            # Whole chunks: one that is written twice is compressed twice, and its first place in the file is lost.
+            chunk = table.chunks[0] if table.chunks else 1
+            written = 0
+            for block in _blocks(name, pieces, max(ROWS_AT_ONCE // chunk, 1) * chunk):
+                table[written : written + len(block)] = block
+                written += len(block)
+
+
+def _layout(path: Path) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Return the shape of a row and the type of every table, by name."""
+    with naming(path), _open(path) as file:
+        inspect(path)
+        return {name: (table.shape[1:], table.dtype) for name, table in file.items() if isinstance(table, h5py.Dataset)}
+
+
+def _check_layout(path: Path, stop: int, layout: dict[str, Any], first: Path) -> None:
+    own = _layout(path)
+    for name in sorted(own.keys() | layout.keys()):
+        if own.get(name) != layout.get(name):
+            both = " and ".join(f"{t[name][1]} {list(t[name][0])}" if name in t else "none" for t in (own, layout))
+            raise UsageError(f"{path}: another table {name} than in {first} ({both} a row)")
+    with naming(path), _open(path) as file:
+        least = min(len(file[name]) for name in layout)
+    if least < stop:
+        raise UsageError(f"{path}: {least} rows, expected at least {stop}")
+
+
+def _blocks(name: str, pieces: Sequence[tuple[Path, int, int]], size: int) -> Iterator[NDArray]:
+    """Yield the rows of a table of all ``pieces`` in blocks of ``size``, the last one of fewer."""
+    waiting: list[NDArray] = []
+    missing = size
+    for path, start, stop in pieces:
+        with naming(path), _open(path) as file:
+            while start < stop:
+                waiting.append(file[name][start : min(start + missing, stop)])
+                start += len(waiting[-1])
+                missing -= len(waiting[-1])
+                if not missing:
+                    yield np.concatenate(waiting)
+                    waiting, missing = [], size
+    if waiting:
+        yield np.concatenate(waiting)
+
+
+@contextmanager
+def _create(path: Path) -> Iterator[Any]:
+    """Open a new file for writing; raises OSError where the disk is full."""
+    with _Disk(path, "wb+") as disk:
+        with h5py.File(disk, "w") as file:
+            yield file
+        if disk.failure:
+            raise disk.failure
+
+
+class _Disk(io.FileIO):
+    """Keeps the first error for later: the HDF5 library cannot close a file that it failed to write, and crashes."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        rest = memoryview(data).cast("B")
+        try:
+            while rest:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.failure = self.failure or error
+        return len(data)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return size or 0
 
 
 def _open(path: Path) -> Any:
     """Open for reading; untyped, because a member of a file is a table, a group or a type."""
     return h5py.File(path)
-
-
-def _read_masked(file: Any, rows: slice) -> dict[str, NDArray]:
-    positions, labels = file["masked_lm_positions"][rows], file["masked_lm_ids"][rows]
-    ended = positions == 0
-    counts = np.where(ended.any(1), ended.argmax(1), positions.shape[1]) if positions.size else np.zeros(len(positions))
-    taken = ranges(np.arange(len(positions)) * positions.shape[1], counts.astype(np.int64))
-    return {
-        "masked_positions": positions.reshape(-1)[taken].astype(np.int32, copy=False),
-        "masked_labels": labels.reshape(-1)[taken].astype(np.int32, copy=False),
-        "masked_offsets": offsets_of(counts),
-    }
-
-
-def _padded(mask: NDArray, values: NDArray) -> NDArray[np.int32]:
-    table = np.zeros(mask.shape, np.int32)
-    table[mask] = values
-    return table
-
-
-def _check_runs(actual: NDArray, expected: NDArray, path: Path, table: str, first_row: int) -> None:
-    """Padding must follow the tokens and segment B segment A: the token stream has no other form."""
-    wrong = (actual != expected).any(1)
-    if wrong.any():
-        raise UsageError(f"{path}: {table} of row {first_row + int(wrong.argmax())} is not one run of ones")

@@ -15,7 +15,7 @@ Columns are decoded whole: one search for blanks, one look-up in a hash table, a
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from bert.data.damage import naming
 from bert.data.shard import Limits, Shard, ShardInfo, offsets_of, ranges
 from bert.errors import UsageError
 
@@ -35,9 +36,13 @@ from bert.errors import UsageError
 REQUIRED = ("A", "B", "is_random_next")
 STATIC = ("masked_lm_positions", "masked_lm_labels")
 BOUNDARY = "[A|B]"  # stands for the [SEP] between the segments while decoding: a segment may hold a [SEP] of its own
-ROWS_AT_ONCE = 65536  # bounds the memory of decoding a file that is one large row group
+ROWS_AT_ONCE = 65536  # in a row group, or decoded of a large one: bounds the memory
+BATCH = 8192  # rows copied at once
 HEADER = 128  # bytes before the values in a .npy file of one short dimension
 WORD = 2  # bytes of a uint16
+
+# Against Parquet's defaults (snappy, dictionaries of whole texts): 30 % smaller and read in two thirds of the time.
+COMPRESSION: Any = {"compression": "zstd", "use_dictionary": ["num_tokens", "bin_id"]}
 
 Columns = dict[str, pa.Array]
 
@@ -91,9 +96,18 @@ def write(path: Path, shard: Shard, limits: Limits, vocab: Mapping[str, int] | N
     bin_id = path.suffix.partition("_")[2]
     if bin_id:
         columns["bin_id"] = pa.array(np.full(shard.num_samples, int(bin_id), np.int64))
-    # Against Parquet's defaults (snappy, dictionaries of whole texts): 30 % smaller and read in two thirds of the time.
-    dictionaries: Any = ["num_tokens", "bin_id"]
-    pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=dictionaries)
+    pq.write_table(pa.table(columns), path, row_group_size=ROWS_AT_ONCE, **COMPRESSION)
+
+
+def splice(path: Path, pieces: Sequence[tuple[Path, int, int]]) -> None:
+    """Write the rows of ``pieces`` with all their columns; the bytes depend on the rows alone."""
+    first = pieces[0][0]
+    with naming(first):
+        schema = pq.read_schema(first).remove_metadata()  # pandas notes the number of rows there
+    batches = (batch for piece in pieces for batch in _batches_of(*piece, schema, first))
+    with pq.ParquetWriter(path, schema, **COMPRESSION) as writer:
+        for table in _regrouped(batches):
+            writer.write_table(table, row_group_size=ROWS_AT_ONCE)
 
 
 def _columns_of(file: pq.ParquetFile, path: Path) -> list[str]:
@@ -119,26 +133,56 @@ def _largest(file: pq.ParquetFile, name: str) -> int | None:
 
 
 def _read_rows(file: pq.ParquetFile, names: list[str], start: int, stop: int) -> Columns:
-    """Read rows ``start`` to ``stop`` from the row groups that hold them, in plain (not large, not coded) arrays."""
-    sizes = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
-    firsts = offsets_of(np.array(sizes, np.int64))
-    groups = [g for g in range(len(sizes)) if firsts[g] < stop and firsts[g + 1] > start]
-    parts, position = [], int(firsts[groups[0]]) if groups else 0
-    # One thread: the loader decodes several shards side by side.
-    for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=groups, columns=names, use_threads=False):
-        low, high = max(start - position, 0), min(stop - position, batch.num_rows)
-        if low < high:
-            parts.append(batch.slice(low, high - low))
-        position += batch.num_rows
-        if position >= stop:
-            break
-    table = pa.Table.from_batches(parts, file.schema_arrow.empty_table().select(names).schema)
+    """Read rows ``start`` to ``stop``, in plain (not large, not coded) arrays."""
+    schema = file.schema_arrow.empty_table().select(names).schema
+    table = pa.Table.from_batches(list(_batches(file, names, start, stop, ROWS_AT_ONCE)), schema)
     kinds = {"is_random_next": pa.bool_(), "masked_lm_positions": pa.binary()}
     columns = {name: table[name].cast(kinds.get(name, pa.string())).combine_chunks() for name in names}
     empty = [name for name, column in columns.items() if column.null_count]
     if empty:
         raise ValueError(f"null values in column {', '.join(empty)}")
     return columns
+
+
+def _batches(file: pq.ParquetFile, names: list[str], start: int, stop: int, size: int) -> Iterator[pa.RecordBatch]:
+    """Yield rows ``start`` to ``stop`` from the row groups that hold them, at most ``size`` at a time."""
+    sizes = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
+    firsts = offsets_of(np.array(sizes, np.int64))
+    groups = [g for g in range(len(sizes)) if firsts[g] < stop and firsts[g + 1] > start]
+    position = int(firsts[groups[0]]) if groups else 0
+    # One thread: the loader decodes several shards side by side.
+    for batch in file.iter_batches(size, row_groups=groups, columns=names, use_threads=False):
+        low, high = max(start - position, 0), min(stop - position, batch.num_rows)
+        if low < high:
+            yield batch.slice(low, high - low)
+        position += batch.num_rows
+        if position >= stop:
+            break
+
+
+def _batches_of(path: Path, start: int, stop: int, schema: pa.Schema, first: Path) -> Iterator[pa.RecordBatch]:
+    """Yield rows of a file that has the columns of the ``first``, in all their types."""
+    with naming(path), pq.ParquetFile(path) as file:
+        own = file.schema_arrow.remove_metadata()
+        if own != schema:
+            columns = " and ".join(", ".join(f"{field.name} {field.type}" for field in s) for s in (own, schema))
+            raise UsageError(f"{path}: other columns than in {first} ({columns})")
+        if stop > file.metadata.num_rows:
+            raise UsageError(f"{path}: {file.metadata.num_rows} rows, expected at least {stop}")
+        yield from _batches(file, schema.names, start, stop, BATCH)
+
+
+def _regrouped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Yield the same rows in tables of ROWS_AT_ONCE, the last one of fewer."""
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(part.num_rows for part in waiting) >= ROWS_AT_ONCE:
+            table = pa.Table.from_batches(waiting)
+            yield table.slice(0, ROWS_AT_ONCE).combine_chunks()
+            waiting = table.slice(ROWS_AT_ONCE).to_batches()
+    if any(part.num_rows for part in waiting):
+        yield pa.Table.from_batches(waiting).combine_chunks()
 
 
 @lru_cache(maxsize=2)

@@ -1,0 +1,115 @@
+"""``manifest.json``: how the shards beside it were made, and the size, number of samples and SHA-256 of each.
+
+``{"settings": {"vocab_sha256": ..., "do_lower_case": true, ...}, "shards": {"shard-0.parquet": {"sha256": ...,
+"num_samples": 42315, "bytes": 9183204}}}``. A folder without one is fine: then nothing is known and nothing checked::
+
+    write_manifest(folder, Manifest(settings, {path.name: describe_shard(path) for path in paths}))
+    check_manifests(paths, tokenizer)       # refuses shards of another vocabulary
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bert.data.formats import count_samples
+from bert.errors import UsageError
+from bert.files import replacing
+from bert.tokenization import BertTokenizer
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """What a shard was when it was written."""
+
+    sha256: str
+    num_samples: int
+    bytes: int
+
+
+@dataclass
+class Manifest:
+    """What is known of the shards of a folder; any of the settings may be missing."""
+
+    settings: dict[str, Any]
+    shards: dict[str, ShardEntry]  # by file name
+
+
+def describe_shard(path: str | Path) -> ShardEntry:
+    """Count and hash a shard; raises UsageError naming it if it cannot be read."""
+    path = Path(path)
+    samples = count_samples(path)
+    try:
+        with path.open("rb") as file:
+            return ShardEntry(hashlib.file_digest(file, "sha256").hexdigest(), samples, path.stat().st_size)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error
+
+
+def read_manifest(folder: str | Path) -> Manifest | None:
+    """Read a folder's manifest, None where there is none; raises UsageError where it is none of ours."""
+    path = Path(folder) / MANIFEST
+    try:
+        found = json.loads(path.read_text(encoding="utf8"))
+        manifest = Manifest(dict(found["settings"]), {n: ShardEntry(**e) for n, e in found["shards"].items()})
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(f"{path}: not a manifest of shards ({type(error).__name__}: {error})") from error
+    for name, entry in manifest.shards.items():
+        kinds = [type(value) for value in dataclasses.astuple(entry)]
+        if Path(name).name != name or kinds != [str, int, int]:
+            raise UsageError(
+                f"{path}: not a manifest of shards ({name!r}: expected a file name, sha256 and two numbers)"
+            )
+    return manifest
+
+
+def write_manifest(folder: str | Path, manifest: Manifest) -> None:
+    """Write or replace a folder's manifest."""
+    path = Path(folder) / MANIFEST
+    try:
+        with replacing(path) as temporary:
+            text = json.dumps(dataclasses.asdict(manifest), indent=2, sort_keys=True)
+            temporary.write_text(text + "\n", encoding="utf8")
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error
+
+
+def check_manifests(paths: Iterable[Path], tokenizer: BertTokenizer) -> None:
+    """Raise UsageError where a manifest beside ``paths`` tells of another vocabulary or casing, or of missing shards.
+
+    Whether the shards are still what they were is for data/verify.py to find out.
+    """
+    for folder in sorted({path.parent for path in paths}):
+        manifest = read_manifest(folder)
+        if manifest is not None:
+            check_tokenizer(folder, manifest, tokenizer)
+            missing = [name for name in manifest.shards if not (folder / name).is_file()]
+            if missing:
+                more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+                raise UsageError(f"{folder}: no {missing[0]}{more}, which {MANIFEST} lists")
+
+
+def check_tokenizer(folder: Path, manifest: Manifest, tokenizer: BertTokenizer) -> None:
+    """Raise UsageError where the shards were made with another vocabulary or casing."""
+    made, settings = manifest.settings.get("vocab_sha256", tokenizer.fingerprint), manifest.settings
+    if made != tokenizer.fingerprint:
+        raise UsageError(
+            f"{folder}: its shards were made with another vocabulary (SHA-256 {str(made)[:12]}..., "
+            f"{settings.get('vocab_size', '?')} pieces) than --vocab_file ({tokenizer.fingerprint[:12]}..., "
+            f"{tokenizer.vocab_size} pieces)"
+        )
+    lower = settings.get("do_lower_case", tokenizer.do_lower_case)
+    if lower != tokenizer.do_lower_case:
+        flag = str(tokenizer.do_lower_case).lower()
+        raise UsageError(f"{folder}: its shards were made with do_lower_case {str(lower).lower()}, here it is {flag}")

@@ -1,0 +1,76 @@
+"""Encoded inputs of a fine-tuning task, end to end without padding, and their labels.
+
+The real tokens of n inputs lie one after another, specials included; ``offsets`` marks where each begins::
+
+    [CLS] a a [SEP] b [SEP] [CLS] c [SEP]
+    0                       6               9     offsets; segment_starts = [4, 3]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bert.tokenization import BertTokenizer
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """n inputs of T tokens in all."""
+
+    tokens: NDArray[np.int32]  # [T]
+    offsets: NDArray[np.int64]  # [n + 1]
+    segment_starts: NDArray[np.int32]  # [n], first token of segment B; the input's length where there is none
+    labels: dict[str, NDArray] = field(default_factory=dict)  # name -> [n]
+
+    def __len__(self) -> int:
+        return len(self.segment_starts)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+
+def from_rows(
+    rows: Sequence[Sequence[int]], segment_starts: Sequence[int], labels: dict[str, NDArray] | None = None
+) -> Sequences:
+    """Lay rows of ids end to end."""
+    offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    tokens = np.fromiter((piece for row in rows for piece in row), np.int32, int(offsets[-1]))
+    return Sequences(tokens, offsets, np.array(segment_starts, np.int32), labels or {})
+
+
+def encode_pairs(
+    first: Sequence[list[int]],
+    second: Sequence[list[int]] | None,
+    max_seq_length: int,
+    tokenizer: BertTokenizer,
+    labels: dict[str, NDArray] | None = None,
+) -> Sequences:
+    """Pack ids as ``[CLS] A [SEP] (B [SEP])``, cut to ``max_seq_length``.
+
+    Of a pair the longer segment loses pieces from its end (B, where both are equal), as in the published scripts.
+    """
+    cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
+    rows, starts = [], []
+    for index, a in enumerate(first):
+        if second is None:
+            rows.append(cls + a[: max_seq_length - 2] + sep)
+            starts.append(len(rows[-1]))
+            continue
+        keep_a, keep_b = fitting(len(a), len(second[index]), max_seq_length - 3)
+        rows.append(cls + a[:keep_a] + sep + second[index][:keep_b] + sep)
+        starts.append(keep_a + 2)
+    return from_rows(rows, starts, labels)
+
+
+def fitting(a: int, b: int, room: int) -> tuple[int, int]:
+    """Return how many pieces of segments of ``a`` and ``b`` pieces stay so that both fit ``room``."""
+    surplus = max(a + b - room, 0)
+    uneven = min(surplus, abs(a - b))
+    both = surplus - uneven
+    return a - (uneven if a > b else 0) - both // 2, b - (uneven if b > a else 0) - (both + 1) // 2
