@@ -19,6 +19,7 @@ same flag, and a boolean takes an optional value (``--fp16``, ``--fp16=false``, 
 import argparse
 import dataclasses
 import json
+import re
 import sys
 import types
 import typing
@@ -94,6 +95,14 @@ def to_dict(config: Any) -> dict[str, Any]:
         else:
             flat[f.name] = str(value) if isinstance(value, Path) else value
     return flat
+
+
+def parse_size(text: str, what: str) -> int:
+    """Return the bytes that a text such as 512K, 4M or 1G means, in powers of 1,024; ``what`` names the flag."""
+    found = re.fullmatch(r"([0-9]+)([KMG]?)B?", text.upper())
+    if not found or not int(found[1]):
+        raise UsageError(f"{what} {text}: expected a size such as 512K, 4M or 1G")
+    return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2]]
 
 
 def load_json(path: str | Path, what: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from bert.prepare.text import TextConfig, read_documents, write_split
 
 
 def main(config: TextConfig) -> None:
-    train, evaluation = write_split(read_documents(config.text), config.output, config.held_out)
+    train, evaluation = write_split(read_documents(config.text, config.language), config.output, config.held_out)
     print(f"{config.output}: {train} documents in train/, {evaluation} in eval/")
 
 

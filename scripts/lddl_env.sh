@@ -14,7 +14,8 @@ usage="usage: scripts/lddl_env.sh DIR whole|loader [PYTHON]"
 dir=${1:?$usage}
 python=${3:-python3}
 case ${2:-} in
-    whole) libraries=(numpy==1.26.4 pandas==1.5.3 pyarrow==14.0.1 transformers==4.57.6 dask==2021.7.1 distributed==2021.7.1) ;;
+    whole) libraries=(numpy==1.26.4 pandas==1.5.3 pyarrow==14.0.1 transformers==4.57.6 dask==2021.7.1 distributed==2021.7.1
+            dask-mpi==2021.11.0 mpi4py openmpi) ;;
     loader) libraries=(numpy pyarrow transformers) ;;
     *) echo "$usage" >&2; exit 2 ;;
 esac

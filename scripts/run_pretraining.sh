@@ -12,6 +12,10 @@
 # train_batch_size is the number of sequences per GPU and optimizer step, before it is split by
 # gradient_accumulation_steps. num_gpus=0 trains in one process on the CPU. --dry-run prints the values and the commands
 # and starts nothing. With resume_training=true a run goes on from its newest checkpoint, in whichever phase that is.
+#
+# Where a phase's DATA_DIR is missing or empty its shards are prepared first, from text_source (a folder of .txt files) or
+# wikipedia_source (a dump, or a folder as LDDL downloads it); a preparation that was interrupted goes on.
+#
 # Checkpoints are in CODEDIR/results/checkpoints, logs in CODEDIR/results. Exit code 2: a value or a path was refused.
 #
 # Environment: BERT_PREP_WORKING_DIR (default CODEDIR/data), VOCAB_FILE, PYTHON.
@@ -19,7 +23,7 @@
 # shellcheck disable=SC2154  # the variables named in `parameters` are assigned by `declare`
 set -euo pipefail
 
-# Name, kind and default of each value, in order of position; vocab_file can be given by name only.
+# Name, kind and default of each value, in order of position; the last two can be given by name only.
 parameters() {
   local prepared=${BERT_PREP_WORKING_DIR:-$CODEDIR/data}
   cat <<END
@@ -55,6 +59,7 @@ sample_ratio fraction 0.9
 phase2_bin_size bin_size 64
 masking masking static
 BERT_CONFIG path bert_configs/large.json
+text_source path None
 vocab_file path ${VOCAB_FILE:-$prepared/download/google_pretrained_weights/uncased_L-24_H-1024_A-16/vocab.txt}
 END
 }
@@ -190,27 +195,73 @@ print_values() {
 }
 
 check_paths() {
-  local available
+  local available phase
   [[ -d $CODEDIR ]] || fail "CODEDIR=$CODEDIR: no such directory"
   [[ -f $CODEDIR/run_pretraining.py ]] || fail "CODEDIR=$CODEDIR: there is no run_pretraining.py in it"
   [[ -f $BERT_CONFIG ]] || fail "BERT_CONFIG=$BERT_CONFIG: no such file"
   [[ -f $vocab_file ]] || fail "vocab_file=$vocab_file: no such file"
   [[ $init_checkpoint == None || -f $init_checkpoint ]] || fail "init_checkpoint=$init_checkpoint: no such file"
-  check_data DATA_DIR_PHASE1 128 20
-  check_data DATA_DIR_PHASE2 512 80
+  for phase in "${phases[@]}"; do
+    is_prepared "$phase" || check_source "$phase"
+  done
   available=$(count_gpus)
   ((available == 0 || num_gpus <= available)) || fail "num_gpus=$num_gpus: this machine has $available"
 }
 
-# check_data <name> <sequence length> <predictions>
-check_data() {
-  local directory=${!1} what="no such directory"
-  if [[ -d $directory ]]; then
-    [[ -z $(ls -A "$directory") ]] || return 0
-    what="the directory is empty"
+# ---- shards
+
+# is_prepared <phase>: whether its directory holds something
+is_prepared() {
+  local name=DATA_DIR_PHASE$1
+  [[ -d ${!name} && -n $(ls -A "${!name}") ]]
+}
+
+# check_source <phase>: there must be text to prepare its shards from
+check_source() {
+  local name=DATA_DIR_PHASE$1 source=$wikipedia_source what=wikipedia_source
+  if [[ $text_source != None ]]; then
+    source=$text_source what=text_source
   fi
-  fail "$1=$directory: $what; make the shards with: python create_pretraining_data.py --input_file TEXT\
- --output_file ${directory%/}/shard.hdf5 --vocab_file $vocab_file --max_seq_length $2 --max_predictions_per_seq $3"
+  [[ -e $source ]] || fail "$name=${!name}: no shards there, and $what=$source to prepare them from does not exist;\
+ give text_source=FOLDER of .txt files, or wikipedia_source=DUMP (python data/download.py --dataset wikipedia)"
+}
+
+# build_preparation <phase> <sequence length>: set command; shards appear in their directory when all is done
+build_preparation() {
+  local name=DATA_DIR_PHASE$1 gpus=$((num_gpus > 0 ? num_gpus : 1))
+  preparing=${!name%/}.preparing
+  num_blocks=$((num_shards_per_worker * num_dask_workers * gpus))
+  command=("$python" "$CODEDIR/data/preprocess.py" "--sink=$preparing" "--vocab-file=$vocab_file"
+    "--target-seq-length=$2" "--num-blocks=$num_blocks" "--local-n-workers=$num_dask_workers"
+    "--sample-ratio=$sample_ratio" "--seed=$seed")
+  if [[ $text_source != None ]]; then
+    command+=("--text=$text_source")
+  else
+    command+=("--wikipedia=$wikipedia_source")
+  fi
+  if [[ $1 == 2 && $phase2_bin_size != none ]]; then
+    command+=("--bin-size=$phase2_bin_size")
+  fi
+  if [[ $masking == static ]]; then
+    command+=(--masking)
+  fi
+}
+
+# prepare <phase> <sequence length>
+prepare() {
+  local name=DATA_DIR_PHASE$1 parts shards
+  build_preparation "$1" "$2"
+  echo "phase $1: preparing shards in ${!name}"
+  mkdir -p "$(dirname "$preparing")" 2>/dev/null || fail "$name=${!name}: cannot make its directory"
+  "${command[@]}"
+  # Little text makes fewer blocks; every bin of lengths must have a sequence for each shard.
+  parts=$(find "$preparing" -name 'part.*' | sed 's/_[0-9]*$//' | sort -u | wc -l)
+  shards=$((parts >= num_blocks ? num_blocks : (parts + 7) / 8))
+  if ((parts > 0)); then # otherwise it was balanced by a run that was killed afterwards
+    "$python" "$CODEDIR/data/balance.py" "--indir=$preparing" "--num-shards=$shards" "--num-workers=$num_dask_workers"
+  fi
+  [[ ! -d ${!name} ]] || rmdir "${!name}"
+  mv -T "$preparing" "${!name%/}"
 }
 
 # ---- phases
@@ -310,9 +361,8 @@ run_logged() {
   fi
 }
 
-# print_command <phase>
+# print_command <phase>: print command
 print_command() {
-  build_command "$1"
   printf '\n# phase %s\n' "$1"
   printf '%q ' "${command[@]}"
   echo
@@ -324,18 +374,28 @@ main() {
   complete_values
   derive_values
   print_values
-  local phase phases=(1 2) batches=("" "$train_batch_size" "$train_batch_size_phase2")
+  local phase phases=(1 2) batches=("" "$train_batch_size" "$train_batch_size_phase2") lengths=("" 128 512)
   if phase1_is_done; then
     echo "phase 1 is done: ckpt_$(newest_checkpoint).pt"
     phases=(2)
   fi
   if [[ $dry_run == true ]]; then
-    for phase in "${phases[@]}"; do print_command "$phase"; done
+    for phase in "${phases[@]}"; do
+      if ! is_prepared "$phase"; then
+        build_preparation "$phase" "${lengths[phase]}"
+        print_command "$phase, its shards"
+      fi
+      build_command "$phase"
+      print_command "$phase"
+    done
   fi
   check_paths
   if [[ $dry_run == false ]]; then
     mkdir -p "$checkpoints" 2>/dev/null || fail "CODEDIR=$CODEDIR: cannot make results/checkpoints in it"
-    for phase in "${phases[@]}"; do run_phase "$phase" "${batches[phase]}"; done
+    for phase in "${phases[@]}"; do
+      is_prepared "$phase" || prepare "$phase" "${lengths[phase]}"
+      run_phase "$phase" "${batches[phase]}"
+    done
   fi
 }
 

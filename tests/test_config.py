@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from bert.config import flag, load_json, parse_args, run_command, to_dict
+from bert.config import flag, load_json, parse_args, parse_size, run_command, to_dict
 from bert.errors import UsageError
 
 
@@ -125,3 +125,14 @@ def test_how_a_command_ends(capsys, error, code, line):
 def test_json_errors_name_the_flag_and_the_file(tmp_path):
     with pytest.raises(UsageError, match=f"--config_file {tmp_path}/none: No such file"):
         load_json(tmp_path / "none", "--config_file")
+
+
+@pytest.mark.parametrize(("text", "bytes_"), [("7", 7), ("512K", 524288), ("4m", 4194304), ("1GB", 1073741824)])
+def test_sizes(text, bytes_):
+    assert parse_size(text, "--block_size") == bytes_
+
+
+@pytest.mark.parametrize("text", ["", "0", "4X", "-1", "1.5G", "K"])
+def test_sizes_that_are_none(text):
+    with pytest.raises(UsageError, match="--block_size .*: expected a size such as 512K, 4M or 1G"):
+        parse_size(text, "--block_size")

@@ -1,4 +1,4 @@
-"""``python -m bert.benchmark pretrain|lamb|loader [flags]``: each compares with a peer in one run and prints ratios."""
+"""``python -m bert.benchmark NAME [flags]``: each compares with a peer in one run and prints ratios."""
 
 import importlib
 import sys
@@ -7,13 +7,14 @@ BENCHMARKS = {
     "pretrain": "a pre-training step against transformers' BertForPreTraining",
     "lamb": "the LAMB step against torch.optim.AdamW(fused=True) and the least memory traffic possible",
     "loader": "the shard loader against lddl.torch",
+    "preprocess": "preparing shards against LDDL's preprocess_bert_pretrain",
 }
 
 
 def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
-        rows = "\n".join(f"  {key:10}{text}" for key, text in BENCHMARKS.items())
+        rows = "\n".join(f"  {key:12}{text}" for key, text in BENCHMARKS.items())
         print(f"usage: python -m bert.benchmark NAME [flags] (NAME --help lists them)\n\n{rows}")
     elif name not in BENCHMARKS:
         sys.exit(f"error: benchmark {name!r} is unknown: expected one of {', '.join(BENCHMARKS)}")

@@ -94,15 +94,18 @@ PATTERNS = [
 ]
 
 JOURNAL = ".balance/journal.json"  # in a folder where data/balance.py is not done with replacing the shards
-UNFINISHED = {JOURNAL: "data/balance.py", ".preprocess": "data/preprocess.py"}  # what commands leave until they are done
+UNFINISHED = {
+    JOURNAL: "data/balance.py",
+    ".preprocess": "data/preprocess.py",
+}  # what commands leave until they are done
 
 
 def find_shards(input_dir: str | Path, flag: str = "--input_dir") -> list[Path]:
     """List the shards of a directory (searched whole), a pattern or a single file, sorted by path.
 
     Where some HDF5 files of a directory have ``training`` in their names, the others are test shards and left out, as
-    NVIDIA's scripts keep both in one place. Raises UsageError, which names ``flag``, where there are none, and where the
-    command that makes them was interrupted.
+    NVIDIA's scripts keep both in one place. Raises UsageError, which names ``flag``, where there are none, and where
+    the command that makes them was interrupted.
     """
     root = Path(input_dir)
     if root.is_dir():

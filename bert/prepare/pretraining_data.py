@@ -7,7 +7,6 @@ number each file is a corpus of its own with its own stream, and the output does
     create_pretraining_data(PretrainingDataConfig(["corpus/"], "train.hdf5", "vocab.txt", num_workers=8))
 """
 
-import glob
 import io
 import multiprocessing
 import os
@@ -32,6 +31,7 @@ from bert.data.formats import Shard, check_suffix, write_shard
 from bert.data.shard import concatenate, select
 from bert.errors import UsageError
 from bert.log.progress import progress
+from bert.prepare.inputs import find_files
 from bert.prepare.instances import Document, InstanceConfig, make_instances, pieces_of
 from bert.tokenization import BertTokenizer
 
@@ -67,7 +67,7 @@ class PretrainingDataConfig:
 def create_pretraining_data(config: PretrainingDataConfig) -> None:
     """Read, pair, mask and write; raises :class:`UsageError` before the work where a flag or file is wrong."""
     outputs = _check(config)
-    files = find_text_files(config.input_file)
+    files = find_files(config.input_file, "--input_file")
     tokenizer = BertTokenizer(config.vocab_file, config.do_lower_case)
     shard = _build_shard(files, tokenizer, config)
     if shard.num_samples == 0:
@@ -79,30 +79,6 @@ def create_pretraining_data(config: PretrainingDataConfig) -> None:
         )
         print(f"{output}: {_count(mine.num_samples, 'sequence')}")
     _report(shard, tokenizer, config.instances.max_seq_length)
-
-
-def find_text_files(inputs: Sequence[str], flag_name: str = "--input_file") -> list[Path]:
-    """List the files that ``inputs`` (files, patterns, directories, comma lists) name, each input's sorted.
-
-    A directory is searched with its sub-directories for ``.txt`` files. Raises :class:`UsageError` for an input that
-    names nothing.
-    """
-    parts = [part for text in inputs for part in ([text] if Path(text).exists() else text.split(",")) if part]
-    files: list[Path] = []
-    for part in parts:
-        path = Path(part)
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*.txt") if p.is_file())
-            missing = "no .txt file in this directory"
-        else:
-            found = [path] if path.exists() else sorted(p for p in map(Path, glob.glob(part)) if p.is_file())
-            missing = "no such file or directory"
-        if not found:
-            raise UsageError(f"{flag_name} {part}: {missing}")
-        files += found
-    if not files:
-        raise UsageError(f"{flag_name}: names no file")
-    return files
 
 
 def prepare_output(path: Path, flag_name: str) -> None:

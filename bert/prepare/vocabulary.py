@@ -21,7 +21,8 @@ from bert.config import flag
 from bert.errors import UsageError
 from bert.files import replacing
 from bert.log.progress import progress
-from bert.prepare.pretraining_data import find_text_files, prepare_output, read_lines
+from bert.prepare.inputs import find_files
+from bert.prepare.pretraining_data import prepare_output, read_lines
 from bert.tokenization import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, WordNormalizer
 
 FIRST_PIECES = (PAD, UNK, CLS, SEP, MASK)  # [PAD] is id 0, the value that padded shards and embeddings expect
@@ -52,7 +53,7 @@ def train_vocabulary(config: VocabularyConfig) -> None:
     """Count, choose, merge and write; raises :class:`UsageError` where a flag or file is wrong."""
     output = Path(config.output)
     prepare_output(output, "--output")
-    files = find_text_files(config.text, "--text")
+    files = find_files(config.text, "--text")
     with progress(
         total=sum(path.stat().st_size for path in files),
         description="Counting words",

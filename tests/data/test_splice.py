@@ -189,6 +189,9 @@ def test_formats_are_not_mixed(tmp_path, make_shard, vocab):
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, make_shard, vocab, suffix):
     path = tmp_path / f"part{suffix}"
     write_shard(path, make_shard([20] * 3000), 20, 5, vocab)
-    with largest_file(path.stat().st_size // 2), pytest.raises(UsageError, match=rf"a{suffix}: .*File too large"):
-        splice_shards(tmp_path / f"a{suffix}", [(path, 0, 3000)])
+    with largest_file(path.stat().st_size // 2):
+        with pytest.raises(UsageError, match=rf"b{suffix}: .*File too large"):
+            write_shard(tmp_path / f"b{suffix}", make_shard([20] * 3000), 20, 5, vocab)
+        with pytest.raises(UsageError, match=rf"a{suffix}: .*File too large"):
+            splice_shards(tmp_path / f"a{suffix}", [(path, 0, 3000)])
     assert list(tmp_path.iterdir()) == [path]

@@ -1,6 +1,7 @@
 """What tests/interop/test_lddl.py has lddl do, in a process that has it. Not a test.
 
 python lddl_side.py write FOLDER VOCAB masking|dynamic BIN_SIZE     pairs and shards by lddl, pairs.json for us
+python lddl_side.py pairs FOLDER VOCAB LENGTH PASSES                 drawn.json of the documents in documents.json
 python lddl_side.py read FOLDER VOCAB                               sequences.json from lddl's loader
 """
 
@@ -45,6 +46,28 @@ def write(folder, vocab_file, masking, bin_size):
         json.dump(pairs, file)
 
 
+def pairs(folder, vocab_file, length, passes):
+    """Write [length, label, masked pieces] of every pair that lddl draws, with static masks."""
+    import numpy as np
+    from lddl.dask.bert.pretrain import Document, Sentence, create_pairs_from_document
+
+    with open(vocab_file, encoding="utf8") as file:
+        words = file.read().split("\n")[:-1]
+    with open(os.path.join(folder, "documents.json"), encoding="utf8") as file:
+        texts = json.load(file)
+    documents = [Document(i, [Sentence(sentence) for sentence in text]) for i, text in enumerate(texts)]
+    random.seed(0)
+    drawn = []
+    for index in list(range(len(documents))) * passes:
+        for pair in create_pairs_from_document(
+            documents, index, max_seq_length=length, masking=True, vocab_words=words
+        ):
+            masked = len(np.load(io.BytesIO(pair["masked_lm_positions"])))
+            drawn.append([pair["num_tokens"], int(pair["is_random_next"]), masked])
+    with open(os.path.join(folder, "drawn.json"), "w") as file:
+        json.dump(drawn, file)
+
+
 def read(folder, vocab_file):
     from lddl_peer import make_loader
 
@@ -62,5 +85,7 @@ def read(folder, vocab_file):
 if __name__ == "__main__":
     if sys.argv[1] == "write":
         write(*sys.argv[2:5], int(sys.argv[5]))
+    elif sys.argv[1] == "pairs":
+        pairs(*sys.argv[2:4], *map(int, sys.argv[4:6]))
     else:
         read(*sys.argv[2:4])

@@ -19,7 +19,6 @@ from bert.prepare.instances import Pieces, group_whole_words, shuffle
 from bert.prepare.pretraining_data import (
     PretrainingDataConfig,
     create_pretraining_data,
-    find_text_files,
     read_documents,
 )
 from bert.tokenization import BertTokenizer
@@ -297,20 +296,6 @@ def test_shuffle_draws_as_the_standard_library(length):
     shuffle(mine, ours)
     theirs.shuffle(expected)
     assert mine == expected and ours.getstate() == theirs.getstate()
-
-
-def test_find_text_files(tmp_path):
-    for name in ("b.txt", "a.txt", "sub/c.txt", "notes.md", "x,y.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-
-    def found(*inputs):
-        return [str(path.relative_to(tmp_path)) for path in find_text_files([f"{tmp_path}/{i}" for i in inputs])]
-
-    assert found(".") == ["a.txt", "b.txt", "sub/c.txt", "x,y.txt"]
-    assert found("b.txt", "a.txt") == found(f"b.txt,{tmp_path}/a.txt") == ["b.txt", "a.txt"]
-    assert found("?.txt", "notes.md") == ["a.txt", "b.txt", "notes.md"]
-    assert found("x,y.txt") == ["x,y.txt"]
 
 
 def test_the_command_line_reports(tmp_path, vocab_file):

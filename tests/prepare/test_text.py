@@ -3,29 +3,28 @@
 import pytest
 
 from bert.errors import UsageError
-from bert.prepare.text import read_documents, split_documents, split_sentences, write_split
+from bert.prepare.text import read_documents, split_documents, write_split
 
 
 def test_hard_wrapped_prose_is_joined_and_cut_into_sentences():
-    lines = ["It was late. The", 'rain fell. "Go!" she said.', "Nobody went."]
-    assert split_sentences(lines) == ["It was late.", "The rain fell.", '"Go!" she said.', "Nobody went."]
+    text = 'It was late. The\nrain fell on Mr.\nBrown. "Go!" she said.\nNobody went.'
+    assert split_documents(text) == [["It was late.", "The rain fell on Mr. Brown.", '"Go!" she said.', "Nobody went."]]
 
 
 def test_one_sentence_a_line_stays_as_it_is():
-    lines = ["Cass had risen early.", "This was nearly opposite!", 'He said "Gold."']
-    assert split_sentences(lines) == lines
+    lines = ["Cass had risen early.", "This was nearly opposite!", 'He said "Gold."', "No one heard."]
+    assert split_documents("\n".join(lines)) == [lines]
 
 
-def test_a_number_or_lower_case_word_after_a_full_stop_is_no_boundary():
-    assert split_sentences(["It cost approx. five crowns."]) == ["It cost approx. five crowns."]
-
-
-def test_text_without_spaces_between_sentences():
-    assert split_sentences(["今天下雨。我们回家。"]) == ["今天下雨。", "我们回家。"]
+def test_the_language_decides_what_ends_a_sentence(tmp_path):
+    (tmp_path / "a.txt").write_text("Am 3. Mai kam er.", encoding="utf8")
+    assert list(read_documents(tmp_path, "de")) == [["Am 3. Mai kam er."]]
+    with pytest.raises(UsageError, match="--language deutsch: expected an ISO 639 code"):
+        list(read_documents(tmp_path, "deutsch"))
 
 
 def test_long_blocks_are_documents_and_short_ones_are_paragraphs():
-    article = "A a. B b. C c. D d."
+    article = "He ate. She sang. They met. Nobody knew."
     assert len(split_documents(f"{article}\n\n{article}")) == 2
     paragraphs = "\n\n".join(["One one. Two two."] * 75)  # 150 sentences in all
     assert [len(document) for document in split_documents(paragraphs)] == [100, 50]

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,7 +134,7 @@ def table(output: str) -> dict[str, str]:
 
 
 def commands(output: str) -> list[list[str]]:
-    return [shlex.split(line) for line in re.findall(r"^# phase \d\n(.*)$", output, flags=re.M)]
+    return [shlex.split(line) for line in re.findall(r"^# phase \d(?:, its shards)?\n(.*)$", output, flags=re.M)]
 
 
 def flags(command: list[str]) -> dict[str, str | bool]:
@@ -149,7 +150,8 @@ def flags(command: list[str]) -> dict[str, str | bool]:
 
 
 def python_flags(command: list[str]) -> dict[str, str | bool]:
-    return flags(command[next(i for i, word in enumerate(command) if word.endswith("run_pretraining.py")) + 1 :])
+    scripts = ("run_pretraining.py", "preprocess.py")
+    return flags(command[next(i for i, word in enumerate(command) if word.endswith(scripts)) + 1 :])
 
 
 def refused(result: subprocess.CompletedProcess[str]) -> str:
@@ -166,13 +168,14 @@ def refused(result: subprocess.CompletedProcess[str]) -> str:
 def test_the_order_of_the_positions(machine):
     result = machine.run("--dry-run")
     assert result.returncode == 0, result.stderr
-    assert list(table(result.stdout)) == [*NAMES, "vocab_file"]
+    assert list(table(result.stdout)) == [*NAMES, "text_source", "vocab_file"]
     assert len(NAMES) == 32
 
 
 def test_defaults(machine):
     shown = table(machine.run("--dry-run").stdout)
-    assert shown == {name: machine.default(name) for name in NAMES} | {"vocab_file": f"{machine.prepared}/{VOCAB}"}
+    by_name = {"text_source": "None", "vocab_file": f"{machine.prepared}/{VOCAB}"}
+    assert shown == {name: machine.default(name) for name in NAMES} | by_name
 
 
 def test_codedir_defaults_to_the_repository(machine):
@@ -327,8 +330,8 @@ REFUSALS = [
     ("CODEDIR=/nowhere", "CODEDIR=/nowhere: no such directory"),
     ("vocab_file=/nowhere/vocab.txt", "vocab_file=/nowhere/vocab.txt: no such file"),
     ("init_checkpoint=/nowhere/x.pt", "init_checkpoint=/nowhere/x.pt: no such file"),
-    ("DATA_DIR_PHASE1=/nowhere/1", "DATA_DIR_PHASE1=/nowhere/1: no such directory"),
-    ("DATA_DIR_PHASE2=/nowhere/2", "DATA_DIR_PHASE2=/nowhere/2: no such directory"),
+    ("DATA_DIR_PHASE1=/nowhere/1", "DATA_DIR_PHASE1=/nowhere/1: no shards there, and wikipedia_source="),
+    ("DATA_DIR_PHASE2=/nowhere/2", "DATA_DIR_PHASE2=/nowhere/2: no shards there, and wikipedia_source="),
     ("num_gpus=3", "num_gpus=3: this machine has 2"),
 ]
 
@@ -355,21 +358,80 @@ def test_the_bad_position_is_named(machine):
     assert refused(machine.run("8192", "6e-3", "half")).startswith("error: precision=half:")
 
 
-@pytest.mark.parametrize(("phase", "length", "predictions"), [(1, 128, 20), (2, 512, 80)])
-def test_an_empty_data_directory_is_named_with_the_command_that_fills_it(machine, phase, length, predictions):
+@pytest.mark.parametrize("phase", [1, 2])
+def test_an_empty_data_directory_and_no_text_to_fill_it_from(machine, phase):
     directory = machine.data[phase - 1]
     (directory / "shard.hdf5").unlink()
     line = refused(machine.run())
-    assert f"DATA_DIR_PHASE{phase}={directory}/: the directory is empty" in line
-    assert "create_pretraining_data.py" in line
-    assert f"--max_seq_length {length} --max_predictions_per_seq {predictions}" in line
+    assert f"DATA_DIR_PHASE{phase}={directory}/: no shards there, and wikipedia_source={machine.prepared}" in line
+    assert "text_source=FOLDER" in line
+    assert "text_source=/nowhere to prepare them from does not exist" in refused(machine.run("text_source=/nowhere"))
     assert machine.calls() == []
 
 
 def test_a_dry_run_shows_the_commands_before_it_refuses_a_path(machine):
     result = machine.run("--dry-run", "DATA_DIR_PHASE2=/nowhere/2")
-    assert len(commands(result.stdout)) == 2
+    assert len(commands(result.stdout)) == 3  # phase 1, the shards of phase 2, phase 2
     assert "/nowhere/2" in refused(result)
+
+
+# ---- shards
+
+
+def test_missing_shards_are_prepared_as_the_values_say(machine):
+    for directory in machine.data:
+        (directory / "shard.hdf5").unlink()
+    source = machine.prepared / "my texts"
+    source.mkdir()
+    values = ("num_dask_workers=3", "num_shards_per_worker=5", "sample_ratio=0.5", "seed=7")
+    result = machine.run("--dry-run", f"text_source={source}", *values)
+    assert result.returncode == 0, result.stderr
+    one, _, two, _ = (python_flags(command) for command in commands(result.stdout))
+    same = {
+        "vocab-file": str(machine.prepared / VOCAB),
+        "text": str(source),
+        "num-blocks": "30",  # 5 shards, 3 workers, 2 GPUs
+        "local-n-workers": "3",
+        "sample-ratio": "0.5",
+        "seed": "7",
+        "masking": True,
+    }
+    directories = [str(directory) + ".preparing" for directory in machine.data]
+    assert one == {**same, "sink": directories[0], "target-seq-length": "128"}
+    assert two == {**same, "sink": directories[1], "target-seq-length": "512", "bin-size": "64"}
+
+    source = machine.prepared / "wikipedia" / "source"
+    source.mkdir(parents=True)
+    result = machine.run("--dry-run", "masking=dynamic", "phase2_bin_size=none")
+    two = python_flags(commands(result.stdout)[2])
+    assert two["wikipedia"] == f"{source}/"
+    assert not {"masking", "bin-size", "text"} & set(two)
+
+
+def test_shards_are_prepared_balanced_and_trained_on(machine, make_text, vocab_file):
+    for name in ("bert", "data"):
+        (machine.code / name).symlink_to(SCRIPTS.parent / name)
+    shutil.copy(vocab_file, machine.prepared / VOCAB)
+    for directory in machine.data:
+        (directory / "shard.hdf5").unlink()
+    source = machine.prepared / "my texts"
+    source.mkdir()
+    (source / "a.txt").write_text(make_text(400))
+    machine.list_gpus(0)
+    words = (f"text_source={source}", "num_dask_workers=2", "num_shards_per_worker=2")
+    result = machine.run(*words)
+    assert result.returncode == 0, result.stderr
+    assert [flags(call)["max_seq_length"] for call in machine.calls()] == ["128", "512"]
+    names = [sorted(path.name for path in directory.iterdir()) for directory in machine.data]
+    assert "manifest.json" in names[0]
+    # Two workers make 4 blocks of the text, and so as many shards.
+    assert [name for name in names[0] if not name.startswith((".", "manifest"))] == [
+        f"shard-{i}.parquet" for i in range(4)
+    ]
+    assert any(name.startswith("shard-0.parquet_") for name in names[1])
+    assert not list(machine.prepared.rglob("*.preparing"))
+    again = machine.run(*words)
+    assert "preparing" not in again.stdout
 
 
 # ---- runs, on the CPU

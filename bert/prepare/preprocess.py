@@ -1,0 +1,277 @@
+"""Text → shards of next-sentence pairs with a manifest, on Dask: the command ``data/preprocess.py``.
+
+The sources are cut into blocks by size alone, and every block is worked on by itself, with random numbers of its own.
+So the shards depend on the sources and the settings, not on the number of workers; a run that was killed goes on with
+the blocks that are not done; and no process holds more than a block::
+
+    preprocess(PreprocessConfig("shards", "vocab.txt", sources=SourceConfig(text=["corpus"])))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from bert import __version__
+from bert.config import flag, load_json, parse_size
+from bert.data.manifest import Manifest, ShardEntry, read_manifest, write_manifest
+from bert.errors import UsageError
+from bert.files import replacing
+from bert.log.progress import progress
+from bert.prepare.cluster import ClusterConfig, connect, memory_bytes
+from bert.prepare.masks import MaskConfig, default_predictions
+from bert.prepare.pairs import SPECIALS, PairConfig
+from bert.prepare.pipeline import RECORDS, Job, Record, make_shards, read_records
+from bert.prepare.sources import Block, SourceConfig, plan_blocks
+from bert.tokenization import BertTokenizer
+
+DEFAULT_BLOCK = 4 << 20  # bytes of text
+AHEAD = 3  # blocks handed to the scheduler per worker: always one to go on with, never a million
+UNKNOWN_WARNING = 0.05  # share of [UNK] above which vocabulary or casing hardly fit the text
+SHORT_DOCUMENTS = 4  # sentences; documents shorter than that on average are probably paragraphs
+
+# Needed memory of a worker: libraries, and copies of a block as text, pieces and pairs.
+WORKER_BYTES, BYTES_PER_BLOCK_BYTE = 200 << 20, 40
+
+
+@dataclass
+class PreprocessConfig:
+    """What to read, how to cut it, what to write and where to work."""
+
+    sink: str = flag(
+        help="Folder of the shards and their manifest. What is there of a killed run is kept and completed."
+    )
+    vocab_file: str = flag(help="WordPiece vocabulary, one piece a line.")
+    lower_case: bool = flag(True, "Lower-case the text; false for a cased vocabulary.", aliases=["do_lower_case"])
+    strip_accents: bool | None = flag(None, "Strip accents; by default where the text is lower-cased.")
+    pretokenized: bool = flag(
+        False, "Words are what blanks separate, as made by another tokenizer; marks and ideographs are not split off."
+    )
+    output_format: str = flag(
+        "parquet", "parquet (LDDL's), hdf5 (NVIDIA's) or tfrecord (Google's).", choices=["parquet", "hdf5", "tfrecord"]
+    )
+    block_size: str | None = flag(
+        None, "Bytes of text in a block, and so in a shard, such as 512K, 4M or 1G. Default: 4M."
+    )
+    num_blocks: int | None = flag(None, "Number of blocks instead of their size.", minimum=1)
+    bin_size: int | None = flag(
+        None,
+        "Sort sequences into files by length, in steps of so many pieces; divides --target_seq_length. Parquet only.",
+        minimum=1,
+    )
+    sample_ratio: float = flag(1.0, "Share of the documents to take.", minimum=0.0, maximum=1.0)
+    seed: int = flag(12345, "Seed of sampling, pairs, masks and order; the same seed gives the same bytes.", minimum=0)
+    disable_progress_bar: bool = flag(False, "Show no progress bars.")
+    sources: SourceConfig = field(default_factory=SourceConfig)
+    pairs: PairConfig = field(default_factory=PairConfig)
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+
+def preprocess(config: PreprocessConfig) -> None:
+    """Prepare the shards; raises UsageError where a flag, a source or a file is wrong."""
+    check(config)
+    tokenizer = BertTokenizer(
+        config.vocab_file, config.lower_case, strip_accents=config.strip_accents, pretokenized=config.pretokenized
+    )
+    sink, show = Path(config.sink), not config.disable_progress_bar
+    with _work_folder(sink):
+        size, number = block_bytes(config), config.num_blocks
+        blocks = plan_blocks(config.sources, sink / RECORDS, block_size=size, num_blocks=number, show_progress=show)
+        settings = describe(config, tokenizer, blocks)
+        if _is_done(sink, settings):
+            shutil.rmtree(sink / RECORDS)
+            return
+        _begin_or_go_on(sink, settings)
+        records = read_records(sink)
+        if records:
+            print(f"{sink}: {len(records)} of {len(blocks)} blocks were done before")
+        todo = sorted(set(range(len(blocks))) - {record.index for record in records})
+        job = build_job(config, settings, tokenizer, blocks)
+        bar = progress(total=len(blocks), initial=len(records), description="Preparing", unit="block", disable=not show)
+        with bar:
+            for record in run(job, todo, config.cluster):
+                records.append(record)
+                bar.update()
+        _finish(sink, settings, sorted(records, key=lambda record: record.index))
+
+
+def build_job(config: PreprocessConfig, settings: dict[str, Any], tokenizer: BertTokenizer, blocks: list[Block]) -> Job:
+    """Put together what the workers need to know."""
+    return Job(
+        key=settings["plan"],
+        sink=str(Path(config.sink).absolute()),
+        sources=config.sources,
+        blocks=blocks,
+        tokenizer=tokenizer.state_dict(),
+        pairs=config.pairs,
+        masks=config.masks,
+        max_predictions=settings["max_predictions_per_seq"],
+        suffix=config.output_format,
+        bin_size=config.bin_size,
+        sample_ratio=config.sample_ratio,
+        seed=config.seed,
+    )
+
+
+def check(config: PreprocessConfig) -> None:
+    """Check the flags against each other."""
+    longest, bins = config.pairs.target_seq_length, config.bin_size
+    if bins and (longest % bins or config.output_format != "parquet"):
+        raise UsageError(
+            f"--bin_size {bins}: expected a divisor of --target_seq_length {longest}, and --output_format parquet"
+        )
+    most, room = config.masks.max_predictions_per_seq, longest - SPECIALS
+    if most is not None and not 1 <= most <= room:
+        raise UsageError(f"--max_predictions_per_seq {most}: --target_seq_length {longest} leaves room for 1 to {room}")
+    if config.output_format == "tfrecord" and not config.masks.masking:
+        raise UsageError("--output_format tfrecord: expected --masking, since its readers do not mask")
+    size, memory = block_bytes(config) or 0, memory_bytes(config.cluster)
+    needed = WORKER_BYTES + size * BYTES_PER_BLOCK_BYTE
+    if memory and memory < needed:
+        raise UsageError(
+            f"--memory_limit {config.cluster.memory_limit}: blocks of {size} bytes need {needed >> 20} MiB; "
+            "raise it, or lower --block_size"
+        )
+
+
+def block_bytes(config: PreprocessConfig) -> int | None:
+    """Return --block_size in bytes; None where --num_blocks decides."""
+    if config.block_size is None:
+        return None if config.num_blocks else DEFAULT_BLOCK
+    return parse_size(config.block_size, "--block_size")
+
+
+def describe(config: PreprocessConfig, tokenizer: BertTokenizer, blocks: list[Block]) -> dict[str, Any]:
+    """Return the settings for the manifest; ``plan`` is a hash of all that decides the bytes of the shards."""
+    longest, masks = config.pairs.target_seq_length, config.masks
+    settings: dict[str, Any] = {
+        "tool": f"bert {__version__}",
+        "format": config.output_format,
+        "vocab_sha256": tokenizer.fingerprint,
+        "vocab_size": tokenizer.vocab_size,
+        "do_lower_case": config.lower_case,
+        "strip_accents": config.lower_case if config.strip_accents is None else config.strip_accents,
+        "pretokenized": config.pretokenized,
+        "documents": config.sources.documents,
+        "language": config.sources.language,
+        "max_seq_length": longest,
+        "max_predictions_per_seq": masks.max_predictions_per_seq or default_predictions(longest, masks.masked_lm_ratio),
+        "masking": "static" if masks.masking else "dynamic",
+        "masked_lm_ratio": masks.masked_lm_ratio,
+        "whole_word_mask": masks.whole_word_masking,
+        "short_seq_prob": config.pairs.short_seq_prob,
+        "duplicate_factor": config.pairs.duplicate_factor,
+        "sample_ratio": config.sample_ratio,
+        "seed": config.seed,
+        "bin_size": config.bin_size,
+        "blocks": len(blocks),
+    }
+    # Folders may move between two runs, files may not change.
+    spans = [[(span.reader, Path(span.path).name, span.start, span.stop) for span in block.spans] for block in blocks]
+    settings["plan"] = hashlib.sha256(json.dumps([settings, spans]).encode()).hexdigest()
+    return settings
+
+
+def run(job: Job, todo: list[int], config: ClusterConfig) -> Iterator[Record]:
+    """Work on the blocks ``todo``; yield each one's record as it is done."""
+    with connect(config) as client:
+        from distributed import KilledWorker, as_completed
+
+        shared = client.scatter(job, broadcast=True, hash=False)
+        waiting, under_way = iter(todo), as_completed()
+        for index in islice(waiting, AHEAD * sum(client.nthreads().values())):
+            under_way.add(client.submit(make_shards, shared, index, pure=False))
+        for future in under_way:
+            try:
+                yield future.result()
+            except KilledWorker as error:
+                raise UsageError(
+                    f"--memory_limit {config.memory_limit}: a block ended {error.allowed_failures + 1} workers, "
+                    "probably for lack of memory; lower --block_size, or raise the limit"
+                ) from error
+            for index in islice(waiting, 1):
+                under_way.add(client.submit(make_shards, shared, index, pure=False))
+
+
+def _is_done(sink: Path, settings: dict[str, Any]) -> bool:
+    manifest = read_manifest(sink)
+    if manifest is None:
+        return False
+    _expect_same(sink, manifest.settings, settings, "holds the shards of another run")
+    print(f"{sink}: all is done already, {_total(manifest.shards):,} sequences in {len(manifest.shards)} shards")
+    return True
+
+
+def _begin_or_go_on(sink: Path, settings: dict[str, Any]) -> None:
+    """Note the settings in the sink, or compare with those of the run that is to go on."""
+    noted = sink / RECORDS / "settings.json"
+    if noted.exists():
+        _expect_same(sink, load_json(noted, "--sink"), settings, "holds an unfinished run")
+        for left in sink.glob(".*.part.*"):  # half-written shards of a run that was killed
+            left.unlink()
+        return
+    foreign = [path.name for path in sink.iterdir() if path.name != RECORDS]
+    if foreign:
+        raise UsageError(f"--sink {sink}: expected an empty folder, found {sorted(foreign)[0]}")
+    with replacing(noted) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2), encoding="utf8")
+
+
+def _expect_same(sink: Path, found: dict[str, Any], wanted: dict[str, Any], what: str) -> None:
+    if found.get("plan") == wanted["plan"]:
+        return
+    different = [key for key in wanted if key != "plan" and found.get(key) != wanted[key]]
+    how = f"{different[0]} {found.get(different[0])}, not {wanted[different[0]]}" if different else "other source files"
+    raise UsageError(f"--sink {sink} {what} ({how}): expected the same settings, or another folder")
+
+
+def _finish(sink: Path, settings: dict[str, Any], records: list[Record]) -> None:
+    """Write the manifest and clear the records away."""
+    shards = {name: ShardEntry(**entry) for record in records for name, entry in record.shards.items()}
+    documents, pieces = (sum(getattr(record, name) for record in records) for name in ("documents", "pieces"))
+    if not pieces:
+        shutil.rmtree(sink / RECORDS)
+        raise UsageError("the sources hold no text")
+    write_manifest(sink, Manifest(settings, shards))
+    shutil.rmtree(sink / RECORDS)
+    unknown = sum(record.unknown for record in records) / pieces
+    sentences = sum(record.sentences for record in records) / documents
+    print(
+        f"{sink}: {_total(shards):,} sequences in {len(shards)} shards from {documents:,} documents of {sentences:.1f} "
+        f"sentences, {unknown:.2%} [UNK]"
+    )
+    if unknown > UNKNOWN_WARNING:
+        print(f"warning: {unknown:.0%} of the pieces are [UNK]: do --vocab_file and --lower_case fit?", file=sys.stderr)
+    if sentences < SHORT_DOCUMENTS and settings["documents"] == "blank":
+        print("warning: short documents; are they paragraphs? Try --documents file", file=sys.stderr)
+
+
+def _total(shards: dict[str, ShardEntry]) -> int:
+    return sum(entry.num_samples for entry in shards.values())
+
+
+@contextmanager
+def _work_folder(sink: Path) -> Iterator[None]:
+    """Make the sink; where nothing was done in it, an error leaves no trace."""
+    made = not sink.exists()
+    try:
+        (sink / RECORDS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--sink {sink}: {error.strerror or error}") from error
+    try:
+        yield
+    except UsageError:
+        if not read_records(sink):
+            shutil.rmtree(sink / RECORDS, ignore_errors=True)
+            if made:
+                sink.rmdir()
+        raise

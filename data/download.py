@@ -1,0 +1,25 @@
+"""Fetch data sets: SQuAD, GLUE, XNLI, Wikipedia, Google's pre-trained weights and their vocabulary.
+
+    python data/download.py --dataset squad glue uncased_L-24_H-1024_A-16 --output data
+    python data/download.py --dataset wikipedia --wikipedia_language de --mirror https://mirror.company.org/bert
+
+Downloads go on where they were cut off, files are checked, what is there is left alone. Where one cannot be fetched,
+the others are, and the exit code is 1. http_proxy, https_proxy and no_proxy in the environment are followed.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout without installation
+
+from bert.config import run_command
+from bert.prepare.datasets import DownloadConfig, download
+
+
+def main(config: DownloadConfig) -> None:
+    """Run the command."""
+    download(config)
+
+
+if __name__ == "__main__":
+    run_command(main, DownloadConfig)
