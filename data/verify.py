@@ -5,8 +5,8 @@
 Of every shard: listed in manifest.json and there, its bytes and SHA-256, columns or tables, number of samples, token
 ids, lengths, [CLS] and [SEP], masked positions, and the lengths of its bin. Of all together: 35 to 65 % of the next
 sentences random, masked tokens within 10 % of what masked_lm_ratio gives, 75 to 85 % of them [MASK] (shares may differ
-by another four standard deviations), at most 1 % copies, no shard that consists of copies by more than half, masks
-static or dynamic but not both, and sizes that differ by at most one sample where shards are balanced.
+by another four standard deviations), at most 1 % copies (20 % unmasked), no shard that consists of copies by more than
+half, masks static or dynamic but not both, and sizes that differ by at most one sample where shards are balanced.
 
 Exit code 0: all is well. 1: something is wrong, with a line for each problem. 2: a wrong flag.
 """

@@ -9,6 +9,7 @@ up are workers, so ``mpirun -np 34`` gives 32 of them::
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,31 @@ class ClusterConfig:
     )
 
 
+def start_ranks(config: ClusterConfig) -> None:
+    """Under ``--schedule mpi`` return on the rank that runs the command alone; the others serve it and then exit.
+
+    Raises UsageError where there are too few ranks. Does nothing without MPI.
+    """
+    if config.schedule != "mpi":
+        return
+    if config.scheduler or config.scheduler_file:
+        raise UsageError("--scheduler, --scheduler_file and --schedule mpi: expected one of them")
+    try:
+        import dask_mpi
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise UsageError(f"--schedule mpi: needs an MPI library and pip install '.[prepare,mpi]' ({error})") from error
+    size = MPI.COMM_WORLD.Get_size()
+    if size < 3:
+        raise UsageError(
+            f"--schedule mpi: started as {size} process{'es' * (size > 1)}, expected at least 3 (scheduler, command, "
+            "worker): mpirun -np 3 ..., or leave the flag out to use this machine alone"
+        )
+    os.environ.update(ENVIRONMENT)
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    dask_mpi.initialize(nthreads=1, memory_limit=memory_bytes(config) or "auto", dashboard=False)
+
+
 @contextmanager
 def connect(config: ClusterConfig) -> Iterator[Any]:
     """Yield a ``distributed.Client``; raises UsageError where no scheduler or worker answers."""
@@ -55,14 +81,15 @@ def connect(config: ClusterConfig) -> Iterator[Any]:
         raise UsageError(
             f"{error.name} is not installed, expected dask[distributed]: pip install '.[prepare]'"
         ) from error
-    given = [name for name in ("scheduler", "scheduler_file") if getattr(config, name)]
-    if len(given) + (config.schedule == "mpi") > 1:
+    if config.scheduler and config.scheduler_file:
         raise UsageError("--scheduler, --scheduler_file and --schedule mpi: expected one of them")
     with dask.config.set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT}):
-        if given:
+        if config.schedule == "mpi":
+            with distributed.Client() as client:
+                _wait_for_worker(client, "--schedule mpi")
+                yield client
+        elif config.scheduler or config.scheduler_file:
             yield from _join(distributed, config)
-        elif config.schedule == "mpi":
-            yield from _join_mpi(distributed, config)
         else:
             yield from _start(distributed, config)
 
@@ -105,25 +132,6 @@ def _join(distributed: Any, config: ClusterConfig) -> Iterator[Any]:
         raise UsageError(f"{where}: no Dask scheduler answers ({str(error).splitlines()[0]})") from error
     with client:
         _wait_for_worker(client, where)
-        yield client
-
-
-def _join_mpi(distributed: Any, config: ClusterConfig) -> Iterator[Any]:
-    try:
-        import dask_mpi
-        from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:
-        raise UsageError(f"--schedule mpi: needs dask-mpi, mpi4py and an MPI library ({error})") from error
-    size = MPI.COMM_WORLD.Get_size()
-    if size < 3:
-        raise UsageError(
-            f"--schedule mpi: started as {size} process{'es' * (size > 1)}, expected at least 3 (scheduler, command, "
-            "worker): mpirun -np 3 ..., or leave the flag out to use this machine alone"
-        )
-    os.environ.update(ENVIRONMENT)
-    dask_mpi.initialize(nthreads=1, memory_limit=memory_bytes(config) or "auto", dashboard=False)
-    with distributed.Client() as client:
-        _wait_for_worker(client, "--schedule mpi")
         yield client
 
 

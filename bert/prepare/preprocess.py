@@ -26,7 +26,7 @@ from bert.data.manifest import Manifest, ShardEntry, read_manifest, write_manife
 from bert.errors import UsageError
 from bert.files import replacing
 from bert.log.progress import progress
-from bert.prepare.cluster import ClusterConfig, connect, memory_bytes
+from bert.prepare.cluster import ClusterConfig, connect, memory_bytes, start_ranks
 from bert.prepare.masks import MaskConfig, default_predictions
 from bert.prepare.pairs import SPECIALS, PairConfig
 from bert.prepare.pipeline import RECORDS, Job, Record, make_shards, read_records
@@ -78,6 +78,7 @@ class PreprocessConfig:
 
 def preprocess(config: PreprocessConfig) -> None:
     """Prepare the shards; raises UsageError where a flag, a source or a file is wrong."""
+    start_ranks(config.cluster)
     check(config)
     tokenizer = BertTokenizer(
         config.vocab_file, config.lower_case, strip_accents=config.strip_accents, pretokenized=config.pretokenized

@@ -31,6 +31,7 @@ from bert.tokenization import BertTokenizer
 RANDOM_SHARE, RANDOM_TOLERANCE = 0.5, 0.15  # of sequences whose second segment is random
 MASKED_TOLERANCE = 0.1  # masked tokens, relative to what the ratio gives
 AS_MASK_SHARE, AS_MASK_TOLERANCE = 0.8, 0.05  # of masked tokens that became [MASK]
+DUPLICATES, UNMASKED_DUPLICATES = 0.01, 0.2  # shares of sequences
 DOUBLED = 0.5  # share of a shard's sequences that are elsewhere, too
 DEVIATIONS = 4
 
@@ -48,8 +49,12 @@ class VerifyConfig:
     max_predictions_per_seq: int | None = flag(None, "Most masked tokens in a sequence; by default the manifest's.")
     masked_lm_ratio: float | None = flag(None, "Share of masked tokens; by default the manifest's, or 0.15.")
     bin_size: int | None = flag(None, "Step of lengths from bin to bin; by default the manifest's.", minimum=1)
-    max_duplicates: float = flag(
-        0.01, "Share of sequences allowed that are exact copies of another, masks included.", minimum=0, maximum=1
+    max_duplicates: float | None = flag(
+        None,
+        "Share of sequences allowed that are exact copies of another, masks included. By default 0.01, or 0.2 where "
+        "the loader masks: several passes over short documents then give equal pairs.",
+        minimum=0,
+        maximum=1,
     )
     num_workers: int = flag(0, "Processes that read shards; 0 = one per core.", minimum=0)
     disable_progress_bar: bool = flag(False, "Show no progress bars.")
@@ -177,7 +182,7 @@ def _rules(config: VerifyConfig, folder: Path, manifest: Manifest | None, last_b
     )
 
 
-def _judge(found: list[Found], max_duplicates: float, verdict: Verdict) -> None:
+def _judge(found: list[Found], max_duplicates: float | None, verdict: Verdict) -> None:
     """Compare the shards with each other, and all of them with what chance gives."""
     bins = {bin_of(each.path) for each in found}
     samples, tokens = sum(each.samples for each in found), sum(each.tokens for each in found)
@@ -243,8 +248,10 @@ def _judge_masks(read: list[Found], verdict: Verdict) -> None:
             verdict.complain(None, f"{as_mask / masked:.1%} of the masked tokens became [MASK]")
 
 
-def _judge_duplicates(read: list[Found], allowed: float, verdict: Verdict) -> None:
+def _judge_duplicates(read: list[Found], allowed: float | None, verdict: Verdict) -> None:
     """Count sequences that another one equals; name the shards that mostly consist of such."""
+    if allowed is None:
+        allowed = DUPLICATES if all(each.is_static for each in read) else UNMASKED_DUPLICATES
     hashes = np.sort(np.concatenate([part for each in read for part in each.hashes]))
     again = hashes[1:][hashes[1:] == hashes[:-1]]
     share = len(again) / len(hashes)

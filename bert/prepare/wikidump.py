@@ -1,4 +1,4 @@
-"""MediaWiki dumps (pages-articles, .xml or .xml.bz2) → plain text of their articles.
+r"""MediaWiki dumps (pages-articles, .xml or .xml.bz2) → plain text of their articles.
 
 A multistream .bz2 is many bz2 streams end to end, each of some hundred pages; in an .xml, pages stand end to end. Both
 can be read from anywhere: whatever ranges tile a file, each article comes from exactly one of them. Memory is bounded

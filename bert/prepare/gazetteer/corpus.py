@@ -92,9 +92,14 @@ def articles(world: World) -> Iterator[list[str]]:
     things = world.entities()
     for thing in things:
         yield _article(world, thing, second=False)
-    again = Random(f"gazetteer {world.seed} order").sample(things, len(things))
-    for thing in again[: world.size - len(things)]:
+    for thing in in_second_order(world)[: world.size - len(things)]:
         yield _article(world, thing, second=True)
+
+
+def in_second_order(world: World) -> list[Entity]:
+    """Return all things in the order of their second articles, of which the last may be missing."""
+    things = world.entities()
+    return Random(f"gazetteer {world.seed} order").sample(things, len(things))
 
 
 def facts(world: World) -> Iterator[Probe]:
@@ -125,7 +130,7 @@ def write_corpus(
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / FILE_NAME.format(index) for index in range(len(parts))]
         for path, part in zip(paths, parts, strict=True):
-            _write(path, "".join(part))
+            write_text(path, "".join(part))
         for path in set(folder.glob(FILE_NAME.replace("{:03d}", "*"))) - set(paths):
             path.unlink()
     return {"train": split, "eval": held_out}
@@ -134,8 +139,15 @@ def write_corpus(
 def write_facts(path: str | Path, probes: Iterable[Probe]) -> int:
     """Write ``{"statement", "answer", "relation"}`` objects, one a line; return their number."""
     lines = [json.dumps(probe._asdict()) + "\n" for probe in probes]
-    _write(Path(path), "".join(lines))
+    write_text(Path(path), "".join(lines))
     return len(lines)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file and the folders that it lies in, the same bytes on every system."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf8", newline="\n")
 
 
 def _article(world: World, thing: Entity, second: bool) -> list[str]:
@@ -187,8 +199,3 @@ def _worded(world: World, thing: Entity, wording: int) -> list[list[tuple[str, s
         [(needed, ways[(first.randrange(len(ways)) + wording) % len(ways)]) for needed, ways in section]
         for section in SECTIONS[type(thing)]
     ]
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf8", newline="\n")

@@ -1,0 +1,156 @@
+"""SQuAD 1.1 and 2.0 files, or a question and its context, → questions with their contexts as words.
+
+A file is ``{"version": "1.1", "data": [{"paragraphs": [{"context": ..., "qas": [{"id", "question", "answers":
+[{"text", "answer_start"}], "is_impossible"}]}]}]}``; ``answer_start`` counts characters. Blank, tab, line break, return
+and the narrow no-break space U+202F separate words, nothing else, and all questions of a paragraph share its words::
+
+    examples = read_squad_examples("train-v2.0.json", is_training=True, version_2_with_negative=True)
+    example = example_from_text("What river runs through Paris?", "The Seine runs through Paris.")
+    example.doc_tokens                                  # ['The', 'Seine', 'runs', 'through', 'Paris.']
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bert.config import load_json
+from bert.errors import UsageError
+
+WORD = re.compile("[^ \t\r\n\u202f]+")
+KINDS = {str: "text", int: "a whole number", bool: "true or false", list: "a list", dict: "an object"}
+
+
+@dataclass(slots=True)
+class SquadExample:
+    """A question about a context; the answer is known in training only."""
+
+    qas_id: str
+    question_text: str
+    doc_tokens: list[str]  # the context's words
+    orig_answer_text: str | None = None  # "" where there is no answer
+    start_position: int | None = None  # the answer's first word, -1 where there is no answer
+    end_position: int | None = None  # its last word, -1 where there is no answer
+    is_impossible: bool = False
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A context and its questions as they stand in the file, each with its place in it for messages."""
+
+    context: str
+    questions: list[tuple[str, dict[str, Any]]]  # "id" and "question" are checked, the rest is not
+
+
+def read_squad_examples(
+    input_file: str | Path, is_training: bool, version_2_with_negative: bool
+) -> list[SquadExample]:
+    """Read the questions of a SQuAD file in its order; ``is_impossible`` counts in training of version 2 only.
+
+    Training takes one answer a question. A question whose answer does not stand where the file says is left out with a
+    warning on stderr. Raises UsageError for a file of another shape, or where no question is left.
+    """
+    examples, outside = [], []
+    for paragraph in paragraphs(load_dataset(input_file), str(input_file)):
+        words = Words(paragraph.context)
+        for where, question in paragraph.questions:
+            example = SquadExample(question["id"], question["question"], words.texts)
+            if is_training and not _find_answer(example, words, question, where, version_2_with_negative):
+                outside.append(f"{example.qas_id!r}, answer {example.orig_answer_text!r}")
+            else:
+                examples.append(example)
+    if outside:
+        text = f"the answers of {len(outside)} questions are not at their places in the context (first: {outside[0]})"
+        if not examples:
+            raise UsageError(f"{input_file}: {text}, and no other question is left")
+        print(f"warning: {input_file}: {text}; they are left out", file=sys.stderr)
+    return examples
+
+
+def example_from_text(question: str, context: str, qas_id: str = "0") -> SquadExample:
+    """Return the question about ``context``, to be answered."""
+    return SquadExample(qas_id, question, Words(context).texts)
+
+
+class Words:
+    """The words of a text and where each begins."""
+
+    def __init__(self, text: str):
+        found = [(match[0], match.start()) for match in WORD.finditer(text)]
+        self.text = text
+        self.texts = [word for word, _ in found]
+        self._starts = [start for _, start in found]
+
+    def at(self, character: int) -> int:
+        """Return the word that holds ``character``, or the last one before it; the first word at the earliest."""
+        return max(bisect_right(self._starts, character) - 1, 0)
+
+
+def load_dataset(input_file: str | Path) -> dict[str, Any]:
+    """Read the JSON object of a SQuAD file; raises UsageError."""
+    path = Path(input_file)
+    if path.is_file() and path.stat().st_size == 0:
+        raise UsageError(f"SQuAD file {path}: the file is empty")
+    return load_json(path, "SQuAD file")
+
+
+def paragraphs(dataset: dict[str, Any], source: str) -> Iterator[Paragraph]:
+    """Yield the paragraphs of a SQuAD dataset.
+
+    Raises UsageError, beginning with ``source``, for a missing or foreign field, an id that comes twice and no question
+    at all.
+    """
+    places: dict[str, str] = {}
+    for i, article in enumerate(member(dataset, "data", list, source)):
+        for j, paragraph in enumerate(member(article, "paragraphs", list, f"{source}: data[{i}]")):
+            above = f"{source}: data[{i}].paragraphs[{j}]"
+            context = member(paragraph, "context", str, above)
+            questions = []
+            for k, question in enumerate(member(paragraph, "qas", list, above)):
+                where = f"{above}.qas[{k}]"
+                member(question, "question", str, where)
+                qas_id = member(question, "id", str, where)
+                if qas_id in places:
+                    raise UsageError(f"{where}: id {qas_id!r} is also that of {places[qas_id].rpartition(': ')[2]}")
+                places[qas_id] = where
+                questions.append((where, question))
+            yield Paragraph(context, questions)
+    if not places:
+        raise UsageError(f"{source}: no questions in it")
+
+
+def member(parent: Any, key: str, kind: type, where: str) -> Any:
+    """Return ``parent[key]``; raises UsageError, beginning with ``where``, unless it is there and of ``kind``."""
+    if not isinstance(parent, dict):
+        raise UsageError(f"{where}: expected an object with {key!r}, found {type(parent).__name__}")
+    if key not in parent:
+        raise UsageError(f"{where}: {key!r} is missing; is this a SQuAD file?")
+    value = parent[key]
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UsageError(f"{where}: {key!r} should be {KINDS[kind]}, found {type(value).__name__}")
+    return value
+
+
+def _find_answer(example: SquadExample, words: Words, question: dict, where: str, version_2: bool) -> bool:
+    """Fill in the answer of a training question; return whether its text is where the file says."""
+    if version_2 and member(question, "is_impossible", bool, where):
+        example.orig_answer_text, example.is_impossible = "", True
+        example.start_position = example.end_position = -1
+        return True
+    answers = member(question, "answers", list, where)
+    if len(answers) != 1:
+        hint = "" if version_2 or not question.get("is_impossible") else " (SQuAD 2.0 needs --version_2_with_negative)"
+        raise UsageError(f"{where}: {len(answers)} answers, expected exactly one in training{hint}")
+    example.orig_answer_text = text = member(answers[0], "text", str, f"{where}.answers[0]")
+    first = member(answers[0], "answer_start", int, f"{where}.answers[0]")
+    last = first + len(text) - 1
+    if not (text.strip() and 0 <= first and last < len(words.text)):
+        return False
+    example.start_position, example.end_position = words.at(first), words.at(last)
+    found = words.texts[example.start_position : example.end_position + 1]
+    return " ".join(text.split()) in " ".join(found)

@@ -1,0 +1,140 @@
+"""Tables in files, by suffix: tab-separated values without quoting (as GLUE publishes them), CSV, JSON lines.
+
+Lines end at ``\\n`` or ``\\r\\n`` and nowhere else: texts hold other separators of Unicode. The first row names the columns,
+unless the caller does. Nothing is guessed: a row that does not fit is an error that names the file and the line::
+
+    for row in read_table(Path("train.tsv"), ["sentence", "label"]):
+        print(row.line, row.values)             # 2 ('a stirring , funny film', '1')
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bert.errors import UsageError
+
+
+class Row(NamedTuple):
+    """The columns asked for, and the line where the row begins, counted from 1."""
+
+    line: int
+    values: tuple[str, ...]
+
+
+def read_table(
+    path: Path, columns: Sequence[str], *, names: Sequence[str] = (), broken: list[int] | None = None
+) -> Iterator[Row]:
+    """Yield the given ``columns`` of each row.
+
+    ``names`` are the columns of a file without a header. Rows with a wrong number of columns are an error, or are left
+    out and their lines added to ``broken`` where that is given. Raises UsageError.
+    """
+    if path.suffix not in READERS:
+        raise UsageError(f"{path}: expected a file ending in {', '.join(READERS)}")
+    text = _read(path)
+    if not text.strip():
+        raise UsageError(f"{path}: the file is empty, expected one example a line")
+    return READERS[path.suffix](path, text, columns, names, broken)
+
+
+def _read(path: Path) -> str:
+    try:
+        data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error
+    try:
+        return data.decode("utf8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}: line {line}: byte 0x{data[error.start]:02x}, expected UTF-8 text") from error
+
+
+def _tsv(
+    path: Path, text: str, columns: Sequence[str], names: Sequence[str], broken: list[int] | None
+) -> Iterator[Row]:
+    lines = text.rstrip("\r\n").split("\n")
+    rows = ((number, line.removesuffix("\r").split("\t")) for number, line in enumerate(lines, 1))
+    return _select(path, rows, columns, names, broken)
+
+
+def _csv(
+    path: Path, text: str, columns: Sequence[str], names: Sequence[str], broken: list[int] | None
+) -> Iterator[Row]:
+    return _select(path, _csv_rows(path, text), columns, names, broken)
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    line = 1  # a quoted field may hold line ends
+    try:
+        for fields in reader:
+            if fields:
+                yield line, fields
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UsageError(f"{path}: line {line}: {error}, expected comma-separated values") from error
+
+
+def _select(
+    path: Path,
+    rows: Iterator[tuple[int, list[str]]],
+    columns: Sequence[str],
+    names: Sequence[str],
+    broken: list[int] | None,
+) -> Iterator[Row]:
+    header = list(names) or next(rows)[1]
+    for column in columns:
+        if header.count(column) != 1:
+            found = "comes twice" if column in header else "is missing"
+            raise UsageError(f"{path}: line 1: column {column!r} {found}, the columns are {', '.join(header)}")
+    places = [header.index(column) for column in columns]
+    for line, fields in rows:
+        if len(fields) == len(header):
+            yield Row(line, tuple([fields[place] for place in places]))
+        elif broken is not None:
+            broken.append(line)
+        else:
+            raise UsageError(f"{path}: line {line}: {len(fields)} columns, expected {len(header)}: {', '.join(header)}")
+
+
+def _jsonl(
+    path: Path, text: str, columns: Sequence[str], names: Sequence[str], broken: list[int] | None
+) -> Iterator[Row]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            fields = _parse(path, number, line)
+            yield Row(number, tuple([_scalar(path, number, fields, column) for column in columns]))
+
+
+def _parse(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: line {number}: not JSON ({error}), expected one object a line") from error
+    if not isinstance(fields, dict):
+        raise UsageError(f"{path}: line {number}: a JSON {type(fields).__name__}, expected an object")
+    return fields
+
+
+def _scalar(path: Path, number: int, fields: dict[str, Any], column: str) -> str:
+    if column not in fields:
+        raise UsageError(f"{path}: line {number}: key {column!r} is missing, the keys are {', '.join(fields)}")
+    value = fields[column]
+    if value is None or isinstance(value, list | dict):
+        raise UsageError(
+            f"{path}: line {number}: {column!r} is {json.dumps(value)[:40]}, expected a string or a number"
+        )
+    text = value if isinstance(value, str) else json.dumps(value)
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise UsageError(f"{path}: line {number}: {column!r} has half a surrogate pair, expected Unicode text")
+    return text
+
+
+Reader = Callable[[Path, str, Sequence[str], Sequence[str], list[int] | None], Iterator[Row]]
+READERS: dict[str, Reader] = {".tsv": _tsv, ".csv": _csv, ".jsonl": _jsonl}
