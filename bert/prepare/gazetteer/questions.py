@@ -30,6 +30,7 @@ from bert.prepare.gazetteer.text_questions import Question
 from bert.prepare.gazetteer.world import Entity, World
 
 WORDS = (32, 50)  # about each of the two things of a context
+RIVALRY = 0.6  # share of the facts about the first that are told of the second, too, where they can
 Asked = tuple[Entity, Question]
 
 
@@ -53,7 +54,10 @@ def write_squad(directory: str | Path, world: World, questions: int) -> dict[str
 def _article(part: Part, thing: Entity, rng: Random, questions: int, variants: int) -> dict[str, Any]:
     others = part.like(thing)
     things = [thing, *rng.sample(others, min(2, len(others)))]  # the third is asked about, but not told of
-    blocks = [describe(part, it, rng, rng.randint(*WORDS)) for it in things[:2]]
+    blocks = [describe(part, thing, rng, rng.randint(*WORDS))]
+    for rival in things[1:2]:
+        same = [told.needed for told in blocks[0] if rng.random() < RIVALRY]
+        blocks.append(describe(part, rival, rng, rng.randint(*WORDS), first=same))
     rng.shuffle(blocks)
     told = [told for block in blocks for told in block]
     answers = {asked: found for asked, found in _answers(told).items() if _may_ask(part, *asked)}

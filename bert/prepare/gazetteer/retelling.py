@@ -10,7 +10,7 @@ fine-tuning shows it none of them::
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from itertools import pairwise
 from random import Random
 from typing import NamedTuple
@@ -60,15 +60,15 @@ def part(world: World) -> tuple[Part, Part]:
     return train._replace(things=[thing for thing in train.things if train.may_hold(_openings(thing))]), Part(held_out)
 
 
-def describe(part: Part, thing: Entity, rng: Random, words: int) -> list[Told]:
-    """Tell as many facts about a thing, drawn at random, as fit into ``words`` words."""
+def describe(part: Part, thing: Entity, rng: Random, words: int, first: Container[str] = ()) -> list[Told]:
+    """Tell as many facts about a thing, drawn at random but some of them ``first``, as fit into ``words`` words."""
     narrator = Narrator(thing, rng)
     way = rng.choice(SECTIONS[type(thing)][0][0][1])
     told = [Told(thing, "", way, narrator.tell(way))]
     known = narrator.told - {"name"}
     room = words - _length(told[0].sentence)
     facts = facts_about(thing)
-    for needed, ways in rng.sample(facts, len(facts)):
+    for needed, ways in sorted(rng.sample(facts, len(facts)), key=lambda fact: fact[0] not in first):
         way = rng.choice(ways)
         sentence = narrator.tell(way)
         if needed not in known and _length(sentence) <= room and part.may_hold(sentence):
