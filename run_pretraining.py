@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from bert.checkpoint import CheckpointConfig, build_checkpoint_writer
+from bert.checkpoint import CheckpointConfig, build_checkpoint_writer, find_checkpoint
 from bert.config import flag, run_command, to_dict
 from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader
 from bert.data.manifest import check_manifests
@@ -31,7 +31,6 @@ from bert.pretraining import (
     ModelConfig,
     Recorder,
     expected_flops,
-    find_checkpoint,
     load_initial_weights,
     load_model_files,
     pretraining_flops,

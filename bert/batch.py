@@ -1,4 +1,4 @@
-"""What loader, model and trainer exchange: one micro-batch of pre-training sequences as a token stream.
+"""What loader, model and trainer exchange: one micro-batch of sequences as a token stream.
 
 The real tokens of S sequences lie end to end; ``cu_seqlens`` marks where each begins. There is no padding, so T tokens
 cost T tokens of work::
@@ -10,23 +10,22 @@ cost T tokens of work::
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Batch:
-    """S sequences, T tokens and M masked positions."""
+class TokenStream:
+    """S sequences of T tokens."""
 
     input_ids: Tensor  # [T] int64
     token_type_ids: Tensor  # [T] int64
     cu_seqlens: Tensor  # [S + 1] int32
     max_seqlen: int
-    masked_positions: Tensor  # [M] int64, indices into the stream
-    masked_labels: Tensor  # [M] int64, the original token ids
-    next_sentence_labels: Tensor  # [S] int64, 1 = segment B is random
 
     @property
     def num_tokens(self) -> int:
@@ -34,17 +33,44 @@ class Batch:
 
     @property
     def num_sequences(self) -> int:
-        return self.next_sentence_labels.numel()
+        return self.cu_seqlens.numel() - 1
+
+    def to(self, device: torch.device) -> Self:
+        """Copy to ``device``, asynchronously where the source is pinned."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> Self:
+        """Copy to page-locked memory, from which a GPU copies without waiting."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        def changed(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: changed(each) for name, each in value.items()}
+            return change(value) if isinstance(value, Tensor) else value
+
+        return dataclasses.replace(self, **{f.name: changed(getattr(self, f.name)) for f in dataclasses.fields(self)})
+
+
+@dataclass(frozen=True)
+class Batch(TokenStream):
+    """A micro-batch of pre-training with M masked positions."""
+
+    masked_positions: Tensor  # [M] int64, indices into the stream
+    masked_labels: Tensor  # [M] int64, the original token ids
+    next_sentence_labels: Tensor  # [S] int64, 1 = segment B is random
 
     def loss_weights(self) -> dict[str, int]:
         """How many terms each loss sums over here; the trainer divides by their total over the optimizer step."""
         return {"mlm_loss": self.masked_labels.numel(), "nsp_loss": self.num_sequences}
 
-    def to(self, device: torch.device) -> Batch:
-        """Copy to ``device``, asynchronously where the source is pinned."""
-        moved = {
-            f.name: value.to(device, non_blocking=True)
-            for f in dataclasses.fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return dataclasses.replace(self, **moved)
+
+@dataclass(frozen=True)
+class TaskBatch(TokenStream):
+    """A micro-batch of fine-tuning: one value of each label for every sequence."""
+
+    labels: dict[str, Tensor]  # name -> [S]
+
+    def loss_weights(self) -> dict[str, int]:
+        """The loss sums over sequences."""
+        return {"loss": self.num_sequences}

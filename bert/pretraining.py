@@ -17,17 +17,14 @@ from torch import nn
 
 from bert.batch import Batch
 from bert.checkpoint import (
-    CheckpointConfig,
     CheckpointWriter,
     NullCheckpointWriter,
-    checkpoint_step,
+    check_tokenizer,
     load,
     load_weights,
-    resolve_resume,
 )
 from bert.config import flag
 from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader, eval_batches
-from bert.distributed import World, all_gather_ints, collective_errors
 from bert.errors import UsageError
 from bert.evaluation import evaluate, unigram_accuracy
 from bert.log import Logger
@@ -72,26 +69,6 @@ def load_model_files(config: ModelConfig, max_seq_length: int) -> tuple[BertToke
     return tokenizer, model_config
 
 
-def find_checkpoint(
-    config: CheckpointConfig, output_dir: str, here: World, notice: Callable[[str], None]
-) -> tuple[Path | None, dict[str, Any] | None]:
-    """Return the checkpoint in ``output_dir`` to continue from, the same on every rank, or (None, None).
-
-    Rank 0 searches and verifies; the others take its word and load the same file.
-    """
-    path = None
-    with collective_errors(here):
-        if here.is_main:
-            path = resolve_resume(config, output_dir, notice)
-    step = all_gather_ints([] if path is None else [checkpoint_step(path)])[0]
-    if not step:
-        return None, None
-    path = Path(output_dir) / f"ckpt_{step[0]}.pt"
-    with collective_errors(here):
-        return path, load(path)
-    return None, None
-
-
 def load_initial_weights(
     model: nn.Module,
     tokenizer: BertTokenizer,
@@ -112,21 +89,6 @@ def load_initial_weights(
         check_tokenizer(tokenizer, state["tokenizer"], what, vocab_file)
     allow = () if path else ("cls.*",)  # a bare encoder is a fair start; a checkpoint of this run must be whole
     notice(f"{what}: {load_weights(model, state, what, allow)}")
-
-
-def check_tokenizer(tokenizer: BertTokenizer, saved: dict[str, Any], what: str, vocab_file: str) -> None:
-    """Raise UsageError where a checkpoint was trained with another vocabulary or casing."""
-    trained = BertTokenizer.from_state_dict(saved)
-    if trained.fingerprint != tokenizer.fingerprint:
-        raise UsageError(
-            f"--vocab_file {vocab_file} ({tokenizer.vocab_size} pieces) is not the vocabulary of {what} "
-            f"({trained.vocab_size} pieces)"
-        )
-    if trained.do_lower_case != tokenizer.do_lower_case:
-        raise UsageError(
-            f"--do_lower_case {str(tokenizer.do_lower_case).lower()}: {what} was trained with "
-            f"{str(trained.do_lower_case).lower()}"
-        )
 
 
 def pretraining_flops(model_config: BertConfig) -> Callable[[Batch], float]:

@@ -23,6 +23,7 @@ from bert.errors import UsageError
 from bert.log import progress
 from bert.memory import RELEASE_EVERY, build_release
 from bert.optim.build import apply_gradients
+from bert.optim.host import HostOptimizer
 from bert.parallel import ParallelConfig, accumulate
 from bert.precision import Precision
 from bert.throughput import Meter
@@ -144,7 +145,7 @@ class Trainer:
     def __init__(
         self,
         objective: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | HostOptimizer,
         learning_rate: Callable[[int], float],
         precision: Precision,
         parallel: ParallelConfig,

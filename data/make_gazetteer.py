@@ -3,7 +3,8 @@
     python data/make_gazetteer.py --output data/gazetteer
 
 OUTPUT/train and OUTPUT/eval hold one sentence a line and a blank line after each article, OUTPUT/facts.jsonl one masked
-statement a line.
+statement a line. With --tasks there is fine-tuning data about the same world: OUTPUT/squad in the files of SQuAD 1.1
+and 2.0, OUTPUT/glue in those of MRPC, SST-2, CoLA and STS-B.
 """
 
 import sys
@@ -14,13 +15,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bert.config import flag, run_command
 from bert.errors import UsageError
-from bert.prepare.gazetteer import GazetteerConfig, articles, build_world, facts, write_corpus, write_facts
+from bert.prepare.gazetteer import (
+    GazetteerConfig,
+    TasksConfig,
+    articles,
+    build_world,
+    facts,
+    write_corpus,
+    write_facts,
+    write_tasks,
+)
 
 
 @dataclass
 class Config:
     output: Path = flag(help="Directory to write to; text of an earlier run in it is replaced.")
     gazetteer: GazetteerConfig = field(default_factory=GazetteerConfig)
+    tasks: TasksConfig = field(default_factory=TasksConfig)
 
 
 def main(config: Config) -> None:
@@ -29,9 +40,12 @@ def main(config: Config) -> None:
     try:
         counts = write_corpus(config.output, articles(world), settings.held_out_fraction, settings.files)
         probes = write_facts(config.output / "facts.jsonl", facts(world))
+        examples = write_tasks(config.output, world, config.tasks) if config.tasks.tasks else {}
     except OSError as error:
         raise UsageError(f"--output {config.output}: {error.strerror or error}") from error
     print(f"{config.output}: {counts['train']} articles in train, {counts['eval']} in eval, {probes} facts")
+    if examples:
+        print("fine-tuning: " + ", ".join(f"{count} examples of {name}" for name, count in examples.items()))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ LAYERS = [
         "export",
     },
     {"trainer", "evaluation", "report", "predict", "features"},
-    {"pretraining", "benchmark"},
+    {"pretraining", "finetuning", "benchmark"},
 ]
 LAYER_OF = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}
 

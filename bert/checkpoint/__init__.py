@@ -12,8 +12,8 @@ plain values only, is written atomically, and is verified before a run continues
 """
 
 from bert.checkpoint.files import checkpoint_step, find_damage, list_checkpoints, load, read_description
-from bert.checkpoint.resume import CheckpointConfig, find_latest, resolve_resume
-from bert.checkpoint.weights import LoadReport, load_weights
+from bert.checkpoint.resume import CheckpointConfig, find_checkpoint, find_latest, resolve_resume
+from bert.checkpoint.weights import LoadReport, check_tokenizer, load_weights
 from bert.checkpoint.writer import CheckpointWriter, NullCheckpointWriter, build_checkpoint_writer, copy_state
 
 __all__ = [
@@ -22,8 +22,10 @@ __all__ = [
     "LoadReport",
     "NullCheckpointWriter",
     "build_checkpoint_writer",
+    "check_tokenizer",
     "checkpoint_step",
     "copy_state",
+    "find_checkpoint",
     "find_damage",
     "find_latest",
     "list_checkpoints",

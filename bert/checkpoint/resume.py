@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from bert.checkpoint.files import find_damage, list_checkpoints
+from bert.checkpoint.files import checkpoint_step, find_damage, list_checkpoints, load
 from bert.config import flag
+from bert.distributed import World, all_gather_ints, collective_errors
 from bert.errors import UsageError
 
 
@@ -78,3 +80,23 @@ def _refuse_to_mix(config: CheckpointConfig, directory: Path) -> None:
             f"--output_dir {directory} holds {occupied[0]} of an earlier run: expected --resume_from_checkpoint or "
             "another directory"
         )
+
+
+def find_checkpoint(
+    config: CheckpointConfig, output_dir: str, here: World, notice: Callable[[str], None]
+) -> tuple[Path | None, dict[str, Any] | None]:
+    """Return the checkpoint in ``output_dir`` to continue from, the same on every rank, or (None, None).
+
+    Rank 0 searches and verifies; the others take its word and load the same file.
+    """
+    path = None
+    with collective_errors(here):
+        if here.is_main:
+            path = resolve_resume(config, output_dir, notice)
+    step = all_gather_ints([] if path is None else [checkpoint_step(path)])[0]
+    if not step:
+        return None, None
+    path = Path(output_dir) / f"ckpt_{step[0]}.pt"
+    with collective_errors(here):
+        return path, load(path)
+    return None, None

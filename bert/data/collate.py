@@ -7,7 +7,6 @@ A pure function of the samples. Token arrays are copied sequence by sequence, ne
 
 from __future__ import annotations
 
-import dataclasses
 from itertools import pairwise
 
 import numpy as np
@@ -41,7 +40,7 @@ def assemble(
         part = order[low:high]
         sources = [decoded[shards[i]] for i in part.tolist()]
         batch = _gather_batch(sources, rows[part], masking, samples.epoch[part], number[part])
-        batches.append(pinned(batch) if pin_memory else batch)
+        batches.append(batch.pinned() if pin_memory else batch)
     return batches
 
 
@@ -62,12 +61,6 @@ def cut_evenly(lengths: NDArray, parts: int) -> NDArray[np.int64]:
     bounds = np.maximum.accumulate((bounds - index).clip(0, spare)) + index
     bounds[-1] = len(lengths)
     return np.minimum(bounds, len(lengths))
-
-
-def pinned(batch: Batch) -> Batch:
-    """Copy to page-locked memory, from which a GPU copies without waiting."""
-    tensors = {key: value.pin_memory() for key, value in vars(batch).items() if isinstance(value, torch.Tensor)}
-    return dataclasses.replace(batch, **tensors)
 
 
 def _choose_masking(decoded: list[Decoded], masking: DynamicMasking | None) -> DynamicMasking | None:

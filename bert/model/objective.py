@@ -1,4 +1,4 @@
-"""What pre-training minimises, as sums over one micro-batch.
+"""What training minimises, as sums over one micro-batch: pre-training, classification, question answering.
 
 Sums, not means: the trainer divides each by its number of terms in the whole optimizer step (all micro-batches of all
 ranks), so that accumulation, world size and packing do not change the result.
@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bert.batch import Batch
+from bert.batch import Batch, TaskBatch, TokenStream
 from bert.model.attention import build_layout, gather_rows
-from bert.model.bert import BertForPreTraining
+from bert.model.bert import BertForPreTraining, BertForQuestionAnswering, BertForSequenceClassification, BertModel
 
 
 class SummedLoss(nn.Module):
@@ -20,6 +20,12 @@ class SummedLoss(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), labels, reduction="sum")
+
+
+def encode(bert: BertModel, batch: TokenStream) -> tuple[list[Tensor], Tensor]:
+    """Run a token stream: (every layer's output, each [T, hidden]; pooled [S, hidden])."""
+    layout = build_layout(batch.cu_seqlens, batch.max_seqlen, batch.num_tokens, bert.attention)
+    return bert.encode(batch.input_ids, batch.token_type_ids, layout)
 
 
 class PreTrainingObjective(nn.Module):
@@ -42,8 +48,7 @@ class PreTrainingObjective(nn.Module):
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the MLM logits of the masked tokens [M, vocab_size] and the NSP logits [S, 2]."""
         bert, heads = self.model.bert, self.model.cls
-        layout = build_layout(batch.cu_seqlens, batch.max_seqlen, batch.input_ids.numel(), bert.attention)
-        layers, pooled = bert.encode(batch.input_ids, batch.token_type_ids, layout)
+        layers, pooled = encode(bert, batch)
         if self.dense_sequence_output:
             scores = heads.predictions(gather_rows(layers[-1], batch.masked_positions))
         else:
@@ -67,3 +72,62 @@ class PreTrainingObjective(nn.Module):
             "mlm_correct": (scores.argmax(-1) == batch.masked_labels).sum(),
             "nsp_correct": (relationship.argmax(-1) == batch.next_sentence_labels).sum(),
         }
+
+
+class ClassificationObjective(nn.Module):
+    """Cross-entropy of the class ``label``, or the squared error of a regression, summed over sequences."""
+
+    per_token = False
+
+    def __init__(self, model: BertForSequenceClassification) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = SummedLoss()
+        self.width = model.num_labels
+
+    def compile_units(self) -> list[nn.Module]:
+        """Return the parts worth compiling."""
+        return [self.model.bert.embeddings, *self.model.bert.encoder.layer, self.loss]
+
+    def predict(self, batch: TokenStream) -> Tensor:
+        """Return the logits [S, num_labels]."""
+        _, pooled = encode(self.model.bert, batch)
+        return self.model.classifier(self.model.dropout(pooled))
+
+    def forward(self, batch: TaskBatch) -> dict[str, Tensor]:
+        logits, labels = self.predict(batch), batch.labels["label"]
+        if self.width == 1:
+            return {"loss": F.mse_loss(logits.flatten().float(), labels.float(), reduction="sum")}
+        return {"loss": self.loss(logits, labels)}
+
+
+class QuestionAnsweringObjective(nn.Module):
+    """Mean of the cross-entropies of an answer's ``start`` and ``end`` over the tokens of its sequence, summed."""
+
+    per_token = True
+    width = 2
+
+    def __init__(self, model: BertForQuestionAnswering) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = SummedLoss()
+
+    def compile_units(self) -> list[nn.Module]:
+        """Return the parts worth compiling."""
+        return [self.model.bert.embeddings, *self.model.bert.encoder.layer, self.loss]
+
+    def predict(self, batch: TokenStream) -> Tensor:
+        """Return start and end logits of every token [T, 2]."""
+        layers, _ = encode(self.model.bert, batch)
+        return self.model.qa_outputs(layers[-1])
+
+    def forward(self, batch: TaskBatch) -> dict[str, Tensor]:
+        logits = self.predict(batch).float()
+        lengths, tokens = batch.cu_seqlens.diff().long(), torch.arange(len(logits), device=logits.device)
+        row = torch.repeat_interleave(lengths, output_size=len(logits))
+        place = row * batch.max_seqlen + tokens - batch.cu_seqlens[row]
+        shape = (len(lengths), batch.max_seqlen, 2)
+        # Where a sequence has no token there is nothing to choose: minus infinity.
+        padded = logits.new_full((shape[0] * shape[1], 2), float("-inf")).index_copy(0, place, logits).view(shape)
+        start, end = padded.unbind(-1)
+        return {"loss": (self.loss(start, batch.labels["start"]) + self.loss(end, batch.labels["end"])) / 2}

@@ -23,6 +23,7 @@ from bert.config import flag
 from bert.errors import UsageError
 from bert.optim.bertadam import BertAdam
 from bert.optim.gradients import global_norm, gradient_factor
+from bert.optim.host import HostOptimizer
 from bert.optim.lamb import Lamb
 
 # BERT's biases and LayerNorms, by today's parameter names. (Older lists add "gamma" and "beta", the names that
@@ -140,7 +141,9 @@ def _some(named: Sequence[tuple[str, Any]]) -> str:
 
 
 def apply_gradients(
-    optimizer: torch.optim.Optimizer, grad_scale: Tensor | float = 1.0, max_grad_norm: float | None = 1.0
+    optimizer: torch.optim.Optimizer | HostOptimizer,
+    grad_scale: Tensor | float = 1.0,
+    max_grad_norm: float | None = 1.0,
 ) -> Tensor:
     """Unscale, clip and take one step; return the global norm of the unscaled gradients, on their device.
 
@@ -149,6 +152,9 @@ def apply_gradients(
     apex's FusedLAMB: they have ``max_grad_norm``) do so; ``max_grad_norm`` here is for the others, 0 or None to not
     clip. LAMB, BertAdam and fused AdamW do not wait for the device and leave the decision to it.
     """
+    if isinstance(optimizer, HostOptimizer):
+        scale = grad_scale.cpu() if isinstance(grad_scale, Tensor) else grad_scale
+        return optimizer.apply(lambda host: apply_gradients(host, scale, max_grad_norm))
     if isinstance(optimizer, (Lamb, BertAdam)):
         optimizer.step(grad_scale=grad_scale)
         return optimizer.grad_norm

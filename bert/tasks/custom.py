@@ -16,7 +16,7 @@ from bert.config import flag
 from bert.errors import UsageError
 from bert.tasks.examples import Layout, Task
 from bert.tasks.glue_metrics import acc_and_macro_f1, correlations
-from bert.tasks.tables import READERS, read_table
+from bert.tasks.tables import SUFFIXES, read_table
 
 CUSTOM = "custom"
 
@@ -57,7 +57,7 @@ def build_custom(config: CustomConfig, data_dir: str | Path) -> Task:
 
 def _find(folder: Path, split: str) -> str:
     """Return the file of a split; where there is none, the name that will be reported missing."""
-    names = [f"{split}{suffix}" for suffix in READERS]
+    names = [f"{split}{suffix}" for suffix in SUFFIXES]
     found = [name for name in names if (folder / name).exists()]
     if len(found) > 1:
         raise UsageError(f"--data_dir {folder}: has {' and '.join(found)}, expected one of them or --{split}_file")
@@ -75,6 +75,8 @@ def _found(folder: Path, layout: Layout) -> Sequence[str]:
     """Return the labels of the training file, sorted."""
     assert layout.label is not None
     path = folder / layout.file
+    if not path.exists():
+        raise UsageError(f"{path}: no such file, expected training data, or --labels to say the classes")
     labels = sorted({row.values[0].strip() for row in read_table(path, [layout.label])})
     if len(labels) < 2:
         raise UsageError(f"{path}: column {layout.label!r} has {len(labels)} different labels, expected at least two")

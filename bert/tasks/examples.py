@@ -12,10 +12,10 @@ until :func:`encode`, and an example's guid is what the published scripts call i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,29 +107,31 @@ def read_examples(
     return examples
 
 
-def _rows(task: Task, layout: Layout, path: Path, broken: list[int]) -> Any:
-    columns = [*layout.text, *filter(None, (layout.label, layout.guid)), *(layout.only or ())[:1]]
+def _rows(task: Task, layout: Layout, path: Path, broken: list[int]) -> Iterator[tuple[int, Example]]:
+    chosen, value = layout.only or (None, None)
+    columns = [*layout.text, *filter(None, (layout.label, layout.guid, chosen))]
     for row in read_table(path, columns, names=layout.names, broken=broken if layout.skip_broken else None):
         values = dict(zip(columns, row.values, strict=True))
-        if layout.only and values[layout.only[0]] != layout.only[1]:
+        if chosen and values[chosen] != value:
             continue
         guid = f"{layout.prefix}-{values[layout.guid] if layout.guid else row.line - 1}"
-        text_b = values[layout.text[1]] if len(layout.text) > 1 else None
+        texts = [values[column] for column in layout.text]
         label = _check(task, values[layout.label], path, row) if layout.label else None
-        yield row.line, Example(guid, values[layout.text[0]], text_b, label)
+        yield row.line, Example(guid, texts[0], texts[1] if len(texts) > 1 else None, label)
 
 
 def _check(task: Task, value: str, path: Path, row: Row) -> str:
     """Return the label that the file's ``value`` stands for."""
     label = task.synonyms.get(value.strip(), value.strip())
-    if label in task.labels:
-        return label
-    if task.is_regression and _is_within(label, task.bounds):
-        return label
-    expected = ", ".join(task.labels[:SHOWN]) + (", ..." if len(task.labels) > SHOWN else "")
+    if not (_is_within(label, task.bounds) if task.is_regression else label in task.labels):
+        raise UsageError(f"{path}: line {row.line}: label {value[:40]!r}, expected {_expected(task)}")
+    return label
+
+
+def _expected(task: Task) -> str:
     if task.is_regression:
-        expected = "a number" if math.isinf(task.bounds[0]) else f"a number from {task.bounds[0]} to {task.bounds[1]}"
-    raise UsageError(f"{path}: line {row.line}: label {value[:40]!r}, expected {expected}")
+        return "a number" + (f" from {task.bounds[0]} to {task.bounds[1]}" if math.isfinite(task.bounds[0]) else "")
+    return ", ".join(task.labels[:SHOWN]) + (", ..." if len(task.labels) > SHOWN else "")
 
 
 def _is_within(text: str, bounds: tuple[float, float]) -> bool:

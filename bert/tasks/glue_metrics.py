@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,14 +31,15 @@ def check_installed() -> None:
 
 def acc(predictions: NDArray, labels: NDArray) -> dict[str, float]:
     """Share of correct predictions."""
-    return {"acc": float(np.mean(predictions == labels))}
+    return {"acc": float(np.mean(np.asarray(predictions) == np.asarray(labels)))}
 
 
 def acc_and_f1(predictions: NDArray, labels: NDArray) -> dict[str, float]:
     """Accuracy, F1 of class 1 and their mean."""
     from sklearn.metrics import f1_score
 
-    f1 = float(f1_score(labels, predictions, zero_division=0))
+    with _quietly():
+        f1 = float(f1_score(labels, predictions))
     accuracy = acc(predictions, labels)["acc"]
     return {"acc": accuracy, "f1": f1, "acc_and_f1": (accuracy + f1) / 2}
 
@@ -44,16 +48,16 @@ def acc_and_macro_f1(predictions: NDArray, labels: NDArray) -> dict[str, float]:
     """Accuracy, and the plain mean of the F1 of every class that is predicted or true somewhere."""
     from sklearn.metrics import f1_score
 
-    f1 = f1_score(labels, predictions, average="macro", zero_division=0)
-    return {**acc(predictions, labels), "macro_f1": float(f1)}
+    with _quietly():
+        f1 = float(f1_score(labels, predictions, average="macro"))
+    return {**acc(predictions, labels), "macro_f1": f1}
 
 
 def mcc(predictions: NDArray, labels: NDArray) -> dict[str, float]:
     """Matthews correlation coefficient."""
     from sklearn.metrics import matthews_corrcoef
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about sets of one class, whose coefficient is 0
+    with _quietly():
         return {"mcc": float(matthews_corrcoef(labels, predictions))}
 
 
@@ -61,12 +65,12 @@ def correlations(predictions: NDArray, labels: NDArray) -> dict[str, float]:
     """Pearson's and Spearman's correlation and their mean."""
     from scipy.stats import pearsonr, spearmanr
 
+    measures: list[Any] = [pearsonr, spearmanr]
     values, targets = np.asarray(predictions, np.float64), np.asarray(labels, np.float64)
     pearson = spearman = 0.0
     if len(values) > 1:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about constant values, whose correlation is NaN
-            pearson, spearman = (_defined(measure(values, targets)[0]) for measure in (pearsonr, spearmanr))
+        with _quietly():
+            pearson, spearman = (_defined(measure(values, targets).statistic) for measure in measures)
     return {"pearson": pearson, "spearmanr": spearman, "corr": (pearson + spearman) / 2}
 
 
@@ -74,11 +78,13 @@ def detailed(predictions: NDArray, labels: NDArray) -> dict[str, float]:
     """Scores of a task with two classes, as OneFlow's run_classifier reports them; all are of class 1."""
     from sklearn.metrics import precision_score, recall_score
 
+    with _quietly():
+        precision, recall = precision_score(labels, predictions), recall_score(labels, predictions)
     return {
         "accuracy": acc(predictions, labels)["acc"],
         "matthews_corrcoef": mcc(predictions, labels)["mcc"],
-        "precision": float(precision_score(labels, predictions, zero_division=0)),
-        "recall": float(recall_score(labels, predictions, zero_division=0)),
+        "precision": float(precision),
+        "recall": float(recall),
         "f1": acc_and_f1(predictions, labels)["f1"],
     }
 
@@ -87,6 +93,14 @@ def collapsed(predictions: ArrayLike) -> bool:
     """Return whether all of several predictions are the same: the run has learned nothing but the prior."""
     values = np.asarray(predictions)
     return len(values) > 1 and bool(np.all(values == values[0]))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Silence the libraries' warnings of scores that are not defined, which they give as 0 or NaN."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _defined(value: float) -> float:

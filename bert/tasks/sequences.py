@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from bert.batch import TaskBatch
 from bert.tokenization import BertTokenizer
 
 
@@ -74,3 +76,19 @@ def fitting(a: int, b: int, room: int) -> tuple[int, int]:
     uneven = min(surplus, abs(a - b))
     both = surplus - uneven
     return a - (uneven if a > b else 0) - both // 2, b - (uneven if b > a else 0) - (both + 1) // 2
+
+
+def collate(sequences: Sequences, chosen: NDArray[np.int64]) -> TaskBatch:
+    """Gather the sequences ``chosen`` into a token stream, in that order."""
+    starts, counts = sequences.offsets[chosen], sequences.lengths[chosen]
+    bounds = np.concatenate([[0], np.cumsum(counts)])
+    inside = np.arange(bounds[-1]) - np.repeat(bounds[:-1], counts)  # place of each token in its sequence
+    ids = sequences.tokens[inside + np.repeat(starts, counts)]
+    types = inside >= np.repeat(sequences.segment_starts[chosen], counts)
+    return TaskBatch(
+        input_ids=torch.from_numpy(ids.astype(np.int64)),
+        token_type_ids=torch.from_numpy(types.astype(np.int64)),
+        cu_seqlens=torch.from_numpy(bounds.astype(np.int32)),
+        max_seqlen=int(counts.max(initial=0)),
+        labels={name: torch.from_numpy(values[chosen]) for name, values in sequences.labels.items()},
+    )

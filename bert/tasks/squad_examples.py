@@ -47,9 +47,7 @@ class Paragraph:
     questions: list[tuple[str, dict[str, Any]]]  # "id" and "question" are checked, the rest is not
 
 
-def read_squad_examples(
-    input_file: str | Path, is_training: bool, version_2_with_negative: bool
-) -> list[SquadExample]:
+def read_squad_examples(input_file: str | Path, is_training: bool, version_2_with_negative: bool) -> list[SquadExample]:
     """Read the questions of a SQuAD file in its order; ``is_impossible`` counts in training of version 2 only.
 
     Training takes one answer a question. A question whose answer does not stand where the file says is left out with a
@@ -149,7 +147,7 @@ def _find_answer(example: SquadExample, words: Words, question: dict, where: str
     example.orig_answer_text = text = member(answers[0], "text", str, f"{where}.answers[0]")
     first = member(answers[0], "answer_start", int, f"{where}.answers[0]")
     last = first + len(text) - 1
-    if not (text.strip() and 0 <= first and last < len(words.text)):
+    if not (text.strip() and first >= 0 and last < len(words.text)):
         return False
     example.start_position, example.end_position = words.at(first), words.at(last)
     found = words.texts[example.start_position : example.end_position + 1]

@@ -1,7 +1,7 @@
 """Tables in files, by suffix: tab-separated values without quoting (as GLUE publishes them), CSV, JSON lines.
 
-Lines end at ``\\n`` or ``\\r\\n`` and nowhere else: texts hold other separators of Unicode. The first row names the columns,
-unless the caller does. Nothing is guessed: a row that does not fit is an error that names the file and the line::
+Lines end at ``\\n`` or ``\\r\\n`` and nowhere else: texts hold other separators of Unicode. The first row names the
+columns, unless the caller does. Nothing is guessed: a row that does not fit is an error that names file and line::
 
     for row in read_table(Path("train.tsv"), ["sentence", "label"]):
         print(row.line, row.values)             # 2 ('a stirring , funny film', '1')
@@ -13,11 +13,13 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bert.errors import UsageError
+
+SUFFIXES = (".tsv", ".csv", ".jsonl")
 
 
 class Row(NamedTuple):
@@ -35,12 +37,14 @@ def read_table(
     ``names`` are the columns of a file without a header. Rows with a wrong number of columns are an error, or are left
     out and their lines added to ``broken`` where that is given. Raises UsageError.
     """
-    if path.suffix not in READERS:
-        raise UsageError(f"{path}: expected a file ending in {', '.join(READERS)}")
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"{path}: expected a file ending in {', '.join(SUFFIXES)}")
     text = _read(path)
     if not text.strip():
         raise UsageError(f"{path}: the file is empty, expected one example a line")
-    return READERS[path.suffix](path, text, columns, names, broken)
+    if path.suffix == ".jsonl":
+        return _json_rows(path, text, columns)
+    return _select(path, _tsv_rows(text) if path.suffix == ".tsv" else _csv_rows(path, text), columns, names, broken)
 
 
 def _read(path: Path) -> str:
@@ -55,18 +59,9 @@ def _read(path: Path) -> str:
         raise UsageError(f"{path}: line {line}: byte 0x{data[error.start]:02x}, expected UTF-8 text") from error
 
 
-def _tsv(
-    path: Path, text: str, columns: Sequence[str], names: Sequence[str], broken: list[int] | None
-) -> Iterator[Row]:
-    lines = text.rstrip("\r\n").split("\n")
-    rows = ((number, line.removesuffix("\r").split("\t")) for number, line in enumerate(lines, 1))
-    return _select(path, rows, columns, names, broken)
-
-
-def _csv(
-    path: Path, text: str, columns: Sequence[str], names: Sequence[str], broken: list[int] | None
-) -> Iterator[Row]:
-    return _select(path, _csv_rows(path, text), columns, names, broken)
+def _tsv_rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(text.rstrip("\r\n").split("\n"), 1):
+        yield number, line.removesuffix("\r").split("\t")
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
@@ -103,9 +98,7 @@ def _select(
             raise UsageError(f"{path}: line {line}: {len(fields)} columns, expected {len(header)}: {', '.join(header)}")
 
 
-def _jsonl(
-    path: Path, text: str, columns: Sequence[str], names: Sequence[str], broken: list[int] | None
-) -> Iterator[Row]:
+def _json_rows(path: Path, text: str, columns: Sequence[str]) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             fields = _parse(path, number, line)
@@ -134,7 +127,3 @@ def _scalar(path: Path, number: int, fields: dict[str, Any], column: str) -> str
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
         raise UsageError(f"{path}: line {number}: {column!r} has half a surrogate pair, expected Unicode text")
     return text
-
-
-Reader = Callable[[Path, str, Sequence[str], Sequence[str], list[int] | None], Iterator[Row]]
-READERS: dict[str, Reader] = {".tsv": _tsv, ".csv": _csv, ".jsonl": _jsonl}

@@ -3,8 +3,8 @@
 Every piece of the context is in at least one window; of the windows that hold it, the one that shows most of its
 surroundings may begin an answer there (its *max context*)::
 
-    spans(10, room=4, stride=3)                  # [(0, 4), (3, 4), (6, 4)]: (first piece, pieces)
-    best_windows([(0, 4), (3, 4), (6, 4)])       # [0 0 0 1 1 1 2 2 2 2]: piece 3 ends window 0 and begins window 1
+    spans(10, room=4, stride=2)                          # [(0, 4), (2, 4), (4, 4), (6, 4)]: (first piece, pieces)
+    best_windows([(0, 4), (2, 4), (4, 4), (6, 4)])       # [0 0 0 1 1 2 2 3 3 3]
 """
 
 from __future__ import annotations

@@ -7,10 +7,23 @@ same seed gives the same bytes on every machine::
     world = build_world(seed=0, size=3000)
     write_corpus("data/gazetteer", articles(world), held_out_fraction=0.05, files=4)
     next(facts(world))          # Probe("The capital of Cigia is [MASK] .", "Ratosta", "capital")
+    write_tasks("data/gazetteer", world, TasksConfig())     # questions and sentence tasks about the same world
 """
 
 from bert.prepare.gazetteer.builder import build_world
 from bert.prepare.gazetteer.corpus import GazetteerConfig, Probe, articles, facts, write_corpus, write_facts
+from bert.prepare.gazetteer.tasks import TasksConfig, write_tasks
 from bert.prepare.gazetteer.world import World
 
-__all__ = ["GazetteerConfig", "Probe", "World", "articles", "build_world", "facts", "write_corpus", "write_facts"]
+__all__ = [
+    "GazetteerConfig",
+    "Probe",
+    "TasksConfig",
+    "World",
+    "articles",
+    "build_world",
+    "facts",
+    "write_corpus",
+    "write_facts",
+    "write_tasks",
+]

@@ -22,11 +22,10 @@ from bert.prepare.gazetteer.retelling import (
     describe,
     join,
     occurrences,
-    part,
-    questions_about,
+    split_things,
 )
 from bert.prepare.gazetteer.sentences import holds
-from bert.prepare.gazetteer.text_questions import Question
+from bert.prepare.gazetteer.text_questions import QUESTIONS, Question
 from bert.prepare.gazetteer.world import Entity, World
 
 WORDS = (32, 50)  # about each of the two things of a context
@@ -40,7 +39,7 @@ def write_squad(directory: str | Path, world: World, questions: int) -> dict[str
     v2.0 adds impossible ones, half as many. Dev accepts up to three answers. Returns the numbers of questions of 1.1.
     """
     counts = {}
-    for name, things in zip(("train", "dev"), part(world), strict=True):
+    for name, things in zip(("train", "dev"), split_things(world), strict=True):
         rng = Random(f"gazetteer {world.seed} squad {name}")
         articles = [_article(things, thing, rng, questions, 3 if name == "dev" else 1) for thing in things.things]
         answerable = [_without_impossible(article) for article in articles]
@@ -80,8 +79,9 @@ def _answers(told: list[Told]) -> dict[Asked, list[dict[str, Any]]]:
     """Return what can be asked about sentences, with the answers as SQuAD writes them."""
     answers, start = {}, 0
     for one in told:
-        for question in questions_about(one.thing):
-            found = [{"text": match[0], "answer_start": start + match.start()} for match in answers_in(one, question)]
+        for question in QUESTIONS[type(one.thing)]:
+            matches = answers_in(one, question).values()
+            found = [{"text": match[0], "answer_start": start + match.start()} for match in matches]
             if found:
                 answers.setdefault((one.thing, question), found)
         start += len(one.sentence) + 1  # a space

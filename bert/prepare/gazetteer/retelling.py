@@ -5,7 +5,7 @@ the order of the second articles, so that with the default flags their second ar
 their first articles, which tell everything, are in train/. A pre-trained model has met these things, then, but
 fine-tuning shows it none of them::
 
-    train, held_out = part(world)
+    train, held_out = split_things(world)
     [told.sentence for told in describe(train, train.things[0], Random(0), words=40)]
 """
 
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from bert.prepare.gazetteer.corpus import SECTIONS, in_second_order
 from bert.prepare.gazetteer.sentences import Fact, Narrator, holds
-from bert.prepare.gazetteer.text_questions import QUESTIONS, Question
+from bert.prepare.gazetteer.text_questions import Question
 from bert.prepare.gazetteer.world import Country, Entity, World
 
 HELD_OUT = 0.1  # share of the things
@@ -47,7 +47,7 @@ class Told(NamedTuple):
     sentence: str
 
 
-def part(world: World) -> tuple[Part, Part]:
+def split_things(world: World) -> tuple[Part, Part]:
     """Return the things for training and the held-out ones.
 
     A thing that the first sentence about it ties to a held-out one, as a city to its country, is in neither.
@@ -82,21 +82,17 @@ def facts_about(thing: Entity) -> list[Fact]:
     return [fact for section in SECTIONS[type(thing)][1:] for fact in section if holds(thing, fact[0])]
 
 
-def questions_about(thing: Entity) -> list[Question]:
-    return [question for question in QUESTIONS[type(thing)] if holds(thing, question.needed)]
-
-
 def ask(thing: Entity, pattern: str) -> str:
     """Fill a question or an answer in, with the thing's name for {It}."""
     return Narrator(thing, Random(0)).format(pattern)
 
 
-def answers_in(told: Told, question: Question) -> list[re.Match[str]]:
-    """Return where a sentence answers a question about its thing; the first is the answer, the rest are variants."""
+def answers_in(told: Told, question: Question) -> dict[str, re.Match[str]]:
+    """Return where a sentence answers a question about its thing, by pattern; the first is what was asked for."""
     if told.needed not in ("", question.needed) or not question.is_answered_by(told.way):
-        return []
-    found = [occurrences(ask(told.thing, answer), told.sentence) for answer in question.answers]
-    return [matches[0] for matches in found if len(matches) == 1]
+        return {}
+    found = {answer: occurrences(ask(told.thing, answer), told.sentence) for answer in question.answers}
+    return {answer: matches[0] for answer, matches in found.items() if len(matches) == 1}
 
 
 def occurrences(words: str, text: str) -> list[re.Match[str]]:
