@@ -134,6 +134,7 @@ class Outcome:
     """How ``fit`` ended."""
 
     interrupted: bool
+    steps: int  # applied, earlier runs included
     final_loss: float
     sequences_per_second: float
     seconds: float
@@ -241,7 +242,9 @@ class Trainer:
             hooks.save()
         if not interrupted:
             hooks.evaluate()
-        return Outcome(interrupted, final_loss, self._summed([total.sequences_per_second])[0], total.seconds)
+        return Outcome(
+            interrupted, self.state.step, final_loss, self._summed([total.sequences_per_second])[0], total.seconds
+        )
 
     def _loss_scales(self, micro_batches: Iterable[Any]) -> dict[str, Tensor]:
         """1 / (number of terms of each loss in the whole optimizer step), on the device, without a synchronisation."""

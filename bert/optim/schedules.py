@@ -36,7 +36,7 @@ def linear(step: float, total_steps: float, warmup: float) -> float:
     Hugging Face releases', is 1-x after the warm-up instead: it drops to 1-w where this one is continuous.
     """
     x = step / total_steps
-    return x / warmup if x < warmup else max((x - 1.0) / (warmup - 1.0), 0.0)
+    return x / warmup if x < warmup else max(0.0, (x - 1.0) / (warmup - 1.0))
 
 
 def cosine(step: float, total_steps: float, warmup: float) -> float:

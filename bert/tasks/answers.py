@@ -132,16 +132,51 @@ def find_answers(
     as a mask leaves it, is fine).
     """
     by_id = {result.unique_id: result for result in results}
-    windows: dict[int, list[tuple[InputFeatures, RawResult]]] = defaultdict(list)
-    for feature in features:
-        if feature.unique_id in by_id:
-            windows[feature.example_index].append((feature, by_id[feature.unique_id]))
-    found = sum(map(len, windows.values()))
-    if features and not found:
+    known = [feature for feature in features if feature.unique_id in by_id]
+    if features and not known:
         raise UsageError(f"none of {len(results)} results belongs to one of the {len(features)} windows")
-    if found < len(features):
-        print(f"warning: {len(features) - found} of {len(features)} windows have no result", file=sys.stderr)
-    return [_answer(example, windows[index], do_lower_case, config) for index, example in enumerate(examples)]
+    if len(known) < len(features):
+        print(f"warning: {len(features) - len(known)} of {len(features)} windows have no result", file=sys.stderr)
+    windows: dict[int, list[InputFeatures]] = defaultdict(list)
+    for feature in known:
+        windows[feature.example_index].append(feature)
+    answers = []
+    for index, example in enumerate(examples):
+        scored = [ScoredWindow.of(feature, by_id[feature.unique_id]) for feature in windows[index]]
+        answers.append(_answer(example, scored, do_lower_case, config))
+    return answers
+
+
+class ScoredWindow(NamedTuple):
+    """A window and its logits, one a position."""
+
+    feature: InputFeatures
+    start_logits: NDArray[np.float64]
+    end_logits: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, feature: InputFeatures, result: RawResult) -> ScoredWindow:
+        """Bring the logits of ``result`` in shape; raises UsageError for such as a sound model does not make."""
+        logits = [np.asarray(values, np.float64).reshape(-1) for values in result[1:]]
+        if any(not len(values) or np.isnan(values).any() or np.isposinf(values).any() for values in logits):
+            raise UsageError(f"window {result.unique_id}: its logits are missing, infinite or not a number")
+        return cls(feature, *(np.maximum(values, -LARGEST) for values in logits))
+
+    @property
+    def null(self) -> tuple[float, float]:
+        """The logits of [CLS]."""
+        return self.start_logits[0].item(), self.end_logits[0].item()
+
+    def spans(self, config: AnswerConfig) -> NDArray[np.float64]:
+        """Return the possible answers as rows (start, end, start logit, end logit), by rank of start, then of end."""
+        inside, best = self.feature.token_to_orig_map, self.feature.token_is_max_context
+        ranks = [best_indices(logits, config.n_best_size).tolist() for logits in (self.start_logits, self.end_logits)]
+        starts = np.array([i for i in ranks[0] if i in inside and best.get(i, False)], np.int64)
+        ends = np.array([i for i in ranks[1] if i in inside], np.int64)
+        length = ends[None, :] - starts[:, None] + 1
+        rows, columns = np.nonzero((length >= 1) & (length <= config.max_answer_length))
+        start, end = starts[rows], ends[columns]
+        return np.column_stack([start, end, self.start_logits[start], self.end_logits[end]])
 
 
 def best_indices(logits: NDArray[np.float64], count: int) -> NDArray[np.int64]:
@@ -149,79 +184,53 @@ def best_indices(logits: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     return np.argsort(-logits, kind="stable")[:count]
 
 
-def window_candidates(
-    feature: InputFeatures, start_logits: NDArray[np.float64], end_logits: NDArray[np.float64], config: AnswerConfig
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the starts and ends of a window's possible answers, [c] each, by rank of the start, then of the end."""
-    inside, best = feature.token_to_orig_map, feature.token_is_max_context
-    starts = [i for i in best_indices(start_logits, config.n_best_size).tolist() if i in inside and best.get(i, False)]
-    ends = [i for i in best_indices(end_logits, config.n_best_size).tolist() if i in inside]
-    start, end = np.array(starts, np.int64), np.array(ends, np.int64)
-    length = end[None, :] - start[:, None] + 1
-    rows, columns = np.nonzero((length >= 1) & (length <= config.max_answer_length))
-    return start[rows], end[columns]
-
-
 def _answer(
-    example: SquadExample, windows: list[tuple[InputFeatures, RawResult]], do_lower_case: bool, config: AnswerConfig
+    example: SquadExample, windows: Sequence[ScoredWindow], do_lower_case: bool, config: AnswerConfig
 ) -> Answer:
-    logits = [(_finite(result.start_logits, result), _finite(result.end_logits, result)) for _, result in windows]
-    nulls = [(float(start[0]), float(end[0])) for start, end in logits]
-    null = min(nulls, key=sum, default=(0.0, 0.0)) if config.version_2_with_negative else None
-    nbest, best = _choose(_ranked(example, windows, logits, null, do_lower_case, config), config.n_best_size, null)
+    null = None
+    if config.version_2_with_negative:
+        null = min((window.null for window in windows), key=sum, default=(0.0, 0.0))
+    nbest = _choose(_ranked(example, windows, null, do_lower_case, config), config.n_best_size, null)
     if null is None:
         return Answer(example.qas_id, nbest[0].text, nbest[0].text, None, nbest)
-    odds = LARGEST if best is None else min(max(sum(null) - best.start_logit - best.end_logit, -LARGEST), LARGEST)
-    best_text = "" if best is None else best.text
-    answerable = odds <= config.null_score_diff_threshold
-    return Answer(example.qas_id, best_text if answerable else "", best_text, odds, nbest)
+    best = next((candidate for candidate in nbest if candidate.text), None)
+    if best is None:
+        return Answer(example.qas_id, "", "", LARGEST, nbest)
+    odds = min(max(sum(null) - best.start_logit - best.end_logit, -LARGEST), LARGEST)
+    text = "" if odds > config.null_score_diff_threshold else best.text
+    return Answer(example.qas_id, text, best.text, odds, nbest)
 
 
-def _choose(
-    ranked: Iterator[Candidate], size: int, null: tuple[float, float] | None
-) -> tuple[list[Candidate], Candidate | None]:
-    """Return the n best of different text, with probabilities, and the best that is a text, even if not among them."""
-    nbest: list[Candidate] = []
-    best: Candidate | None = None
-    seen: set[str] = set()
+def _choose(ranked: Iterator[Candidate], size: int, null: tuple[float, float] | None) -> list[Candidate]:
+    """Return the ``size`` best of different text, with probabilities, and the null answer if it is not among them."""
+    nbest: dict[str, Candidate] = {}
     for candidate in ranked:
-        if len(nbest) >= size and (best or null is None):
+        nbest.setdefault(candidate.text, candidate)
+        if len(nbest) == size:
             break
-        if candidate.text in seen:
-            continue
-        seen.add(candidate.text)
-        best = best or (candidate if candidate.text else None)
-        if len(nbest) < size:
-            nbest.append(candidate)
-    if null is not None and all(candidate.text for candidate in nbest):
-        nbest.append(Candidate("", 0.0, *null))
-    return _with_probabilities(nbest or [Candidate("empty", 0.0, 0.0, 0.0)]), best
+    if null is not None:
+        nbest.setdefault("", Candidate("", 0.0, *null))
+    return _with_probabilities(list(nbest.values()) or [Candidate("empty", 0.0, 0.0, 0.0)])
 
 
 def _ranked(
     example: SquadExample,
-    windows: list[tuple[InputFeatures, RawResult]],
-    logits: list[tuple[NDArray[np.float64], NDArray[np.float64]]],
+    windows: Sequence[ScoredWindow],
     null: tuple[float, float] | None,
     do_lower_case: bool,
     config: AnswerConfig,
 ) -> Iterator[Candidate]:
     """Yield all candidates of a question, highest score first; texts are made as they are asked for."""
-    found = [window_candidates(f, *pair, config) for (f, _), pair in zip(windows, logits, strict=True)]
-    places = [(w, s, e) for w, pair in enumerate(found) for s, e in zip(*(x.tolist() for x in pair), strict=True)]
-    start_logits = [logits[w][0][pair[0]] for w, pair in enumerate(found)]
-    end_logits = [logits[w][1][pair[1]] for w, pair in enumerate(found)]
+    found = [window.spans(config) for window in windows]
+    owners = [window.feature for window, rows in zip(windows, found, strict=True) for _ in range(len(rows))]
     if null is not None:
-        places.append((-1, 0, 0))
-        start_logits.append(np.array(null[:1]))
-        end_logits.append(np.array(null[1:]))
-    if not places:
-        return
-    start_logit, end_logit = np.concatenate(start_logits), np.concatenate(end_logits)
-    for index in best_indices(start_logit + end_logit, len(places)).tolist():
-        window, start, end = places[index]
-        text = "" if window < 0 else span_text(example, windows[window][0], start, end, do_lower_case, config)
-        yield Candidate(text, 0.0, start_logit[index].item(), end_logit[index].item())
+        found.append(np.array([[0.0, 0.0, *null]]))
+    table = np.concatenate([*found, np.zeros((0, 4))])
+    for index in best_indices(table[:, 2] + table[:, 3], len(table)).tolist():
+        start, end, start_logit, end_logit = table[index].tolist()
+        is_null = index == len(owners)
+        text = "" if is_null else span_text(example, owners[index], int(start), int(end), do_lower_case, config)
+        yield Candidate(text, 0.0, start_logit, end_logit)
 
 
 def span_text(
@@ -247,10 +256,3 @@ def _with_probabilities(candidates: list[Candidate]) -> list[Candidate]:
     scores = [candidate.start_logit + candidate.end_logit for candidate in candidates]
     weights = [math.exp(score - max(scores)) for score in scores]
     return [c._replace(probability=w / sum(weights)) for c, w in zip(candidates, weights, strict=True)]
-
-
-def _finite(logits: ArrayLike, result: RawResult) -> NDArray[np.float64]:
-    values = np.asarray(logits, np.float64).reshape(-1)
-    if not len(values) or np.isnan(values).any() or np.isposinf(values).any():
-        raise UsageError(f"window {result.unique_id}: its logits are missing, infinite or not a number")
-    return np.maximum(values, -LARGEST)

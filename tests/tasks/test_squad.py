@@ -14,19 +14,22 @@ from bert.tasks.squad import (
     read_squad_examples,
 )
 from bert.tasks.windows import Positions, best_windows, improve_answer_span, spans
-from bert.tokenization import SPECIAL_TOKENS, BertTokenizer
+from bert.tokenization import BertTokenizer
 
-PIECES = [
-    "[PAD]",
-    *[token for token in SPECIAL_TOKENS if token != "[PAD]"],
-    *"a b c d e f g h i j k what where is the seine paris big elysee steve smith ##s la 北 京 大 ( ) , . - ' ? 1995 s".split(),
-]
+SPECIAL = "[PAD] [UNK] [CLS] [SEP] [MASK]"
+PIECES = """
+a b c d e f g h i j k what where is the seine paris big elysee steve smith ##s la 北 京 大 ( ) , . - ' ? 1995 s
+"""
+
+
+def words(text):
+    return text.split()
 
 
 @pytest.fixture
 def tokenizer(tmp_path):
     path = tmp_path / "vocab.txt"
-    path.write_text("\n".join(PIECES) + "\n", encoding="utf8")
+    path.write_text("\n".join(words(SPECIAL + PIECES)) + "\n", encoding="utf8")
     return BertTokenizer(path)
 
 
@@ -70,7 +73,7 @@ def test_words_are_what_five_blanks_separate(write):
 
 
 @pytest.mark.parametrize(
-    ("answer", "start", "words"),
+    ("answer", "start", "first_and_last"),
     [
         ("Seine", 14, (3, 3)),  # within "(Seine),"
         ("on the\u202f(Seine)", 6, (1, 3)),  # blanks of both sides compare as one blank
@@ -79,10 +82,10 @@ def test_words_are_what_five_blanks_separate(write):
         ("big.", 29, (6, 6)),
     ],
 )
-def test_words_of_an_answer(write, answer, start, words):
+def test_words_of_an_answer(write, answer, start, first_and_last):
     path = write("Paris on the\u202f(Seine), is not big.", [asked("q", answer, start)])
     (example,) = read_squad_examples(path, is_training=True, version_2_with_negative=False)
-    assert (example.start_position, example.end_position) == words
+    assert (example.start_position, example.end_position) == first_and_last
     assert (example.orig_answer_text, example.is_impossible) == (answer, False)
 
 
@@ -97,7 +100,9 @@ def test_an_answer_elsewhere_is_left_out(write, capsys, answer, start):
     assert example.qas_id == "good"
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"the answers of 1 questions are not at their places in the context (first: 'bad', answer {answer!r})" in error
+    assert (
+        f"the answers of 1 questions are not at their places in the context (first: 'bad', answer {answer!r})" in error
+    )
 
 
 def test_only_answers_elsewhere(write):
@@ -229,7 +234,7 @@ def test_positions_read_like_a_dict():
 
 def test_all_of_a_window(tokenizer):
     (feature,) = features_of(tokenizer, "Where is Paris?", "Steve Smith's (Seine), 北京", length=20)
-    assert feature.tokens == "[CLS] where is paris ? [SEP] steve smith ' s ( seine ) , 北 京 [SEP]".split()
+    assert feature.tokens == words("[CLS] where is paris ? [SEP] steve smith ' s ( seine ) , 北 京 [SEP]")
     assert feature.token_to_orig_map == dict(zip(range(6, 16), [0, 1, 1, 1, 2, 2, 2, 2, 3, 3], strict=True))
     assert feature.token_is_max_context == dict.fromkeys(range(6, 16), True)
     assert feature.input_ids == [*tokenizer.convert_tokens_to_ids(feature.tokens), 0, 0, 0]
@@ -282,9 +287,9 @@ def test_windows_without_an_answer(tokenizer):
 
 def test_the_query_is_cut(tokenizer):
     (feature,) = features_of(tokenizer, "a b c d e f", "g h", length=10, query=3)
-    assert feature.tokens == "[CLS] a b c [SEP] g h [SEP]".split()
+    assert feature.tokens == words("[CLS] a b c [SEP] g h [SEP]")
     (empty,) = features_of(tokenizer, "a b", "g h", length=10, query=0)
-    assert empty.tokens == "[CLS] [SEP] g h [SEP]".split()
+    assert empty.tokens == words("[CLS] [SEP] g h [SEP]")
 
 
 @pytest.mark.parametrize(
@@ -302,7 +307,7 @@ def test_lengths_that_leave_no_room(tokenizer, lengths, message):
 
 def test_sequences(tokenizer):
     examples = [
-        SquadExample("1", "what is", "a b c d e".split(), "d e", 3, 4),
+        SquadExample("1", "what is", words("a b c d e"), "d e", 3, 4),
         SquadExample("2", "where", ["big", "paris."], "paris", 1, 1),
     ]
     features = convert_examples_to_features(examples, tokenizer, 9, 2, 2, is_training=True)
@@ -326,9 +331,9 @@ def test_windows_against_transformers(tokenizer, tmp_path):
     """Its overlap of two windows is our room less our stride; its offsets tell each piece's word."""
     reference = TransformersTokenizer.from_pretrained(tmp_path)
     draw = random.Random(5)
-    words = ["Paris", "(1995),", "Smith's", "北京", "Élysée", "xyz", "la-la", "is", "a", "Smiths?", "\u0301"]
+    several = ["Paris", "(1995),", "Smith's", "北京", "Élysée", "xyz", "la-la", "is", "a", "Smiths?", "\u0301"]
     for trial in range(60):
-        question, context = " ".join(draw.choices(words, k=3)), " ".join(draw.choices(words, k=draw.randint(1, 60)))
+        question, context = " ".join(draw.choices(several, k=3)), " ".join(draw.choices(several, k=draw.randint(1, 60)))
         length, stride = 40, draw.randint(5, 20)
         room = length - 3 - len(tokenizer.tokenize(question))
         options = {"max_length": length, "truncation": "only_second", "stride": room - stride, "padding": "max_length"}

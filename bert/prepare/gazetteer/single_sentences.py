@@ -20,7 +20,7 @@ SHORT = frozenset((
     "the", "of", "in", "is", "was", "are", "were", "to", "and", "a", "an", "by", "from", "at", "on", "its", "his",
     "her", "with", "for", "which",
 ))  # fmt: skip
-FREE = frozenset(("also", "now", "never", "ever"))  # words that may stand before the verb or after it
+MOVABLE = frozenset(("also", "now", "never", "ever"))  # may stand before a verb or after it, as may names
 PLURAL = {"is": "are", "has": "have"}
 PLURAL |= {singular: plural for plural, singular in SINGULAR.items()}
 PLURAL |= {f"{verb}s": verb for verb in ("come", "flow", "leave", "live", "show", "speak")}
@@ -32,7 +32,7 @@ SIGHTS: dict[type, list[tuple[str, str]]] = {
         ("name", "the journey through {name}"),
         ("name", "the weather in {name}"),
         ("shores", "the coast of {name}"),
-        ("capital", "the night train to {capital}"),
+        ("name", "the night train across {name}"),
     ],
     City: [
         ("name", "the old town of {name}"),
@@ -76,7 +76,7 @@ def _spoil(sentence: str, rng: Random) -> str:
     """Make one mistake; "" where the sentence has no room for any."""
     words = sentence.split()
     inner = enumerate(pairwise(words[1:-1]), 1)
-    exchanges = [n for n, (word, after) in inner if word in SHORT and after.isalpha() and after not in FREE]
+    exchanges = [n for n, (word, after) in inner if word in SHORT and _stays(after)]
     verbs = [n for n, word in enumerate(words) if word in OTHER_NUMBER]
     articles = [n for n, word in enumerate(words) if word in OTHER_ARTICLE]
     kinds = [places for places in (exchanges, verbs, articles) if places]
@@ -89,6 +89,10 @@ def _spoil(sentence: str, rng: Random) -> str:
     else:
         words[n] = (OTHER_NUMBER if places is verbs else OTHER_ARTICLE)[words[n]]
     return " ".join(words)
+
+
+def _stays(word: str) -> bool:
+    return word.isalpha() and word.islower() and word not in MOVABLE
 
 
 def remarks(part: Part, rng: Random) -> list[Row]:

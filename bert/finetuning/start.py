@@ -1,0 +1,114 @@
+"""What a fine-tuning run starts from: tokenizer, model configuration and weights, from flags or from the checkpoint.
+
+A checkpoint of this suite carries vocabulary, casing and configuration, so that ``--init_checkpoint`` alone is enough;
+what is given besides must agree with it::
+
+    start = load_start(config, "results/ckpt_8601.pt", max_seq_length=384)
+    model = BertForQuestionAnswering(start.model_config)
+    print(start.load_into(model, fresh=("qa_outputs.*",)))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from bert.checkpoint import LoadReport, check_tokenizer, load, load_weights
+from bert.config import flag
+from bert.errors import UsageError
+from bert.model.config import BertConfig
+from bert.tokenization import BertTokenizer
+
+
+@dataclass
+class ModelFiles:
+    config_file: str | None = flag(
+        None, "bert_config.json of the model; not needed where the checkpoint holds it.", aliases=["bert_config_file"]
+    )
+    vocab_file: str | None = flag(None, "WordPiece vocabulary; not needed where the checkpoint holds it.")
+    do_lower_case: bool | None = flag(
+        None, "Whether the model is uncased; by default what the checkpoint says, or what the vocabulary looks like."
+    )
+    bert_model: str | None = flag(None, "Name of the published model, such as bert-base-cased; tells the casing.")
+    attention: str = flag("auto", "Attention: varlen, sdpa, matmul, reference; auto = the fastest one of the device.")
+
+
+@dataclass
+class StartingPoint:
+    """Tokenizer and configuration that fit each other, and the weights, if there are any."""
+
+    tokenizer: BertTokenizer
+    model_config: BertConfig
+    state: dict[str, Any] | None
+    what: str  # flag and file of the weights, for messages
+
+    def load_into(self, model: nn.Module, fresh: Sequence[str] = ()) -> LoadReport | None:
+        """Fill ``model``; parameters that match a pattern of ``fresh`` may be missing from the checkpoint."""
+        return None if self.state is None else load_weights(model, self.state, self.what, fresh)
+
+    def constants(self) -> dict[str, Any]:
+        """Return what every checkpoint of the run repeats."""
+        return {"model_config": self.model_config.to_dict(), "tokenizer": self.tokenizer.state_dict()}
+
+
+def load_start(
+    files: ModelFiles, init_checkpoint: str | None, max_seq_length: int, state: dict[str, Any] | None = None
+) -> StartingPoint:
+    """Read what ``files`` name and ``init_checkpoint`` holds; ``state`` is a checkpoint that was loaded already.
+
+    Raises UsageError where something is missing, or two of them disagree.
+    """
+    what = f"--init_checkpoint {init_checkpoint}"
+    if state is None and init_checkpoint is not None:
+        state = load(init_checkpoint)
+    tokenizer = _tokenizer(files, state or {}, what)
+    model_config = _model_config(files, state or {}, tokenizer, what)
+    if max_seq_length > model_config.max_position_embeddings:
+        raise UsageError(
+            f"--max_seq_length {max_seq_length}: the model has positions for {model_config.max_position_embeddings}"
+        )
+    return StartingPoint(tokenizer, model_config, state, what)
+
+
+def _tokenizer(files: ModelFiles, state: dict[str, Any], what: str) -> BertTokenizer:
+    if "tokenizer" not in state:
+        if files.vocab_file is None:
+            raise UsageError(f"--vocab_file: needed, {what} holds no vocabulary")
+        lower = _looks_uncased(files) if files.do_lower_case is None else files.do_lower_case
+        return BertTokenizer(files.vocab_file, lower)
+    saved = BertTokenizer.from_state_dict(state["tokenizer"])
+    lower = saved.do_lower_case if files.do_lower_case is None else files.do_lower_case
+    given = saved if files.vocab_file is None else BertTokenizer(files.vocab_file, lower)
+    if files.vocab_file is not None or lower != saved.do_lower_case:
+        given.do_lower_case = lower
+        check_tokenizer(given, state["tokenizer"], what, files.vocab_file or "")
+    return saved
+
+
+def _looks_uncased(files: ModelFiles) -> bool:
+    """Tell the casing from the model's name, or from whether any piece has a capital letter."""
+    if files.bert_model is not None and "cased" in files.bert_model:
+        return "uncased" in files.bert_model
+    tokenizer = BertTokenizer(files.vocab_file or "")
+    return not any(piece != piece.lower() for piece in tokenizer.vocab if piece not in tokenizer.never_split)
+
+
+def _model_config(files: ModelFiles, state: dict[str, Any], tokenizer: BertTokenizer, what: str) -> BertConfig:
+    if files.config_file is not None:
+        config = BertConfig.from_json_file(files.config_file)
+    elif "model_config" in state:
+        config = BertConfig.from_dict(state["model_config"])
+    else:
+        raise UsageError(f"--config_file: needed, {what} holds no configuration")
+    pieces = tokenizer.vocab_size
+    if config.vocab_size not in (pieces, dataclasses.replace(config, vocab_size=pieces).padded_vocab_size):
+        raise UsageError(
+            f"--config_file {files.config_file}: vocab_size {config.vocab_size}, expected {pieces}, the pieces of the "
+            "vocabulary"
+        )
+    config.vocab_size = pieces
+    return config
