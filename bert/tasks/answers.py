@@ -176,7 +176,7 @@ class ScoredWindow(NamedTuple):
         length = ends[None, :] - starts[:, None] + 1
         rows, columns = np.nonzero((length >= 1) & (length <= config.max_answer_length))
         start, end = starts[rows], ends[columns]
-        return np.column_stack([start, end, self.start_logits[start], self.end_logits[end]])
+        return np.column_stack([start, end, self.start_logits[start], self.end_logits[end]]).astype(np.float64)
 
 
 def best_indices(logits: NDArray[np.float64], count: int) -> NDArray[np.int64]:

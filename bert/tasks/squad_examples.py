@@ -71,7 +71,9 @@ def read_squad_examples(input_file: str | Path, is_training: bool, version_2_wit
 
 
 def example_from_text(question: str, context: str, qas_id: str = "0") -> SquadExample:
-    """Return the question about ``context``, to be answered."""
+    """Return the question about ``context``, to be answered; raises UsageError for what is not Unicode."""
+    check_unicode(question, "question")
+    check_unicode(context, "context")
     return SquadExample(qas_id, question, Words(context).texts)
 
 
@@ -131,7 +133,17 @@ def member(parent: Any, key: str, kind: type, where: str) -> Any:
     value = parent[key]
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise UsageError(f"{where}: {key!r} should be {KINDS[kind]}, found {type(value).__name__}")
+    if isinstance(value, str):
+        check_unicode(value, f"{where}: {key!r}")
     return value
+
+
+def check_unicode(text: str, where: str) -> None:
+    """Raise UsageError for half a surrogate pair, as JSON can hold it and as bytes that are not UTF-8 become it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{where} is not Unicode text (lone surrogate at character {error.start})") from error
 
 
 def _find_answer(example: SquadExample, words: Words, question: dict, where: str, version_2: bool) -> bool:

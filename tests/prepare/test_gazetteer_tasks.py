@@ -82,7 +82,7 @@ def test_the_shape_of_squad(squad, written):
         for _, qa in questions(data):
             assert set(qa) == keys
             assert re.fullmatch(r"[A-Z][^{}\[\]]*\w\?", qa["question"]), qa["question"]
-            assert not re.search(r"  |None|\bthe the\b|s's\b", qa["question"])
+            assert not re.search(r"  |\bNone\b|\bthe the\b|s's\b", qa["question"])
             if not qa.get("is_impossible"):
                 assert len(qa["answers"]) in ((1,) if part == "train" else (1, 2, 3))
     assert written[1]["SQuAD"] == len(questions(squad["v1.1", "train"])) > 1000
@@ -286,7 +286,7 @@ def test_unacceptable_sentences_have_the_words_of_an_acceptable_one(glue):
     assert accepted.isdisjoint(text for label, text in rows if not label)
     bags = Counter(frozenset(text.split()) for text in accepted)
     exchanged = [text for label, text in rows if not label and frozenset(text.split()) in bags]
-    assert 0.2 < len(exchanged) / (len(rows) / 2) < 0.6
+    assert 0.2 < len(exchanged) / (len(rows) / 2) < 0.8
 
 
 def test_similarity_is_the_share_of_common_facts(glue):

@@ -13,7 +13,6 @@ from bert.tasks.squad import (
     features_to_sequences,
     read_squad_examples,
 )
-from bert.tasks.windows import Positions, best_windows, improve_answer_span, spans
 from bert.tokenization import BertTokenizer
 
 SPECIAL = "[PAD] [UNK] [CLS] [SEP] [MASK]"
@@ -70,6 +69,8 @@ def test_words_are_what_five_blanks_separate(write):
     assert first == SquadExample("1", "Where?", first.doc_tokens)  # answers do not count outside training
     assert second.doc_tokens is first.doc_tokens
     assert example_from_text("Where?", context, "1") == first
+    with pytest.raises(UsageError, match="context is not Unicode text"):
+        example_from_text("Where?", "\udcff")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_words_of_an_answer(write, answer, start, first_and_last):
 
 @pytest.mark.parametrize(
     ("answer", "start"),
-    [("Rhine", 0), ("Paris", 9), ("Paris", 99), ("Paris", -1), ("is big", 10), ("", 3), (" ", 5), ("or\u00a0in", 19)],
+    [("Rhine", 0), ("Paris", 9), ("or", 99), ("Paris", -1), ("is big", 10), ("", 3), (" ", 5), ("or\u00a0in", 19)],
 )
 def test_an_answer_elsewhere_is_left_out(write, capsys, answer, start):
     # The last answer stands there, but its no-break space separates words in the answer only.
@@ -103,6 +104,12 @@ def test_an_answer_elsewhere_is_left_out(write, capsys, answer, start):
     assert (
         f"the answers of 1 questions are not at their places in the context (first: 'bad', answer {answer!r})" in error
     )
+
+
+def test_an_answer_that_begins_with_the_blank_of_the_context(write):
+    path = write(" \u202fParis is big", [asked("q", "\u202fParis", 1)])
+    (example,) = read_squad_examples(path, is_training=True, version_2_with_negative=False)
+    assert (example.start_position, example.end_position) == (0, 0)
 
 
 def test_only_answers_elsewhere(write):
@@ -131,6 +138,7 @@ BROKEN = [
     ({"id": "q", "question": "q", "is_impossible": False, "answers": {}}, r"'answers' should be a list, found dict"),
     (asked(start="1", is_impossible=False), r"qas\[0\].answers\[0\]: 'answer_start' should be a whole number, found"),
     (asked(start=True, is_impossible=False), r"'answer_start' should be a whole number, found bool"),
+    (asked(question="a\ud800"), r"qas\[0\]: 'question' is not Unicode text \(lone surrogate at character 1\)"),
     ("q", r"qas\[0\]: expected an object with 'question', found str"),
 ]
 
@@ -169,67 +177,6 @@ def test_an_id_that_comes_twice(write):
 
 
 # --- windows
-
-
-@pytest.mark.parametrize(
-    ("pieces", "room", "stride", "expected"),
-    [
-        (10, 4, 2, [(0, 4), (2, 4), (4, 4), (6, 4)]),
-        (9, 4, 3, [(0, 4), (3, 4), (6, 3)]),
-        (4, 4, 1, [(0, 4)]),
-        (10, 4, 100, [(0, 4), (4, 4), (8, 2)]),  # a stride beyond the room leaves no gap
-        (3, 1, 5, [(0, 1), (1, 1), (2, 1)]),
-        (0, 4, 2, []),
-    ],
-)
-def test_spans(pieces, room, stride, expected):
-    assert spans(pieces, room, stride) == expected
-
-
-@pytest.mark.parametrize(
-    ("windows", "expected"),
-    [
-        ([(0, 4), (2, 4), (4, 4), (6, 4)], [0, 0, 0, 1, 1, 2, 2, 3, 3, 3]),
-        ([(0, 4), (3, 4), (6, 4)], [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]),  # at 3 and 6 both score 0.04: the first
-        ([(0, 4), (3, 3)], [0, 0, 0, 0, 1, 1]),
-        ([(0, 3), (1, 4)], [0, 0, 1, 1, 1]),  # at 1: 1.03 against 0.04; at 2: 0.03 against 1.04
-        ([(0, 2), (1, 100)], [0, 1, *[1] * 99]),  # at 1: 0.02 against 1.0, for the length of the window counts
-        ([(0, 3)], [0, 0, 0]),
-        ([], []),
-    ],
-)
-def test_best_windows(windows, expected):
-    assert best_windows(windows).tolist() == expected
-
-
-@pytest.mark.parametrize(
-    ("pieces", "answer", "expected"),
-    [
-        ("( 1895 - 1943 ) .", "1895", (1, 1)),
-        ("( 1895 - 1943 ) .", "1895 - 1943", (1, 3)),
-        ("la - la - la", "la", (0, 0)),
-        ("japan ##ese", "jap", (0, 1)),  # nowhere: the words stay
-        ("a b", "a b c", (0, 1)),
-        ("a b", "", (0, 1)),
-    ],
-)
-def test_improve_answer_span(pieces, answer, expected):
-    assert improve_answer_span(pieces.split(), 0, len(pieces.split()) - 1, answer.split()) == expected
-
-
-def test_improve_answer_span_stays_within():
-    assert improve_answer_span([7, 5, 7, 5], 1, 2, [7]) == (2, 2)
-    assert improve_answer_span([7, 5, 7, 5], 1, 2, [7, 5]) == (1, 2)
-
-
-def test_positions_read_like_a_dict():
-    positions = Positions(2, np.array([5, 6]))
-    assert positions == {2: 5, 3: 6}
-    assert [1 in positions, 2 in positions, 3 in positions, 4 in positions, "x" in positions] == [0, 1, 1, 0, 0]
-    assert (positions.get(4), positions.get(3), len(positions)) == (None, 6, 2)
-    with pytest.raises(KeyError):
-        positions[-1]
-    assert repr(positions) == "{2: 5, 3: 6}"
 
 
 def test_all_of_a_window(tokenizer):

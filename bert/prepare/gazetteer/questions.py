@@ -5,7 +5,7 @@ meant: the words of the question and the right half of the context decide. The i
 of the two, or of a third, what the context tells only of another. Every answer stands at its ``answer_start``, and no
 held-out thing is named in training (``retelling`` says what pre-training has read of it)::
 
-    write_squad("data/gazetteer/squad", world, questions=3)     # {"train": 3278, "dev": 450}
+    write_squad("data/gazetteer/squad", world, questions=3)     # {"train": 3763, "dev": 450}
 """
 
 import json
@@ -53,7 +53,7 @@ def write_squad(directory: str | Path, world: World, questions: int) -> dict[str
 def _article(part: Part, thing: Entity, rng: Random, questions: int, variants: int) -> dict[str, Any]:
     others = part.like(thing)
     things = [thing, *rng.sample(others, min(2, len(others)))]  # the third is asked about, but not told of
-    blocks = [describe(part, thing, rng, rng.randint(*WORDS))]
+    blocks = [describe(part, thing, rng, rng.randint(*WORDS) * (1 if others else 2))]
     for rival in things[1:2]:
         same = [told.needed for told in blocks[0] if rng.random() < RIVALRY]
         blocks.append(describe(part, rival, rng, rng.randint(*WORDS), first=same))

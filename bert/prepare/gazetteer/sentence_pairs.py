@@ -35,7 +35,8 @@ def paraphrases(part: Part, rng: Random) -> list[Row]:
     order = rng.sample((0, 1), 2)
     second = _tell(thing, rng, [(chosen[n][0].needed, ways[n][1]) for n in order])
     at = rng.randrange(2)
-    false = _changed(part, second[at], chosen[order[at]][0], rng)
+    question, known = chosen[order[at]][0], first[order[at]]
+    false = _changed(part, second[at], question, rng) if answers_in(known, question) else ""
     changed = [false if n == at else told.sentence for n, told in enumerate(second)]
     texts = join(first), join(second), " ".join(changed)
     return [(1, *texts[:2]), (0, texts[0], texts[2])] if false and part.may_hold(" ".join(texts)) else []
@@ -82,7 +83,7 @@ def _changed(part: Part, told: Told, question: Question, rng: Random) -> str:
         return ""
     pattern, match = max(found.items(), key=lambda item: len(item[1][0]))  # with the article, where there is one
     text = ask(rng.choice(donors), pattern)
-    if text.lower() == match[0].lower():
+    if sorted(text.lower().split()) == sorted(match[0].lower().split()):  # "red and blue" is "blue and red"
         return ""
     before, after = told.sentence[: match.start()], told.sentence[match.end() :]
     return f"{before}{text if before else text[0].upper() + text[1:]}{after}"
