@@ -4,7 +4,7 @@
         --do_eval --train_file train-v1.1.json --predict_file dev-v1.1.json --train_batch_size 32 --learning_rate 3e-5
 
 SQuAD 2.0 is recognised by its file. Writes the model (pytorch_model.bin, config.json, vocab.txt), predictions.json,
-nbest_predictions.json and null_odds.json. On several GPUs: torchrun --nproc_per_node=8 run_squad.py ...
+nbest_predictions.json, null_odds.json and eval_results.txt. On several GPUs: torchrun --nproc_per_node=8 run_squad.py ...
 """
 
 import time
@@ -16,6 +16,7 @@ from bert.checkpoint import find_checkpoint
 from bert.config import run_command, to_dict
 from bert.distributed import StopSignal, World, collective_errors, seed_everything, world
 from bert.errors import UsageError
+from bert.finetuning.micro_batch import find_micro_batches
 from bert.finetuning.output import save_model
 from bert.finetuning.question_answering import (
     Questions,
@@ -36,6 +37,7 @@ from bert.model.bert import BertForQuestionAnswering
 from bert.model.objective import QuestionAnsweringObjective
 from bert.precision import Precision
 from bert.predict import predict
+from bert.tasks.glue_output import write_eval_results
 from bert.tasks.squad import read_squad_examples
 
 HEAD = ("qa_outputs.*", "bert.pooler.*")  # answers do not use the pooler
@@ -49,6 +51,13 @@ class Config:
 
 def main(config: Config) -> None:
     run, squad = config.training.run, config.squad
+    if run.find_micro_batch:
+        attention = config.training.model.attention
+        find_micro_batches(
+            config.training, lambda size: QuestionAnsweringObjective(BertForQuestionAnswering(size, attention)),
+            labels=("start", "end"),
+        )  # fmt: skip
+        return
     if not (run.do_train or run.do_predict or run.do_eval):
         raise UsageError("nothing to do: add --do_train, --do_predict or --do_eval")
     if (run.do_predict or run.do_eval) and squad.predict_file is None:
@@ -150,6 +159,7 @@ def answer_questions(
         scores = {**scores_of(squad, run.output_dir, predictions, version_2), **scores}
         exact = scores.get("exact_match", scores.get("exact"))
         logger.summary({"exact_match": exact, "F1": scores["f1"]})
+        write_eval_results(run.output_dir, scores)
         say(", ".join(f"{name} {value:.2f}" for name, value in scores.items()))
 
 

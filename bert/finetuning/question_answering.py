@@ -112,13 +112,17 @@ def apply_threshold(answers: Sequence[Answer], threshold: float) -> dict[str, st
 
 
 def write_answers(folder: str | Path, answers: Sequence[Answer], predictions: dict[str, str], version_2: bool) -> None:
-    """Write predictions.json, nbest_predictions.json and, of SQuAD 2.0, null_odds.json."""
+    """Write predictions.json, nbest_predictions.json and, of SQuAD 2.0, null_odds.json and best_predictions.json.
+
+    The last holds the best text of every question, whatever its null odds: what a threshold is to be tuned on.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "predictions.json", predictions)
     write_json(folder / "nbest_predictions.json", {a.qas_id: [c._asdict() for c in a.nbest] for a in answers})
     if version_2:
         write_json(folder / "null_odds.json", {a.qas_id: a.null_odds for a in answers})
+        write_json(folder / "best_predictions.json", {a.qas_id: a.best_text for a in answers})
 
 
 def best_threshold(predict_file: str, answers: Sequence[Answer]) -> dict[str, float]:
@@ -136,4 +140,4 @@ def scores_of(
         return run_eval_script(config.eval_script, path, Path(folder) / "predictions.json")
     if version_2:
         return evaluate_v2(read_gold(path), predictions)
-    return evaluate_v1(read_gold(path), predictions)
+    return evaluate_v1(read_gold(path, "1.1"), predictions)

@@ -47,6 +47,12 @@ class RunConfig:
     optimize_on_cpu: bool = flag(
         False, "Keep the optimizer's moments and fp32 parameters in host memory and take the step there."
     )
+    find_micro_batch: bool = flag(
+        False, "Print the largest micro-batch that fits for each sequence length, and exit: no data is read."
+    )
+    memory_gb: float = flag(
+        0.0, "--find_micro_batch: memory of the device to fill, in GB of 2^30 bytes; 0 = what is free.", minimum=0
+    )
 
 
 @dataclass

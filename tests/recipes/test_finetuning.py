@@ -140,6 +140,7 @@ def test_squad_writes_what_the_systems_write(files, capsys):
     best = json.loads((files / "out" / "nbest_predictions.json").read_text())
     assert all(best[key][0]["text"] == text for key, text in predictions.items())
     assert not (files / "out" / "null_odds.json").exists()
+    assert (files / "out" / "eval_results.txt").read_text().startswith("exact_match = ")
 
 
 @BOTH

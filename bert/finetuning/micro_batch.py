@@ -1,0 +1,272 @@
+"""The largest micro-batch that fits into memory, by sequence length: ``--find_micro_batch`` of the fine-tuning commands.
+
+Sequences of full length, the worst case. On a GPU whole training steps of random tokens are tried at growing sizes,
+until memory runs out, and the border is found by bisection. On a CPU, which would swap instead, it is computed::
+
+    bytes(n) = fixed + n * per_sequence
+    fixed        = parameters, gradients and moments, and what autograd keeps whatever the batch (weights in another type)
+    per_sequence = what autograd keeps of a sequence + what the layers keep that are alive during their backward pass
+
+Activations are counted on the forward pass of one sequence and of two, so precision, attention and
+--checkpoint_activations show as they are. The last term stands for the gradients on their way through a layer, which
+are about as large as what the layer keeps; where activations are recomputed, a layer's worth of those comes on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from bert.batch import TaskBatch
+from bert.distributed import World, world
+from bert.errors import UsageError
+from bert.finetuning.start import load_start
+from bert.finetuning.training import TrainingConfig, build_trainer, place
+from bert.memory import build_release
+from bert.model.attention import build_layout
+from bert.model.config import BertConfig
+from bert.model.layers import BertLayer
+from bert.optim.host import HostOptimizer
+from bert.precision import Precision
+from bert.tasks.sequences import Sequences, collate
+from bert.trainer import Trainer
+
+LENGTHS = (64, 128, 256, 320, 384, 512)  # those of the memory table that the first BERT was published with
+MOST = 16384  # sequences; more are not tried on a GPU
+MB, GB = 2**20, 2**30
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    length: int  # tokens
+    size: int  # largest micro-batch in sequences, 0 where not even one fits
+    per_sequence: int  # bytes, 0 where nothing could be measured
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a run needs whatever its batch."""
+
+    device: int  # parameters, gradients and moments
+    host: int  # --optimize_on_cpu: fp32 parameters, gradients and moments
+
+
+def find_micro_batches(
+    config: TrainingConfig, build: Callable[[BertConfig], nn.Module], labels: Sequence[str]
+) -> list[Row]:
+    """Print the table for the model of the flags and return its rows.
+
+    ``build`` makes the task's objective, which learns ``labels``. Raises UsageError for more than one process and for a
+    limit that the device does not have.
+    """
+    with world(place(config)) as here:
+        if here.size > 1:
+            raise UsageError(f"--find_micro_batch: started as {here.size} processes, expected one; all devices are alike")
+        # A loss scale that cannot overflow: the first step is not skipped, and the moments exist after it.
+        precision = Precision(replace(config.precision, loss_scale=1.0), here.device)
+        start = load_start(config.model, config.checkpoint.init_checkpoint, 1)
+        objective = build(start.model_config).to(here.device, precision.parameter_dtype)
+        trainer = build_trainer(config, objective, random_sequences(1, 8, labels), precision, here, 1, print)
+        train(trainer, random_batch(1, 8, labels))
+        memory = memory_of(trainer)
+        limit = limit_of(config.run.memory_gb, memory, here)
+        lengths = [each for each in LENGTHS if each <= start.model_config.max_position_embeddings]
+        if here.device.type == "cuda":
+            rows = [measure(trainer, length, labels, memory) for length in lengths]
+        else:
+            rows = [compute(trainer, start.model_config, length, labels, memory, limit) for length in lengths]
+        print(table(rows, config, precision, memory, limit, here))
+        return rows
+
+
+def random_sequences(count: int, length: int, labels: Sequence[str]) -> Sequences:
+    """Return ``count`` sequences of random tokens, half of them segment A; every label is 0."""
+    tokens = np.random.default_rng(0).integers(0, 100, count * length, np.int32)
+    offsets = np.arange(count + 1, dtype=np.int64) * length
+    return Sequences(
+        tokens, offsets, np.full(count, length // 2, np.int32), {name: np.zeros(count, np.int64) for name in labels}
+    )
+
+
+def random_batch(count: int, length: int, labels: Sequence[str]) -> TaskBatch:
+    """Return the same as one micro-batch."""
+    return collate(random_sequences(count, length, labels), np.arange(count))
+
+
+def train(trainer: Trainer, batch: TaskBatch) -> None:
+    """Take an optimizer step."""
+    trainer.train_step([batch], lambda: False)
+    trainer.apply()
+
+
+def memory_of(trainer: Trainer) -> Memory:
+    """Count what stays from step to step, and gradients; once a step was taken, so that there are moments."""
+    optimizer = trainer.optimizer
+    weights = sum(each.nbytes * (1 + each.requires_grad) for each in trainer.objective.parameters())
+    moments = sum(
+        value.nbytes for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)
+    )
+    if not isinstance(optimizer, HostOptimizer):
+        return Memory(weights + moments, 0)
+    copies = sum(2 * each.nbytes for group in optimizer.param_groups for each in group["params"])
+    return Memory(weights, copies + moments)
+
+
+def limit_of(memory_gb: float, memory: Memory, here: World) -> int:
+    """Return the bytes that a run on the device may take, what this process has of it already included."""
+    wanted = round(memory_gb * GB)
+    if here.device.type != "cuda":
+        build_release(here.device)()
+        return wanted or free_memory() + memory.device
+    free, total = torch.cuda.mem_get_info(here.device)
+    if wanted > total:
+        raise UsageError(f"--memory_gb {memory_gb:g}: the device has {total / GB:.1f} GB")
+    if wanted:
+        torch.cuda.set_per_process_memory_fraction(wanted / total, here.device)
+    return wanted or free + torch.cuda.memory_reserved(here.device)
+
+
+def free_memory(meminfo: str | Path = "/proc/meminfo") -> int:
+    """Return the bytes of main memory that programs can still get, as Linux estimates them."""
+    try:
+        lines = Path(meminfo).read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        raise UsageError("--memory_gb 0: how much memory is free is not known on this system; give a number") from None
+
+
+# --- On a GPU: measured
+
+
+def measure(trainer: Trainer, length: int, labels: Sequence[str], memory: Memory) -> Row:
+    """Try steps on sequences of ``length`` until memory runs out."""
+    size, peak = largest_that_fits(lambda count: peak_of(trainer, random_batch(count, length, labels)))
+    return Row(length, size, max(0, peak - memory.device) // size if size else 0)
+
+
+def peak_of(trainer: Trainer, batch: TaskBatch) -> int | None:
+    """Return the most bytes that a training step held, None where it ran out of memory; all of it is free again."""
+    device = trainer.world.device
+    torch.cuda.reset_peak_memory_stats(device)
+    try:
+        train(trainer, batch)
+        peak = torch.cuda.max_memory_allocated(device)
+    except torch.cuda.OutOfMemoryError:
+        peak = None
+    # Behind the except block, whose exception holds the frames of the step and so its tensors.
+    trainer.optimizer.zero_grad(set_to_none=True)
+    torch.cuda.empty_cache()
+    return peak
+
+
+def largest_that_fits(peak_of: Callable[[int], int | None], most: int = MOST) -> tuple[int, int]:
+    """Double, then bisect: (largest size that fits, its peak in bytes); (0, 0) where not even 1 does."""
+    good, peak, bad = 0, 0, most + 1
+    while bad - good > 1:
+        trial = min(max(1, 2 * good), most) if bad > most else (good + bad) // 2
+        found = peak_of(trial)
+        if found is None:
+            bad = trial
+        else:
+            good, peak = trial, found
+    return good, peak
+
+
+# --- On a CPU: computed
+
+
+def compute(
+    trainer: Trainer, model_config: BertConfig, length: int, labels: Sequence[str], memory: Memory, limit: int
+) -> Row:
+    """Count one sequence and two, and see how many fit ``limit``."""
+    once, twice = (kept_by_model(trainer, random_batch(count, length, labels)) for count in (1, 2))
+    layer = kept_by_layer(model_config, trainer, 2, length) - kept_by_layer(model_config, trainer, 1, length)
+    layers = 2 if trainer.parallel.checkpoint_activations else 1
+    per_sequence = twice - once + layers * layer
+    fixed = memory.device + 2 * once - twice
+    return Row(length, largest_within(limit, fixed, per_sequence), per_sequence)
+
+
+def largest_within(limit: int, fixed: int, per_sequence: int) -> int:
+    """Return the largest n with fixed + n * per_sequence <= limit, 0 where there is none."""
+    return max(0, (limit - fixed) // per_sequence)
+
+
+def kept_by_model(trainer: Trainer, batch: TaskBatch) -> int:
+    """Return the bytes that autograd keeps of a forward pass."""
+
+    def forward() -> Any:
+        with trainer.precision.autocast():
+            return trainer.objective(batch)
+
+    return kept_bytes(forward, trainer.objective)
+
+
+def kept_by_layer(model_config: BertConfig, trainer: Trainer, count: int, length: int) -> int:
+    """Return the bytes that autograd keeps of one layer that nothing is recomputed of."""
+    bert: Any = trainer.objective.model.bert  # type: ignore[union-attr]
+    layer = BertLayer(model_config).to(trainer.precision.parameter_dtype)
+    bounds = torch.arange(count + 1, dtype=torch.int32) * length
+    layout = build_layout(bounds, length, count * length, bert.attention)
+    hidden = torch.randn(count * length, model_config.hidden_size, dtype=trainer.precision.dtype, requires_grad=True)
+
+    def forward() -> Any:
+        with trainer.precision.autocast():
+            return layer(hidden, layout)
+
+    return kept_bytes(forward, layer)
+
+
+def kept_bytes(run: Callable[[], Any], module: nn.Module) -> int:
+    """Return the bytes that autograd keeps of ``run``: each storage once, parameters of ``module`` left out."""
+    own = {each.untyped_storage().data_ptr() for each in module.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = run()
+    del result  # only now: while the graph lives, no address is used twice
+    return sum(kept.values())
+
+
+# --- The table
+
+
+def table(
+    rows: Sequence[Row], config: TrainingConfig, precision: Precision, memory: Memory, limit: int, here: World
+) -> str:
+    """Lay the result out in Markdown, with the accumulation that brings --train_batch_size down to what fits."""
+    recomputed = "recomputed" if config.parallel.checkpoint_activations else "kept"
+    how = "measured" if here.device.type == "cuda" else "computed"
+    host = f", and {memory.host / GB:.2f} GB in host memory" if memory.host else ""
+    batch = config.batch.train_batch_size
+    lines = [
+        f"{how} for {limit / GB:.1f} GB on {here.device}: {precision.name}, activations {recomputed}, "
+        f"--optimizer {config.optimizer.optimizer}",
+        f"parameters, gradients and moments: {memory.device / GB:.2f} GB{host}\n",
+        f"| sequence length | largest micro-batch | MB per sequence | accumulation steps of {batch} |",
+        "|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        each = f"{row.per_sequence / MB:,.1f}" if row.per_sequence else "-"
+        lines.append(f"| {row.length} | {row.size:,} | {each} | {accumulation(batch, row.size) or '-'} |")
+    return "\n".join(lines)
+
+
+def accumulation(batch: int, size: int) -> int:
+    """Return the fewest steps that cut ``batch`` into equal micro-batches of at most ``size``, 0 where none fits."""
+    return next((steps for steps in range(1, batch + 1) if batch % steps == 0 and batch // steps <= size), 0)
