@@ -19,6 +19,7 @@ from bert.config import flag, run_command, to_dict
 from bert.distributed import StopSignal, World, collective_errors, seed_everything, world
 from bert.errors import UsageError
 from bert.finetuning.classification import eval_results, inference_results, score, warn_of_collapse
+from bert.finetuning.micro_batch import find_micro_batches
 from bert.finetuning.output import save_model
 from bert.finetuning.start import load_start
 from bert.finetuning.training import TrainingConfig, fine_tune, place
@@ -49,6 +50,14 @@ class Config:
 
 def main(config: Config) -> None:
     run = config.training.run
+    if run.find_micro_batch:
+        classes, attention = build_task(config.task).num_labels, config.training.model.attention
+        find_micro_batches(
+            config.training,
+            lambda size: ClassificationObjective(BertForSequenceClassification(size, classes, attention)),
+            labels=("label",),
+        )
+        return
     if not (run.do_train or run.do_eval or run.do_predict):
         raise UsageError("nothing to do: add --do_train, --do_eval or --do_predict")
     with world(place(config.training)) as here, StopSignal() as stop:
@@ -137,7 +146,14 @@ def evaluate(
     run, scores = config.training.run, {}
 
     def outputs_of(name: str) -> Outputs:
-        return predict(objective, inputs[name], config.sizes.eval_batch_size, precision, here, show=True)
+        return predict(
+            objective,
+            inputs[name],
+            config.sizes.eval_batch_size,
+            precision,
+            here,
+            show=not config.training.log.disable_progress_bar,
+        )
 
     if "dev" in inputs:
         outputs = outputs_of("dev")

@@ -4,7 +4,7 @@
         --do_eval --train_file train-v1.1.json --predict_file dev-v1.1.json --train_batch_size 32 --learning_rate 3e-5
 
 SQuAD 2.0 is recognised by its file. Writes the model (pytorch_model.bin, config.json, vocab.txt), predictions.json,
-nbest_predictions.json, null_odds.json and eval_results.txt. On several GPUs: torchrun --nproc_per_node=8 run_squad.py ...
+nbest_predictions.json, null_odds.json and eval_results.txt. On several GPUs: torchrun --nproc_per_node=8 run_squad.py
 """
 
 import time
@@ -54,9 +54,10 @@ def main(config: Config) -> None:
     if run.find_micro_batch:
         attention = config.training.model.attention
         find_micro_batches(
-            config.training, lambda size: QuestionAnsweringObjective(BertForQuestionAnswering(size, attention)),
+            config.training,
+            lambda size: QuestionAnsweringObjective(BertForQuestionAnswering(size, attention)),
             labels=("start", "end"),
-        )  # fmt: skip
+        )
         return
     if not (run.do_train or run.do_predict or run.do_eval):
         raise UsageError("nothing to do: add --do_train, --do_predict or --do_eval")
@@ -138,7 +139,8 @@ def answer_questions(
         eval_features=len(questions.features),
         predict_batch_size=squad.predict_batch_size,
     )
-    outputs = predict(objective, questions.sequences, squad.predict_batch_size, precision, here, show=True)
+    show = not config.training.log.disable_progress_bar
+    outputs = predict(objective, questions.sequences, squad.predict_batch_size, precision, here, show)
     if not here.is_main:
         return
     settings = replace(squad.answers, version_2_with_negative=version_2)

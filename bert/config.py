@@ -166,8 +166,10 @@ def _underscored(word: str, known: Container[str], booleans: Container[str]) -> 
     """Turn ``--json-summary=x`` into ``--json_summary=x``, as the field writes both, and ``--no-x`` into false."""
     name, equals, value = word.partition("=")
     plain = name[2:].replace("-", "_")
-    if word.startswith("--no") and not equals and plain not in known and plain.removeprefix("no_") in booleans:
-        return f"--{plain.removeprefix('no_')}=false"
+    if word.startswith("--no") and not equals and plain not in known:
+        positive = next((each for each in (plain[3:], plain[2:]) if each in booleans), None)  # --no-x, and absl's --nox
+        if positive:
+            return f"--{positive}=false"
     return f"--{plain}{equals}{value}" if name.startswith("--") and plain in known else word
 
 

@@ -23,7 +23,9 @@ class PrecisionConfig:
     fp16: bool = flag(False, "Mixed precision in fp16 with loss scaling.", aliases=("amp",))
     bf16: bool = flag(False, "Mixed precision in bf16; needs no loss scaling.")
     tf32: bool = flag(False, "Let fp32 matrix products run on TF32 units (Ampere GPUs and newer).")
-    loss_scale: float = flag(0.0, "Constant fp16 loss scale; 0 adapts it during the run.", minimum=0)
+    loss_scale: float = flag(
+        0.0, "Constant fp16 loss scale; 0 adapts it during the run.", minimum=0, aliases=["loss_scaling"]
+    )
     init_loss_scale: float = flag(2.0**20, "First value of an adaptive loss scale.", minimum=1)
     max_skipped_steps: int = flag(50, "Stop after this many optimizer steps skipped in a row.", minimum=1)
     allreduce_post_accumulation_fp16: bool = flag(

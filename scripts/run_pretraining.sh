@@ -22,6 +22,10 @@
 
 # shellcheck disable=SC2154  # the variables named in `parameters` are assigned by `declare`
 set -euo pipefail
+# shellcheck source=scripts/launch.sh
+source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
+
+positions=32
 
 # Name, kind and default of each value, in order of position; the last two can be given by name only.
 parameters() {
@@ -64,108 +68,23 @@ vocab_file path ${VOCAB_FILE:-$prepared/download/google_pretrained_weights/uncas
 END
 }
 
-# check_kind <name> <kind>
-check_kind() {
-  case $2 in
-    count) expect "$1" '^[1-9][0-9]*$' "a whole number from 1" ;;
-    count0) expect "$1" '^(0|[1-9][0-9]*)$' "a whole number from 0" ;;
-    number) expect "$1" '^([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$' "a number such as 6e-3" ;;
-    fraction) expect "$1" '^(0?\.[0-9]+|0\.?|1(\.0*)?)$' "a number from 0 to 1" ;;
-    switch) expect "$1" '^(true|false)$' "true or false" ;;
-    precision) expect "$1" '^(fp16|fp32|tf32|bf16)$' "fp16, fp32, tf32 or bf16" ;;
-    bin_size) expect "$1" '^(none|32|64|128|256|512)$' "none, 32, 64, 128, 256 or 512" ;;
-    masking) expect "$1" '^(static|dynamic)$' "static or dynamic" ;;
-    file_name) expect "$1" '^[^/]+$' "a file name without /" ;;
-  esac
-}
-
-# expect <name> <regular expression> <in words>
-expect() {
-  [[ ${!1} =~ $2 ]] || fail "$1=${!1}: expected $3"
-}
-
-fail() {
-  echo "error: $1" >&2
-  exit 2
-}
-
-count_gpus() {
-  if command -v nvidia-smi >/dev/null; then
-    nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true
-  else
-    echo 0
-  fi
-}
-
 # ---- values
 
-# read_arguments <words>: set dry_run and the variables that were given
-read_arguments() {
-  local word position=0 listed
-  local -a positional=("${names[@]:0:32}") named=()
-  listed=" ${names[*]} "
-  unset "${names[@]}" # the environment may have a variable of such a name
-  dry_run=false
-  for word in "$@"; do
-    if [[ $word == --dry-run || $word == --dry_run ]]; then
-      dry_run=true
-    elif [[ $word == --help || $word == -h ]]; then
-      sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-      exit 0
-    elif [[ $word =~ ^([A-Za-z_][A-Za-z0-9_]*)= ]]; then
-      [[ $listed == *" ${BASH_REMATCH[1]} "* ]] || fail "$word: unknown name, expected one of:$listed"
-      named+=("$word")
-    elif [[ $word == -* ]]; then
-      fail "$word: unknown option, expected values, name=value, --dry-run or --help"
-    else
-      ((position < ${#positional[@]})) || fail "$word: more than ${#positional[@]} values"
-      declare -g "${positional[position++]}=$word"
-    fi
-  done
-  for word in "${named[@]}"; do
-    declare -g "$word"
-  done
-}
-
-# Give a default to what was not given, or given as "", and check the rest.
-complete_values() {
-  local name kind value
+check_order() {
   if [[ ${train_batch_size_phase2:-} =~ ^(true|false)$ ]]; then
     fail "train_batch_size_phase2=$train_batch_size_phase2: position 16 is no longer accumulate_into_fp16, leave it out"
   fi
-  CODEDIR=${CODEDIR:-$(default_codedir)}
-  while read -r name kind value; do
-    declare -g "$name=${!name:-$value}"
-    check_kind "$name" "$kind"
-  done < <(parameters)
+}
+
+# What follows from the values.
+derive_values() {
   if [[ $accumulate_gradients == false ]]; then
     gradient_accumulation_steps=1
     gradient_accumulation_steps_phase2=1
   fi
   expect_divisible train_batch_size gradient_accumulation_steps
   expect_divisible train_batch_size_phase2 gradient_accumulation_steps_phase2
-}
-
-default_codedir() {
-  if [[ -d /workspace/bert ]]; then
-    echo /workspace/bert
-  else
-    (cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-  fi
-}
-
-expect_divisible() {
-  ((${!1} % ${!2} == 0)) || fail "$1=${!1}: not divisible by $2=${!2}"
-}
-
-# What follows from the values.
-derive_values() {
-  if [[ $BERT_CONFIG != /* && ! -f $BERT_CONFIG ]]; then
-    BERT_CONFIG=$CODEDIR/$BERT_CONFIG
-  fi
-  if [[ $init_checkpoint == none ]]; then
-    init_checkpoint=None
-  fi
+  find_in_codedir BERT_CONFIG
   if [[ $precision != fp16 && $allreduce_post_accumulation_fp16 == true ]]; then
     allreduce_post_accumulation_fp16=false
     echo "note: allreduce_post_accumulation_fp16=false, since precision=$precision" >&2
@@ -173,39 +92,17 @@ derive_values() {
   processes=$((num_gpus > 0 ? num_gpus : 1))
   results=$CODEDIR/results
   checkpoints=$results/checkpoints
-  python=$(find_python)
-}
-
-# PYTHON, the active environment's, the repository's, or the system's.
-find_python() {
-  if [[ -z ${PYTHON:-}${VIRTUAL_ENV:-}${CONDA_PREFIX:-} && -x $CODEDIR/.venv/bin/python ]]; then
-    echo "$CODEDIR/.venv/bin/python"
-  else
-    echo "${PYTHON:-python3}"
-  fi
-}
-
-print_values() {
-  local name
-  for name in "${names[@]}"; do
-    printf '%-36s %s\n' "$name" "${!name}"
-  done
-  printf '%-36s %s, %s\n' "global batch of phase 1, phase 2" \
-    $((train_batch_size * processes)) $((train_batch_size_phase2 * processes))
 }
 
 check_paths() {
-  local available phase
-  [[ -d $CODEDIR ]] || fail "CODEDIR=$CODEDIR: no such directory"
-  [[ -f $CODEDIR/run_pretraining.py ]] || fail "CODEDIR=$CODEDIR: there is no run_pretraining.py in it"
-  [[ -f $BERT_CONFIG ]] || fail "BERT_CONFIG=$BERT_CONFIG: no such file"
-  [[ -f $vocab_file ]] || fail "vocab_file=$vocab_file: no such file"
-  [[ $init_checkpoint == None || -f $init_checkpoint ]] || fail "init_checkpoint=$init_checkpoint: no such file"
+  local phase
+  check_machine run_pretraining.py num_gpus
+  expect_file BERT_CONFIG
+  expect_file vocab_file
+  expect_file_or_none init_checkpoint
   for phase in "${phases[@]}"; do
     is_prepared "$phase" || check_source "$phase"
   done
-  available=$(count_gpus)
-  ((available == 0 || num_gpus <= available)) || fail "num_gpus=$num_gpus: this machine has $available"
 }
 
 # ---- shards
@@ -268,24 +165,13 @@ prepare() {
 
 # build_command <phase>: set command
 build_command() {
-  command=("$python")
-  if ((num_gpus > 0)); then
-    command+=(-m torch.distributed.run --standalone "--nproc_per_node=$num_gpus")
-  elif (($(count_gpus) > 0)); then
-    command=(env CUDA_VISIBLE_DEVICES= "$python")
-  fi
-  command+=("$CODEDIR/run_pretraining.py" "--output_dir=$checkpoints" "--config_file=$BERT_CONFIG"
+  start_command "$num_gpus" run_pretraining.py
+  command+=("--output_dir=$checkpoints" "--config_file=$BERT_CONFIG"
     "--vocab_file=$vocab_file" "--num_steps_per_checkpoint=$save_checkpoint_steps" "--seed=$seed"
     "--num_workers=$num_workers" --do_train --json-summary "$results/dllogger.json" --disable_progress_bar)
-  if [[ $precision != fp32 ]]; then
-    command+=("--$precision")
-  fi
-  if [[ $allreduce_post_accumulation == true ]]; then
-    command+=(--allreduce_post_accumulation)
-  fi
-  if [[ $allreduce_post_accumulation_fp16 == true ]]; then
-    command+=(--allreduce_post_accumulation_fp16)
-  fi
+  add_precision
+  add_if "$allreduce_post_accumulation" allreduce_post_accumulation
+  add_if "$allreduce_post_accumulation_fp16" allreduce_post_accumulation_fp16
   "add_phase$1_flags"
 }
 
@@ -293,12 +179,8 @@ add_phase1_flags() {
   command+=("--input_dir=$DATA_DIR_PHASE1" --max_seq_length=128 --max_predictions_per_seq=20
     "--train_batch_size=$train_batch_size" "--gradient_accumulation_steps=$gradient_accumulation_steps"
     "--max_steps=$train_steps" "--warmup_proportion=$warmup_proportion" "--learning_rate=$learning_rate")
-  if [[ $resume_training == true ]]; then
-    command+=(--resume_from_checkpoint)
-  fi
-  if [[ $init_checkpoint != None ]]; then
-    command+=("--init_checkpoint=$init_checkpoint")
-  fi
+  add_if "$resume_training" resume_from_checkpoint
+  add_given init_checkpoint "$init_checkpoint"
 }
 
 add_phase2_flags() {
@@ -335,45 +217,14 @@ run_phase() {
   echo "finished phase $1"
 }
 
-# run_logged <file> <command>: SIGTERM and Ctrl-C ask the command to stop, which lets it save a checkpoint
-run_logged() {
-  local log=$1 tee child status stopped=false
-  shift
-  exec 3> >(tee -i -a "$log")
-  tee=$!
-  "$@" >&3 2>&1 3>&- &
-  child=$!
-  exec 3>&-
-  trap 'stopped=true; kill -TERM "$child" 2>/dev/null || true' TERM INT
-  while :; do
-    status=0
-    wait "$child" || status=$?
-    kill -0 "$child" 2>/dev/null || break # otherwise a signal ended the wait, not the command
-  done
-  trap - TERM INT
-  wait "$tee" 2>/dev/null || true
-  if [[ $stopped == true ]]; then
-    echo "stopped by a signal" >&2
-    exit 143
-  elif ((status != 0)); then
-    echo "error: the command ended with exit code $status" >&2
-    exit "$status"
-  fi
-}
-
-# print_command <phase>: print command
-print_command() {
-  printf '\n# phase %s\n' "$1"
-  printf '%q ' "${command[@]}"
-  echo
-}
-
 main() {
-  mapfile -t names < <(CODEDIR="" parameters | cut -d ' ' -f 1)
   read_arguments "$@"
+  check_order
   complete_values
   derive_values
   print_values
+  printf '%-36s %s, %s\n' "global batch of phase 1, phase 2" \
+    $((train_batch_size * processes)) $((train_batch_size_phase2 * processes))
   local phase phases=(1 2) batches=("" "$train_batch_size" "$train_batch_size_phase2") lengths=("" 128 512)
   if phase1_is_done; then
     echo "phase 1 is done: ckpt_$(newest_checkpoint).pt"
@@ -383,10 +234,10 @@ main() {
     for phase in "${phases[@]}"; do
       if ! is_prepared "$phase"; then
         build_preparation "$phase" "${lengths[phase]}"
-        print_command "$phase, its shards"
+        print_command "phase $phase, its shards" "${command[@]}"
       fi
       build_command "$phase"
-      print_command "$phase"
+      print_command "phase $phase" "${command[@]}"
     done
   fi
   check_paths

@@ -42,6 +42,7 @@ def test_defaults_and_nesting():
         (["--fp16", "true"], "fp16", True),
         (["--fp16", "--no-fp16"], "fp16", False),
         (["--amp", "--no_amp"], "fp16", False),
+        (["--fp16", "--nofp16"], "fp16", False),
         (["--rate", "1e-3"], "rate", 1e-3),
         (["--init", "a.pt"], "init", "a.pt"),
         (["--files", "a", "b"], "files", ["a", "b"]),

@@ -80,6 +80,11 @@ class TaskCheckpointConfig(CheckpointConfig):
 
 
 @dataclass
+class TaskLogConfig(LogConfig):
+    log_freq: int = flag(50, "Optimizer steps between two reports of loss and learning rate.", minimum=1)
+
+
+@dataclass
 class TrainingConfig:
     """The flags that all fine-tuning commands share."""
 
@@ -92,7 +97,7 @@ class TrainingConfig:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     checkpoint: TaskCheckpointConfig = field(default_factory=TaskCheckpointConfig)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
-    log: LogConfig = field(default_factory=LogConfig)
+    log: TaskLogConfig = field(default_factory=TaskLogConfig)
 
 
 def place(config: TrainingConfig) -> DistributedConfig:

@@ -23,7 +23,7 @@ CONNECT_SECONDS = 30
 WORKERS_SECONDS = 120  # for the first worker to join a scheduler: nodes of a job start at different times
 
 # One thread in each library: the processes already take all cores.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_": "1073741824"}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 @dataclass

@@ -1,0 +1,22 @@
+"""Layers of BERT as features for other programs: lines of text in, a vector per token or per line out.
+
+::
+
+    extractor = Extractor(model, tokenizer, precision, layer_indexes("-1,-2", depth=12), pooling="mean")
+    write_features(config, extractor, read_lines("lines.txt"))
+"""
+
+from bert.features.extract import Extractor, Features, FeaturesConfig, encode_lines, layer_indexes, read_lines
+from bert.features.files import FORMATS, write_features, writer_of
+
+__all__ = [
+    "FORMATS",
+    "Extractor",
+    "Features",
+    "FeaturesConfig",
+    "encode_lines",
+    "layer_indexes",
+    "read_lines",
+    "write_features",
+    "writer_of",
+]

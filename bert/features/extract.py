@@ -1,0 +1,186 @@
+"""Lines of text → what chosen layers of BERT say of their tokens, streamed, in input order.
+
+A line is one example, ``text_a ||| text_b`` is a pair, a blank line is an example without a token of its own::
+
+    extractor = Extractor(model, tokenizer, precision, layers=[-1, -2])
+    for chunk in extractor.chunks(["a first line", "one text ||| another"]):
+        chunk.values                                    # [2, T, hidden]
+
+Batches are of near-equal length within a chunk of lines, and no more than a chunk is ever in memory. Only real tokens
+have vectors, ``[CLS]`` and ``[SEP]`` among them, and the second text of a pair has segment id 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bert.batch import TokenStream
+from bert.config import flag
+from bert.errors import UsageError
+from bert.model.bert import BertModel
+from bert.model.objective import encode
+from bert.precision import Precision
+from bert.tasks.sequences import Sequences, collate, encode_pairs, from_rows
+from bert.tokenization import BertTokenizer
+
+SEPARATOR = " ||| "
+POOLINGS = ("none", "cls", "mean", "max", "pooler")
+HELD_BYTES = 256 << 20  # of vectors in memory at once
+MOST_LINES = 8192  # in a chunk, however small their vectors
+
+
+@dataclass
+class FeaturesConfig:
+    input_file: str = flag(
+        help="Text, one example a line; the last ' ||| ' of a line separates the two texts of a pair."
+    )
+    output_file: str = flag(help="File of the features, one entry an example, in the order of the lines.")
+    layers: str | None = flag(
+        None,
+        "Layers to write, 0 = the first, -1 = the last, as --layers=-1,-2 (mind the =). By default the last four; with "
+        "--pooling pooler the last one.",
+    )
+    max_seq_length: int = flag(128, "Longest input in pieces; longer ones are cut.", minimum=3)
+    batch_size: int = flag(32, "Examples in a batch.", minimum=1)
+    pooling: str = flag(
+        "none",
+        "One vector per token (none), or one per example and layer: that of [CLS] (cls), the mean or the maximum over "
+        "the tokens, or [CLS] through the model's pooler.",
+        choices=POOLINGS,
+    )
+    output_format: str | None = flag(
+        None, "jsonl, npz or parquet; by default the suffix of --output_file.", choices=("jsonl", "npz", "parquet")
+    )
+
+
+@dataclass(frozen=True)
+class Features:
+    """Consecutive examples, n of them with T tokens in all."""
+
+    first: int  # number of the first one's line, from 0
+    sequences: Sequences
+    values: NDArray[np.float32]  # [layers, T, hidden]; pooled [layers, n, hidden]
+    pooled: bool
+
+    def examples(self) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.float32]]]:
+        """Yield (number of the line, ids, values [layers, tokens, hidden] or, pooled, [layers, hidden])."""
+        bounds = self.sequences.offsets.tolist()
+        for i, (start, stop) in enumerate(pairwise(bounds)):
+            values = self.values[:, i] if self.pooled else self.values[:, start:stop]
+            yield self.first + i, self.sequences.tokens[start:stop], values
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A model in evaluation mode on the device of ``precision``, and what is wanted of it."""
+
+    model: BertModel
+    tokenizer: BertTokenizer
+    precision: Precision
+    layers: Sequence[int]
+    pooling: str = "none"
+    max_seq_length: int = 128
+    batch_size: int = 32
+
+    def chunks(self, lines: Iterable[str]) -> Iterator[Features]:
+        """Yield the features of ``lines``, some hundred lines at a time."""
+        remaining, first = iter(lines), 0
+        while chunk := list(islice(remaining, self.chunk_size)):
+            yield self._features(first, encode_lines(chunk, self.max_seq_length, self.tokenizer))
+            first += len(chunk)
+
+    @property
+    def chunk_size(self) -> int:
+        """Lines whose vectors fit into HELD_BYTES, at least a batch."""
+        rows = self.max_seq_length if self.pooling == "none" else 1
+        size = len(self.layers) * rows * self.model.config.hidden_size * 4
+        return max(min(HELD_BYTES // size, MOST_LINES), self.batch_size)
+
+    def _features(self, first: int, sequences: Sequences) -> Features:
+        pooled = self.pooling != "none"
+        bounds = np.arange(len(sequences) + 1) if pooled else sequences.offsets
+        values = np.empty((len(self.layers), int(bounds[-1]), self.model.config.hidden_size), np.float32)
+        order = np.argsort(-sequences.lengths, kind="stable")
+        for start in range(0, len(order), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            found = self.activations(collate(sequences, chosen))
+            parts = np.split(found, np.cumsum(np.diff(bounds)[chosen])[:-1], axis=1)
+            for i, part in zip(chosen, parts, strict=True):
+                values[:, bounds[i] : bounds[i + 1]] = part
+        return Features(first, sequences, values, pooled)
+
+    @torch.no_grad()
+    def activations(self, batch: TokenStream) -> NDArray[np.float32]:
+        """Return the chosen layers [layers, T, hidden] of a stream of S sequences, pooled [layers, S, hidden]."""
+        batch = batch.to(self.precision.device)
+        with self.precision.autocast():
+            layers, pooler = encode(self.model, batch)
+        if self.pooling == "pooler":
+            return pooler[None].float().cpu().numpy()
+        pool = _POOL[self.pooling]
+        return (
+            torch.stack([pool(layers[index].float(), batch.cu_seqlens.long()) for index in self.layers]).cpu().numpy()
+        )
+
+
+# [T, hidden], [S + 1] -> [T, hidden] or [S, hidden]
+_POOL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "none": lambda layer, bounds: layer,
+    "cls": lambda layer, bounds: layer[bounds[:-1]],
+    "mean": lambda layer, bounds: torch.segment_reduce(layer, "mean", lengths=bounds.diff()),
+    "max": lambda layer, bounds: torch.segment_reduce(layer, "max", lengths=bounds.diff()),
+}
+
+
+def layer_indexes(layers: str | None, depth: int, pooling: str = "none") -> list[int]:
+    """Parse ``--layers`` for a model of ``depth`` layers; None means the default."""
+    if layers is None:
+        return list(range(-1, -1 - (1 if pooling == "pooler" else min(depth, 4)), -1))
+    try:
+        indexes = [int(word) for word in layers.split(",")]
+    except ValueError:
+        raise UsageError(f"--layers {layers}: expected whole numbers joined by commas, such as -1,-2") from None
+    if any(not -depth <= index < depth for index in indexes):
+        raise UsageError(f"--layers {layers}: the model has {depth} layers, expected {-depth} to {depth - 1}")
+    if len(set(indexes)) < len(indexes):
+        raise UsageError(f"--layers {layers}: a layer is named twice")
+    if pooling == "pooler" and indexes not in ([-1], [depth - 1]):
+        raise UsageError(f"--layers {layers}: --pooling pooler is made of the last layer, expected -1")
+    return indexes
+
+
+def read_lines(path: str | Path) -> Iterator[str]:
+    """Yield the lines of a file; raises UsageError, also where there is none."""
+    empty = True
+    try:
+        with open(path, encoding="utf8", newline="\n") as file:
+            for line in file:
+                empty = False
+                yield line
+    except OSError as error:
+        raise UsageError(f"--input_file {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--input_file {path}: not UTF-8 text ({error.reason})") from error
+    if empty:
+        raise UsageError(f"--input_file {path}: no line in it")
+
+
+def encode_lines(lines: Sequence[str], max_seq_length: int, tokenizer: BertTokenizer) -> Sequences:
+    """Cut lines into ``[CLS] A [SEP]`` or, where a line holds a separator, ``[CLS] A [SEP] B [SEP]``."""
+    texts = [line.strip().rpartition(SEPARATOR) for line in lines]
+    first = tokenizer.encode_batch([a if separator else b for a, separator, b in texts])
+    second = tokenizer.encode_batch([b if separator else "" for _, separator, b in texts])
+    rows, starts = [], []
+    for a, b, (_, separator, _) in zip(first, second, texts, strict=True):
+        one = encode_pairs([a], [b] if separator else None, max_seq_length, tokenizer)
+        rows.append(one.tokens)
+        starts.append(int(one.segment_starts[0]))
+    return from_rows(rows, starts)

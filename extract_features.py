@@ -1,0 +1,57 @@
+"""Write what the layers of BERT say of each token of each line of a text, or of each line as a whole.
+
+    python extract_features.py --input_file lines.txt --output_file features.jsonl --init_checkpoint ckpt_8601.pt \\
+        --layers=-1,-2 --max_seq_length 128 --batch_size 32
+    python extract_features.py --input_file lines.txt --output_file vectors.parquet --pooling mean ...
+
+A line is one example, "text_a ||| text_b" a pair. A checkpoint of this suite brings its configuration and vocabulary;
+of another one, --config_file and --vocab_file are needed. Memory does not grow with the file.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bert.config import run_command
+from bert.distributed import world
+from bert.errors import UsageError
+from bert.features import Extractor, FeaturesConfig, layer_indexes, read_lines, write_features, writer_of
+from bert.finetuning.inference import InferenceConfig
+from bert.finetuning.start import load_start
+from bert.log import progress
+from bert.model.bert import BertModel
+
+
+@dataclass
+class Config:
+    features: FeaturesConfig
+    inference: InferenceConfig
+
+
+def main(config: Config) -> None:
+    features, inference = config.features, config.inference
+    writer_of(features.output_file, features.output_format)  # a wrong suffix is an error before the model is loaded
+    if Path(features.output_file).resolve() == Path(features.input_file).resolve():
+        raise UsageError(f"--output_file {features.output_file}: is --input_file")
+    with world(inference.place()) as here:
+        if here.size > 1:
+            raise UsageError(f"extract_features.py runs in one process; {here.size} were started")
+        precision = inference.number_format(here.device)
+        start = load_start(inference.model, inference.init_checkpoint, features.max_seq_length)
+        layers = layer_indexes(features.layers, start.model_config.num_hidden_layers, features.pooling)
+        model = BertModel(start.model_config, inference.model.attention)
+        start.load_into(model, () if features.pooling == "pooler" else ("pooler.*",))
+        extractor = Extractor(
+            model.to(here.device).eval(),
+            start.tokenizer,
+            precision,
+            layers,
+            features.pooling,
+            features.max_seq_length,
+            features.batch_size,
+        )
+        lines = progress(read_lines(features.input_file), description="Extracting", unit="line")
+        write_features(features, extractor, lines)
+
+
+if __name__ == "__main__":
+    run_command(main, Config)

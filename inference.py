@@ -1,0 +1,77 @@
+"""Answer a question about a text with a model that run_squad.py fine-tuned.
+
+    python inference.py --init_checkpoint results/SQuAD/pytorch_model.bin \\
+        --question "What river runs through Paris?" --context "The Seine runs through Paris."
+    python inference.py --init_checkpoint results/SQuAD/pytorch_model.bin --interactive
+
+The text may be longer than the model's input: it is read in overlapping windows. A checkpoint of this suite brings its
+configuration and vocabulary; of another one, --config_file and --vocab_file are needed.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field, replace
+
+from bert.config import flag, run_command
+from bert.distributed import world
+from bert.errors import UsageError
+from bert.finetuning.asking import AskingConfig, Reply, load_reader
+from bert.finetuning.conversation import NO_ANSWER, converse, render, wants_color
+from bert.finetuning.inference import InferenceConfig
+from bert.finetuning.question_answering import WindowConfig
+
+QUESTION = "What was the ferry called?"
+CONTEXT = (
+    "Amber Lake lies in the hills north of Torvik. Since the road along its shore is closed in winter, the village "
+    "bought a ferry in 1931. The ferry was called the Grey Heron and took forty passengers from one end of the lake to "
+    "the other."
+)
+LEAST_SHOWN = 3  # answers in a conversation
+
+
+@dataclass
+class Config:
+    inference: InferenceConfig
+    question: str = flag(QUESTION, "The question.")
+    context: str = flag(CONTEXT, "The text that holds the answer.")
+    interactive: bool = flag(
+        False, f"Ask for texts and questions instead; shows at least {LEAST_SHOWN} answers. Reads a pipe as well."
+    )
+    json: bool = flag(False, "Print a JSON object per answer, on one line, and nothing else.")
+    seed: int = flag(1, "Accepted for existing scripts and ignored: nothing is drawn at random.")
+    windows: WindowConfig = field(default_factory=WindowConfig)
+    answers: AskingConfig = field(default_factory=AskingConfig)
+
+
+def main(config: Config) -> None:
+    answers = config.answers
+    if config.interactive:
+        answers = replace(answers, n_best_size=max(answers.n_best_size, LEAST_SHOWN))
+    with world(config.inference.place()) as here:
+        if here.size > 1:
+            raise UsageError(f"inference.py runs in one process; {here.size} were started")
+        reader = load_reader(config.inference, config.windows, answers, here)
+        show = show_json if config.json else show_in_sentence if config.interactive else show_plainly
+        if config.interactive:
+            converse(reader.ask, show)
+        else:
+            show(reader.ask(config.question, config.context))
+
+
+def show_json(reply: Reply) -> None:
+    print(json.dumps(reply.as_json()), flush=True)
+
+
+def show_in_sentence(reply: Reply) -> None:
+    print(render(reply, wants_color(sys.stdout)), flush=True)
+
+
+def show_plainly(reply: Reply) -> None:
+    """Print question, context, answer and the list of the n best, as the published script does."""
+    best = json.dumps([candidate._asdict() for candidate in reply.answer.nbest], indent=4)
+    answer = reply.answer.text or NO_ANSWER
+    print(f"question:  {reply.question}", f"context:  {reply.context}", "", "", answer, "", best, sep="\n")
+
+
+if __name__ == "__main__":
+    run_command(main, Config)
