@@ -5,6 +5,7 @@ import sys
 
 BENCHMARKS = {
     "pretrain": "a pre-training step against transformers' BertForPreTraining",
+    "squad": "SQuAD training, prediction and preparation against transformers' BertForQuestionAnswering",
     "lamb": "the LAMB step against torch.optim.AdamW(fused=True) and the least memory traffic possible",
     "loader": "the shard loader against lddl.torch",
     "preprocess": "preparing shards against LDDL's preprocess_bert_pretrain",

@@ -33,7 +33,7 @@ from bert.prepare.vocabulary import VocabularyConfig, train_vocabulary
 ROOT = Path(__file__).parents[2]
 FILES = 8  # in the source folder
 SHORTEST = 600  # characters of a document
-SAMPLE_SECONDS = 0.05  # between two looks at the memory
+SAMPLE_SECONDS = 0.25  # between two looks at the memory, each of which costs some milliseconds
 
 # lddl splits sentences with NLTK's Punkt, whose published parameters cannot be fetched everywhere: train some.
 TRAIN_PUNKT = """

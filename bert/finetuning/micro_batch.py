@@ -16,7 +16,7 @@ what is computed here to within 6 %.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,7 @@ def find_micro_batches(
         start = load_start(config.model, config.checkpoint.init_checkpoint, 1)
         objective = build(start.model_config).to(here.device, precision.parameter_dtype)
         trainer = build_trainer(config, objective, random_sequences(1, 8, labels), precision, here, 1, print)
-        train(trainer, random_batch(1, 8, labels))
-        memory = memory_of(trainer)
+        memory = memory_of(trainer, random_batch(1, 8, labels))
         limit = limit_of(config.run.memory_gb, memory, here)
         positions = start.model_config.max_position_embeddings
         lengths = [each for each in LENGTHS if each <= positions] or [positions]
@@ -106,23 +105,21 @@ def random_batch(count: int, length: int, labels: Sequence[str]) -> TaskBatch:
     return collate(random_sequences(count, length, labels), np.arange(count))
 
 
-def train(trainer: Trainer, batch: TaskBatch) -> None:
-    """Take an optimizer step."""
+def memory_of(trainer: Trainer, batch: TaskBatch) -> Memory:
+    """Take a step, so that there are moments; count what stays from step to step, and the gradients."""
+    optimizer, parameters = trainer.optimizer, list(trainer.objective.parameters())
     trainer.train_step([batch], lambda: False)
+    weights = _bytes(parameters) + _bytes(each.grad for each in parameters)
     trainer.apply()
-
-
-def memory_of(trainer: Trainer) -> Memory:
-    """Count what stays from step to step, and gradients; once a step was taken, so that there are moments."""
-    optimizer = trainer.optimizer
-    weights = sum(each.nbytes * (1 + each.requires_grad) for each in trainer.objective.parameters())
-    moments = sum(
-        value.nbytes for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)
-    )
+    moments = _bytes(value for state in optimizer.state.values() for value in state.values())
     if not isinstance(optimizer, HostOptimizer):
         return Memory(weights + moments, 0)
-    copies = sum(2 * each.nbytes for group in optimizer.param_groups for each in group["params"])
-    return Memory(weights, copies + moments)
+    copies = [each for group in optimizer.param_groups for each in group["params"]]
+    return Memory(weights, _bytes(copies) + _bytes(each.grad for each in copies) + moments)
+
+
+def _bytes(values: Iterable[Any]) -> int:
+    return sum(value.nbytes for value in values if isinstance(value, Tensor))
 
 
 def limit_of(memory_gb: float, memory: Memory, here: World) -> int:
@@ -162,7 +159,8 @@ def peak_of(trainer: Trainer, batch: TaskBatch) -> int | None:
     device = trainer.world.device
     torch.cuda.reset_peak_memory_stats(device)
     try:
-        train(trainer, batch)
+        trainer.train_step([batch], lambda: False)
+        trainer.apply()
         peak = torch.cuda.max_memory_allocated(device)
     except torch.cuda.OutOfMemoryError:
         peak = None
@@ -260,7 +258,7 @@ def table(
     host = f", and {memory.host / GB:.2f} GB in host memory" if memory.host else ""
     batch = config.batch.train_batch_size
     lines = [
-        f"{how} for {limit / GB:.1f} GB on {here.device}: {precision.name}, activations {recomputed}, "
+        f"{how} for {limit / GB:.3g} GB on {here.device}: {precision.name}, activations {recomputed}, "
         f"--optimizer {config.optimizer.optimizer}",
         f"parameters, gradients and moments: {memory.device / GB:.2f} GB{host}\n",
         f"| sequence length | largest micro-batch | MB per sequence | accumulation steps of {batch} |",
