@@ -146,7 +146,7 @@ def restore(
         reset_optimizer_step(trainer.optimizer)
 
 
-def reset_optimizer_step(optimizer: torch.optim.Optimizer) -> None:
+def reset_optimizer_step(optimizer: Any) -> None:
     """Set the step counters of bias correction back to 0 and keep the moments."""
     reset = getattr(optimizer, "reset_step", None)
     if reset is not None:

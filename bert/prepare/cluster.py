@@ -68,7 +68,8 @@ def start_ranks(config: ClusterConfig) -> None:
         )
     os.environ.update(ENVIRONMENT)
     logging.getLogger("distributed").setLevel(logging.ERROR)
-    dask_mpi.initialize(nthreads=1, memory_limit=memory_bytes(config) or "auto", dashboard=False)
+    memory_bytes(config)  # refuses what is no size
+    dask_mpi.initialize(nthreads=1, memory_limit=config.memory_limit, dashboard=False)
 
 
 @contextmanager
