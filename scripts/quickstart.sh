@@ -10,7 +10,7 @@ set -euo pipefail
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-PHASE1_STEPS=2400 PHASE2_STEPS=300 SQUAD_EPOCHS=4 SQUAD_RATE=1e-3
+PHASE1_STEPS=2400 PHASE2_STEPS=300
 text="" output=$ROOT/results/quickstart
 while (($#)); do
   case $1 in
@@ -63,7 +63,7 @@ if [[ -d $output/text/train ]]; then
 elif [[ -n $text ]]; then
   python data/split_text.py --text "$text" --output "$output/text"
 else
-  python data/make_gazetteer.py --output "$output/text" --tasks
+  python data/make_gazetteer.py --output "$output/text"
 fi
 
 step "Vocabulary"
@@ -86,44 +86,8 @@ fi
 step "Phase 2: sequences of up to 512 tokens"
 phase 2 512 80 "$PHASE2_STEPS" 16 5e-3 --phase2
 
-# f1 <folder>
-f1() { sed -n 's/^f1 = //p' "$output/$1/eval_results.txt"; }
-
-FIRST_QUESTION='
-import json, sys
-paragraph = json.load(open(sys.argv[1], encoding="utf8"))["data"][0]["paragraphs"][0]
-print(paragraph["qas"][0]["question"], paragraph["context"], sep="\n")
-'
-
-# answer_questions <folder> [flag ...]: fine-tune on questions about the encyclopedia, answer those that were held out
-answer_questions() {
-  [[ ! -f $output/$1/eval_results.txt ]] || return 0
-  python run_squad.py --do_train --do_predict --do_eval --skip_checkpoint --output_dir "$output/$1" \
-    --config_file "$output/bert_config.json" --vocab_file "$output/vocab.txt" --json_summary "$output/$1.json" \
-    --train_file "$output/text/squad/v1.1/train-v1.1.json" --predict_file "$output/text/squad/v1.1/dev-v1.1.json" \
-    --max_seq_length 160 --max_query_length 32 --doc_stride 64 --predict_batch_size 32 --log_freq 50 \
-    --train_batch_size 32 --num_train_epochs "$SQUAD_EPOCHS" --learning_rate "$SQUAD_RATE" --tensorboard_dir none "${@:2}"
-}
-
-if [[ -z $text ]]; then
-  step "Questions, from the pre-trained model"
-  answer_questions squad --init_checkpoint "$output/checkpoints/ckpt_$((PHASE1_STEPS + PHASE2_STEPS)).pt"
-
-  step "The same questions, from random weights"
-  answer_questions squad_from_random_weights
-
-  step "A question"
-  mapfile -t asked < <(python -c "$FIRST_QUESTION" "$output/text/squad/v1.1/dev-v1.1.json")
-  python inference.py --init_checkpoint "$output/squad/pytorch_model.bin" --max_seq_length 160 --max_query_length 32 \
-    --doc_stride 64 --question "${asked[0]}" --context "${asked[1]}"
-fi
-
 step "Report"
 python -m bert.report --logs "$output/dllogger.json" --output "$output/report.png"
-if [[ -z $text ]]; then
-  printf '\nF1 of answers on held-out articles: %.1f from the pre-trained model, %.1f from random weights\n' \
-    "$(f1 squad)" "$(f1 squad_from_random_weights)"
-fi
 cat <<EOF
 
 checkpoints   $output/checkpoints
