@@ -64,6 +64,8 @@ def main(config: Config) -> None:
         results = []
         for seed in range(run.seed, run.seed + config.sizes.n_seeds):
             results.append({"seed": seed, **classify(with_seed(config, seed), here, stop)})
+            if stop.by_keyboard:
+                raise KeyboardInterrupt  # saved, but a script that called this command should not go on
             if stop.requested:
                 return
         if len(results) > 1 and here.is_main:

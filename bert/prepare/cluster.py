@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,18 +109,20 @@ def memory_bytes(config: ClusterConfig) -> int | None:
 
 
 def _start(distributed: Any, config: ClusterConfig) -> Iterator[Any]:
-    workers = config.local_n_workers or len(os.sched_getaffinity(0))
-    with (
-        distributed.LocalCluster(
-            n_workers=workers,
+    # A terminal sends Ctrl-C to every process; the workers leave it to this one, which ends them. They inherit that.
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        cluster = distributed.LocalCluster(
+            n_workers=config.local_n_workers or len(os.sched_getaffinity(0)),
             threads_per_worker=config.local_threads_per_worker,
             memory_limit=memory_bytes(config) or "auto",
             host="127.0.0.1",
             dashboard_address=None,
             silence_logs="CRITICAL",
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
+        )
+    finally:
+        signal.signal(signal.SIGINT, heard)
+    with cluster, distributed.Client(cluster) as client:
         yield client
 
 

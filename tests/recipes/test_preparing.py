@@ -90,6 +90,27 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, text_folder, vocab_fil
     assert hashes(sink) == whole
 
 
+def test_control_c_is_one_line_and_the_run_goes_on(tmp_path, text_folder, vocab_file, whole):
+    sink = tmp_path / "sink"
+    arguments = command(sink, vocab_file, "--text", text_folder, "--masking", "--num-workers", 2)
+    process = subprocess.Popen(
+        [*arguments, "--disable-progress-bar"],
+        env=ENVIRONMENT,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list((sink / ".preprocess").glob("part.*.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it, too
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "interrupted\n")
+    run(arguments)
+    assert hashes(sink) == whole
+
+
 def test_a_running_scheduler_with_two_workers(tmp_path, text_folder, vocab_file, whole):
     file = tmp_path / "scheduler.json"
     dask = [sys.executable, "-m", "dask"]
