@@ -81,18 +81,18 @@ def write(path: Path, shard: Shard, limits: Limits, vocab: Mapping[str, int] | N
     single = shard.segment_starts >= shard.lengths
     if single.any():
         raise UsageError(f"{path}: sequence {int(single.argmax())} has one segment, LDDL's Parquet holds pairs")
-    words = pa.array(list(vocab), pa.string())
-    starts, middles, ends = shard.offsets[:-1], shard.offsets[:-1] + shard.segment_starts, shard.offsets[1:]
+    words = _joinable(tuple(vocab))
+    a, b = _segments(shard, words)
     columns: dict[str, pa.Array] = {
-        "A": _join(shard.tokens, starts + 1, middles - 1, words),
-        "B": _join(shard.tokens, middles, ends - 1, words),
+        "A": a,
+        "B": b,
         "is_random_next": pa.array(shard.next_sentence_labels.astype(bool)),
         "num_tokens": pa.array(shard.lengths.astype(np.uint16)),
     }
     if shard.masks is not None:
         positions, labels, bounds = shard.masks
         columns["masked_lm_positions"] = _pack_positions(positions, bounds)
-        columns["masked_lm_labels"] = _join(labels, bounds[:-1], bounds[1:], words)
+        columns["masked_lm_labels"] = _join(labels, bounds, words)
     bin_id = path.suffix.partition("_")[2]
     if bin_id:
         columns["bin_id"] = pa.array(np.full(shard.num_samples, int(bin_id), np.int64))
@@ -263,8 +263,33 @@ def _headers(largest: int) -> NDArray[np.uint16]:
     return np.stack(rows)
 
 
-def _join(ids: NDArray, starts: NDArray, stops: NDArray, words: pa.Array) -> pa.Array:
-    """Return one row per range of ``ids``: its pieces, joined by blanks."""
-    counts = stops - starts
-    pieces = words.take(pa.array(ids[ranges(starts, counts)]))
-    return pc.binary_join(pa.LargeListArray.from_arrays(pa.array(offsets_of(counts)), pieces), " ")
+def _segments(shard: Shard, words: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Return the texts of A and of B, without the three special tokens of every sequence."""
+    starts, middles, ends = shard.offsets[:-1], shard.offsets[:-1] + shard.segment_starts, shard.offsets[1:]
+    inner = np.ones(len(shard.tokens), bool)
+    for specials in (starts, middles - 1, ends - 1):
+        inner[specials] = False
+    counts = np.stack([middles - starts - 2, ends - middles - 1], axis=1)
+    texts = _join(shard.tokens[inner], offsets_of(counts.reshape(-1)), words)
+    rows = np.arange(0, len(texts), 2, np.int32)
+    return texts.take(pa.array(rows)), texts.take(pa.array(rows + 1))
+
+
+def _join(ids: NDArray, offsets: NDArray[np.int64], words: pa.Array) -> pa.Array:
+    """Return one row from each offset to the next: its pieces, joined by blanks.
+
+    Taken one after another the ``words`` of :func:`_joinable` are the text already; only where rows end is to be noted.
+    """
+    last = offsets[1:][np.diff(offsets) > 0] - 1
+    chosen = ids.astype(np.int32)
+    chosen[last] += len(words) // 2
+    pieces = words.take(pa.array(chosen))
+    _, bounds, data = pieces.buffers()
+    ends = np.frombuffer(bounds, np.int32, len(pieces) + 1)[offsets]
+    return pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(ends), data)
+
+
+@lru_cache(maxsize=2)
+def _joinable(pieces: tuple[str, ...]) -> pa.Array:
+    """The pieces by id with a blank behind each, then once more without, for the last one of a row."""
+    return pa.array([*(f"{piece} " for piece in pieces), *pieces], pa.string())
