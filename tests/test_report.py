@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bert.errors import UsageError
-from bert.report import collect, draw, read_events, summarize
+from bert.report import collect, compare, draw, read_events, summarize
 from bert.report.__main__ import ReportConfig, main
 from bert.report.figure import smooth
 
@@ -94,15 +94,20 @@ def test_logs_of_nvidias_scripts(write):
     assert phase.summary == {"e2e_train_time": 12.5}
 
 
+def cells_of(table):
+    """Return name -> cells of the rows of a Markdown table."""
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
+    return {row[0]: row[1:] for row in rows}
+
+
 def test_the_table_holds_the_final_numbers(write):
     evaluations = [(1, 0.10), (2, 0.25)]
     text = phase_log(1, [1, 2], Config={"max_seq_length": 128, "learning_rate": 0.006})
     text += "".join(line([0, step], {"eval_mlm_accuracy": value}) for step, value in evaluations)
     text += line([0, 3], {"mlm_loss": 2.0, "tokens_per_second": 1234.0}) + line([], {"e2e_train_time": 61.0})
     table = summarize(phases_of(write("a.json", text), write("b.json", phase_log(2, [1]))))
-    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
-    cells = {row[0]: row[1:] for row in rows}
-    assert rows[0] == ["", "phase 1", "phase 2"]
+    cells = cells_of(table)
+    assert cells[""] == ["phase 1", "phase 2"]
     assert cells["optimizer steps"] == ["3", "1"]
     assert cells["sequence length"] == ["128", ""]
     assert cells["masked-token loss"] == ["4.000", "5.000"]  # (5 + 5 + 2) / 3
@@ -111,6 +116,23 @@ def test_the_table_holds_the_final_numbers(write):
     assert cells["tokens/s, median"] == ["1,234", ""]
     assert cells["training time, s"] == ["61", ""]
     assert "held-out next-sentence accuracy" not in cells
+
+
+def finetuning_log(checkpoint, **scores):
+    text = line("PARAMETER", {"Config": {"init_checkpoint": checkpoint, "learning_rate": 0.002}})
+    return text + line([0, 50], {"step_loss": 2.0}) + line([0, 100], {"step_loss": 1.0}) + line([], scores)
+
+
+def test_fine_tuning_runs_stand_side_by_side(write):
+    pretrained = finetuning_log("results/ckpt_2400.pt", exact_match=46.0, F1=54.6712)
+    fresh = finetuning_log(None, exact_match=30.2222, F1=42.4)
+    cells = cells_of(compare([*phases_of(write("a.json", pretrained)), *phases_of(write("b.json", fresh))]))
+    assert cells[""] == ["from ckpt_2400.pt", "from random weights"]
+    assert cells["optimizer steps"] == ["100", "100"]
+    assert cells["training loss"] == ["1.500", "1.500"]
+    assert cells["exact match"] == ["46", "30.22"]
+    assert cells["F1"] == ["54.67", "42.4"]
+    assert "training time, s" not in cells
 
 
 def test_smoothing_is_a_centred_mean():
@@ -146,10 +168,14 @@ def test_a_panel_without_data_says_so(write):
 
 def test_the_command_writes_the_figure_and_prints_the_table(write, tmp_path, capsys):
     log = write("a.json", phase_log(1, [1, 2]) + line([0, 3], {"mlm_loss": "NaN", "nsp_loss": "Infinity"}))
-    main(ReportConfig(logs=[log], output=str(tmp_path / "new" / "report.png")))
+    tuned = write("tuned.json", finetuning_log("ckpt_9.pt", F1=50.0))
+    main(ReportConfig(logs=[log], finetuned=[tuned], output=str(tmp_path / "new" / "report.png")))
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["report.md", "report.png"]
     assert (tmp_path / "new" / "report.png").read_bytes().startswith(PNG)
-    assert capsys.readouterr().out == (tmp_path / "new" / "report.md").read_text(encoding="utf8")
+    printed = capsys.readouterr().out
+    assert printed == (tmp_path / "new" / "report.md").read_text(encoding="utf8")
+    assert "phase 1" in printed
+    assert "from ckpt_9.pt" in printed
 
 
 def test_wrong_input_names_the_flag_and_the_file(write, tmp_path):
@@ -158,6 +184,9 @@ def test_wrong_input_names_the_flag_and_the_file(write, tmp_path):
         main(ReportConfig(logs=[str(tmp_path / "missing.json")], output=output))
     with pytest.raises(UsageError, match=r"--logs .*empty\.json: no training steps"):
         main(ReportConfig(logs=[write("empty.json", line("PARAMETER", {"phase": 1}))], output=output))
+    with pytest.raises(UsageError, match=r"--finetuned .*gone\.json: No such file"):
+        logs = [write("a.json", phase_log(1, [1]))]
+        main(ReportConfig(logs=logs, finetuned=[str(tmp_path / "gone.json")], output=output))
     with pytest.raises(UsageError, match=r"--output report\.doc: expected .*\.png"):
         main(ReportConfig(logs=[write("a.json", phase_log(1, [1]))], output="report.doc"))
     assert not (tmp_path / "report.png").exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 from bert.config import flag, run_command
 from bert.errors import UsageError
 from bert.files import replacing
-from bert.report import collect, draw, read_events, summarize
+from bert.report import Phase, collect, compare, draw, read_events, summarize
 
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -17,6 +17,7 @@ FORMATS = (".png", ".svg", ".pdf")
 @dataclass
 class ReportConfig:
     logs: list[str] = flag(help="dllogger.json files, phase 1 first.")
+    finetuned: list[str] | None = flag(None, "dllogger.json files of fine-tuning runs, to compare their scores.")
     output: str = flag("report.png", "The figure (.png, .svg or .pdf); the table goes beside it with the suffix .md.")
 
 
@@ -24,10 +25,10 @@ def main(config: ReportConfig) -> None:
     output = Path(config.output)
     if output.suffix not in FORMATS:
         raise UsageError(f"--output {output}: expected a file ending in {', '.join(FORMATS)}")
-    phases = collect(event for path in config.logs for event in read_events(path))
-    if not phases:
-        raise UsageError(f"--logs {' '.join(config.logs)}: no training steps found, expected a dllogger.json of a run")
+    phases = read_runs("--logs", config.logs)
     table = summarize(phases)
+    if config.finetuned:
+        table += "\n" + compare([run for path in config.finetuned for run in read_runs("--finetuned", [path])])
     print(table, end="")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -37,6 +38,14 @@ def main(config: ReportConfig) -> None:
             draw(phases).savefig(temporary, format=output.suffix[1:], dpi=130)
     except OSError as error:
         raise UsageError(f"--output {output}: {error.strerror or error}") from error
+
+
+def read_runs(flag: str, paths: list[str]) -> list[Phase]:
+    """Return the phases that the logs tell of; raises UsageError where they tell of no training."""
+    phases = collect(event for path in paths for event in read_events(path, flag))
+    if not phases:
+        raise UsageError(f"{flag} {' '.join(paths)}: no training steps found, expected a dllogger.json of a run")
+    return phases
 
 
 if __name__ == "__main__":

@@ -41,8 +41,8 @@ class Phase:
         return max(self.steps, default=0)
 
 
-def read_events(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Yield the events of one log. Raises UsageError where the file cannot be read."""
+def read_events(path: str | Path, flag: str = "--logs") -> Iterator[dict[str, Any]]:
+    """Yield the events of one log. Raises UsageError, which names ``flag``, where the file cannot be read."""
     try:
         with Path(path).open(encoding="utf8", errors="replace") as file:
             for line in file:
@@ -50,7 +50,7 @@ def read_events(path: str | Path) -> Iterator[dict[str, Any]]:
                 if event is not None:
                     yield event
     except OSError as error:
-        raise UsageError(f"--logs {path}: {error.strerror or error}") from error
+        raise UsageError(f"{flag} {path}: {error.strerror or error}") from error
 
 
 def collect(events: Iterable[dict[str, Any]]) -> list[Phase]:

@@ -1,24 +1,41 @@
-"""The final numbers of each phase as a Markdown table."""
+"""The final numbers of the phases of pre-training, and of fine-tuning runs, as Markdown tables."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from bert.report.events import Phase
+
+Rows = list[tuple[str, Callable[[Phase], str]]]  # name, and its cell in the column of a run
 
 FINAL_REPORTS = 10  # the last reports of a phase, over which a final training loss is the mean
 
 
 def summarize(phases: Sequence[Phase]) -> str:
-    """Return a Markdown table with a column for each phase; rows without a value in any of them are left out."""
-    header = ["", *(f"phase {phase.number}" for phase in phases)]
-    lines = [_row(header), _row(["---", *["---:"] * len(phases)])]
-    for name, value_of in ROWS:
-        cells = [value_of(phase) for phase in phases]
+    """Return a table with a column for each phase of pre-training."""
+    return _table([f"phase {phase.number}" for phase in phases], phases, PRETRAINING)
+
+
+def compare(runs: Sequence[Phase]) -> str:
+    """Return a table with a column for each fine-tuning run, named by the weights that it started from."""
+    return _table([_origin(run) for run in runs], runs, FINE_TUNING)
+
+
+def _table(names: Sequence[str], runs: Sequence[Phase], rows: Rows) -> str:
+    """Lay out a column for each run; rows without a value in any of them are left out."""
+    lines = [_row(["", *names]), _row(["---", *["---:"] * len(runs)])]
+    for name, value_of in rows:
+        cells = [value_of(run) for run in runs]
         if any(cells):
-            lines.append(_row([name, *(cell or "" for cell in cells)]))
+            lines.append(_row([name, *cells]))
     return "\n".join(lines) + "\n"
+
+
+def _origin(run: Phase) -> str:
+    checkpoint = _flag("init_checkpoint")(run)
+    return f"from {Path(checkpoint).name}" if checkpoint else "from random weights"
 
 
 def _flag(name: str) -> Callable[[Phase], str]:
@@ -62,7 +79,7 @@ def _fact(name: str, form: str) -> Callable[[Phase], str]:
     return value_of
 
 
-ROWS: list[tuple[str, Callable[[Phase], str]]] = [
+PRETRAINING: Rows = [
     ("optimizer steps", lambda phase: str(phase.last_step)),
     ("sequence length", _flag("max_seq_length")),
     ("learning rate", _flag("learning_rate")),
@@ -78,6 +95,14 @@ ROWS: list[tuple[str, Callable[[Phase], str]]] = [
     ("tokens/s, median", _middle("tokens_per_second")),
     ("skipped steps", _last("skipped_steps", ".0f")),
     ("last loss scale", _last("loss_scale", "g")),
+    ("training time, s", _fact("e2e_train_time", ",.0f")),
+]
+FINE_TUNING: Rows = [
+    ("optimizer steps", lambda run: str(run.last_step)),
+    ("learning rate", _flag("learning_rate")),
+    ("training loss", _final_loss("step_loss")),
+    ("exact match", _fact("exact_match", ".4g")),
+    ("F1", _fact("F1", ".4g")),
     ("training time, s", _fact("e2e_train_time", ",.0f")),
 ]
 
