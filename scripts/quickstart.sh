@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# From nothing to a pre-trained model in minutes: data, phase 1, phase 2, report.
+# From nothing to a model that answers questions, in minutes: data, phase 1, phase 2, fine-tuning, report.
 #
 #   bash scripts/quickstart.sh                     on a small encyclopedia of invented places that it writes itself
-#   bash scripts/quickstart.sh --text DIR          on your own folder of .txt files
+#   bash scripts/quickstart.sh --text DIR          on your own folder of .txt files, without the questions
 #   bash scripts/quickstart.sh --output DIR        somewhere else than results/quickstart
 #
 # A CPU with two cores is enough. A second run on the same output continues where the first one stopped.
@@ -31,7 +31,7 @@ done
 mkdir -p "$output"
 output=$(realpath "$output")
 
-setup_environment report
+setup_environment finetune report
 cd "$ROOT"
 
 step() { printf '\n== %s\n' "$1"; }
@@ -57,13 +57,21 @@ phase() {
     --json_summary "$output/dllogger.json" --tensorboard_dir "$output/tensorboard/phase$1" "${@:7}"
 }
 
+# finetune <name> [flag ...]: on the questions about the encyclopedia; a finished run is kept
+finetune() {
+  [[ -f $output/$1/eval_results.txt ]] || python run_squad.py --output_dir "$output/$1" --do_train --do_predict --do_eval \
+    --train_file "$questions/train-v1.1.json" --predict_file "$questions/dev-v1.1.json" --resume_from_checkpoint \
+    --max_seq_length 160 --doc_stride 64 --max_query_length 32 --train_batch_size 32 --num_train_epochs 8 \
+    --learning_rate 2e-3 --json_summary "$output/$1/dllogger.json" "${@:2}"
+}
+
 step "Text"
 if [[ -d $output/text/train ]]; then
   echo "$output/text is there already"
 elif [[ -n $text ]]; then
   python data/split_text.py --text "$text" --output "$output/text"
 else
-  python data/make_gazetteer.py --output "$output/text"
+  python data/make_gazetteer.py --output "$output/text" --tasks
 fi
 
 step "Vocabulary"
@@ -86,8 +94,25 @@ fi
 step "Phase 2: sequences of up to 512 tokens"
 phase 2 512 80 "$PHASE2_STEPS" 16 5e-3 --phase2
 
+finetuned=() questions=$output/text/squad/v1.1
+if [[ -d $questions ]]; then
+  step "Fine-tuning: questions, from the end of phase 1"
+  finetune squad_pretrained --init_checkpoint "$output/checkpoints/ckpt_$PHASE1_STEPS.pt"
+  step "The same from random weights"
+  finetune squad_random --config_file "$output/bert_config.json" --vocab_file "$output/vocab.txt"
+  step "One question"
+  mapfile -t asked < <(python -c 'import json, sys
+paragraph = json.load(open(sys.argv[1], encoding="utf8"))["data"][0]["paragraphs"][0]
+question = paragraph["qas"][0]
+print(paragraph["context"], question["question"], question["answers"][0]["text"], sep="\n")' "$questions/dev-v1.1.json")
+  python inference.py --init_checkpoint "$output/squad_pretrained/pytorch_model.bin" --max_seq_length 160 \
+    --context "${asked[0]}" --question "${asked[1]}"
+  echo "expected: ${asked[2]}"
+  finetuned=(--finetuned "$output"/squad_{pretrained,random}/dllogger.json)
+fi
+
 step "Report"
-python -m bert.report --logs "$output/dllogger.json" --output "$output/report.png"
+python -m bert.report --logs "$output/dllogger.json" "${finetuned[@]}" --output "$output/report.png"
 cat <<EOF
 
 checkpoints   $output/checkpoints
