@@ -18,7 +18,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from types import FrameType
 from typing import Any
@@ -28,9 +28,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from bert.config import flag
+from bert.elastic import open_store, restart_count
 from bert.errors import UsageError
-
-TIMEOUT = timedelta(minutes=30)  # of one collective: longer than rank 0 needs to write a checkpoint to a slow disk
+from bert.heartbeat import Heartbeat, Progress
 
 # What a launcher sets: (rank, world size, rank on this machine).
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
@@ -46,6 +46,12 @@ class DistributedConfig:
     )
     device: str = flag("auto", "Where to run; auto: a GPU where there is one.", choices=("auto", "cpu", "cuda"))
     use_env: bool = flag(False, "Accepted for old launchers and ignored: the environment is always read.")
+    timeout: float = flag(
+        1800.0,
+        "Seconds to wait for a rank before the run ends with its name and last step; longer than a checkpoint takes.",
+        minimum=1,
+        aliases=["ddp_timeout"],
+    )
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class World:
     local_rank: int
     size: int
     device: torch.device
+    restarts: int = 0  # how often torchrun started this rank again after a failure
+    progress: Progress = field(default_factory=Progress)
 
     @property
     def is_main(self) -> bool:
@@ -64,32 +72,40 @@ class World:
 
 
 @contextmanager
-def world(config: DistributedConfig, timeout: timedelta = TIMEOUT) -> Iterator[World]:
+def world(config: DistributedConfig) -> Iterator[World]:
     """Join the other ranks for the duration of a ``with`` block, once per process.
 
-    A collective that waits longer than ``timeout`` is an error. Raises UsageError for a missing GPU and for an
-    environment that contradicts itself. (Not twice: torchrun's store would still hold the addresses of the first time.)
+    A rank that is late by more than ``--timeout`` ends the run with its name. Raises UsageError for a missing GPU and
+    for an environment that contradicts itself. (Not twice: the store would still hold the addresses of the first time.)
     """
     rank, local_rank, size = read_launcher(os.environ, config.local_rank)
     device = resolve_device(config.device, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    here = World(rank, local_rank, size, device)
+    here = World(rank, local_rank, size, device, restart_count(os.environ))
     if size == 1:
         yield here
         return
     on_gpu = device.type == "cuda"
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
-    dist.init_process_group(backend, rank=rank, world_size=size, timeout=timeout)
+    store = open_store(os.environ, rank, size, timedelta(seconds=config.timeout))
     finished = False
-    try:
-        yield here
-        finished = True
-    finally:
-        # After an error the peers may sit in a collective that this rank never joins. NCCL's orderly shutdown would
-        # wait for it; ending the process instead lets the launcher end the peers.
-        if finished or not on_gpu:
-            dist.destroy_process_group()
+    with Heartbeat(store, rank, size, config.timeout, here.progress) as heartbeat:
+        # A collective gives up a little later than the heartbeat, which knows a silent rank's name.
+        patience = timedelta(seconds=config.timeout + 3 * heartbeat.interval)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
+        try:
+            heartbeat.start()
+            yield here
+            finished = True
+        except RuntimeError:
+            heartbeat.explain()
+            raise
+        finally:
+            # After an error the peers may sit in a collective that this rank never joins. NCCL's orderly shutdown would
+            # wait for it; ending the process instead lets the launcher end the peers.
+            if finished or not on_gpu:
+                dist.destroy_process_group()
 
 
 def read_launcher(environ: Mapping[str, str], local_rank: int = -1) -> tuple[int, int, int]:

@@ -208,6 +208,7 @@ class Trainer:
         bar = progress(total=last_step, initial=self.state.step, description="Training", disable=not show)
         with bar:
             while self.state.step < last_step:
+                self.world.progress.step = self.state.step
                 with collective_errors(self.world):  # a damaged shard on one rank ends all of them
                     micro_batches = next(loader)
                 parts = self.train_step(micro_batches, lambda: stop.requested)

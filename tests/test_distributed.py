@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -178,7 +179,6 @@ def test_only_rank_0_is_main():
 
 COLLECTIVES = """
 import json, sys, torch
-from datetime import timedelta
 from bert.config import run_command
 from bert.distributed import *
 from bert.errors import UsageError
@@ -192,7 +192,7 @@ def caught(here, message):
         return str(error)
 
 def main(config):
-    with world(config, timeout=timedelta(seconds=60)) as here:
+    with world(config) as here:
         first = here.rank == 0
         tensor = torch.tensor([1.0, 10.0]) * (here.rank + 1)
         returned = all_reduce_sum(tensor)
@@ -265,14 +265,14 @@ def test_collectives_of_two_ranks_under_torchrun(tmp_path):
 
 ABSENT = """
 import os, sys, time
-from datetime import timedelta
 from pathlib import Path
 from bert.distributed import DistributedConfig, barrier, world
 
 gave_up = Path(sys.argv[1])
-with world(DistributedConfig(device="cpu"), timeout=timedelta(seconds=8)) as here:
+with world(DistributedConfig(device="cpu", timeout=6)) as here:
     barrier()
     if here.rank == 1:  # alive, but busy elsewhere until rank 0 has given up, or for ever
+        print(os.getpid(), flush=True)
         deadline = time.monotonic() + 60
         while not gave_up.exists() and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -292,6 +292,8 @@ def test_waiting_for_a_rank_that_never_comes_ends(tmp_path):
     done = run_ranks(script, ranks, str(tmp_path / "gave_up"))
     assert [process.returncode for process in done] == [1, 0]
     assert "RuntimeError" in done[0].stderr
+    named = re.search(r"error: rank 1 \(\S+, process (\d+)\) is late: at ranks.py:\d+ \S+ for \d+ s", done[0].stderr)
+    assert named and int(named[1]) == int(done[1].stdout)
 
 
 # --- seeds ---------------------------------------------------------------------------------------------------------

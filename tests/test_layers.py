@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "bert"
 # `errors` and `config` lie below the rest: every settings class declares its flags with them.
 LAYERS = [
     {"__version__", "errors", "files"},
-    {"config"},
+    {"config", "elastic", "heartbeat"},
     {"log", "distributed", "tokenization", "batch"},
     {"model", "optim", "data", "tasks"},
     {

@@ -9,13 +9,13 @@ have been meant::
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bert.checkpoint.files import checkpoint_step, find_damage, list_checkpoints, load
 from bert.config import flag
-from bert.distributed import World, all_gather_ints, collective_errors
+from bert.distributed import World, agree_any, all_gather_ints, collective_errors
 from bert.errors import UsageError
 
 
@@ -87,9 +87,13 @@ def find_checkpoint(
 ) -> tuple[Path | None, dict[str, Any] | None]:
     """Return the checkpoint in ``output_dir`` to continue from, the same on every rank, or (None, None).
 
-    Rank 0 searches and verifies; the others take its word and load the same file.
+    Rank 0 searches and verifies; the others take its word and load the same file. Ranks that torchrun has started again
+    continue, whatever the flag: the checkpoints are their own.
     """
     path = None
+    if agree_any(here.restarts > 0) and not config.resume_from_checkpoint:
+        notice(f"restart {here.restarts} by torchrun: continuing as with --resume_from_checkpoint")
+        config = replace(config, resume_from_checkpoint=True)
     with collective_errors(here):
         if here.is_main:
             path = resolve_resume(config, output_dir, notice)
