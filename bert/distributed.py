@@ -92,7 +92,7 @@ def world(config: DistributedConfig) -> Iterator[World]:
     finished = False
     with Heartbeat(store, rank, size, config.timeout, here.progress) as heartbeat:
         # A collective gives up a little later than the heartbeat, which knows a silent rank's name.
-        patience = timedelta(seconds=config.timeout + 3 * heartbeat.interval)
+        patience = timedelta(seconds=config.timeout + 5 * heartbeat.interval)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
         try:
             heartbeat.start()

@@ -10,7 +10,7 @@ set -euo pipefail
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-PHASE1_STEPS=2400 PHASE2_STEPS=300
+PHASE1_STEPS=${PHASE1_STEPS:-2400} PHASE2_STEPS=${PHASE2_STEPS:-300} # few in a test of the installation
 text="" output=$ROOT/results/quickstart
 while (($#)); do
   case $1 in

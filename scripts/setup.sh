@@ -5,7 +5,7 @@
 #   VENV=/somewhere bash scripts/setup.sh   instead of .venv in the repository root
 #
 # Other scripts source it and call `setup_environment <extra ...>`, after which python, pytest and the rest are the
-# environment's. Versions are those of constraints.txt.
+# environment's. Versions are those of constraints.txt, or of the file CONSTRAINTS.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -56,7 +56,7 @@ install_packages() {
   fi
   echo "installing into $VENV (minutes the first time)"
   "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${options[@]}" \
-    --constraint "$ROOT/constraints.txt" --editable "${ROOT}[${1// /,}]" || fail "pip could not install the packages"
+    --constraint "${CONSTRAINTS:-$ROOT/constraints.txt}" --editable "${ROOT}[${1// /,}]" || fail "pip could not install the packages"
 }
 
 # On Linux the torch of PyPI brings gigabytes of CUDA packages, which a machine without an NVIDIA GPU has no use for.

@@ -24,6 +24,7 @@ from bert.checkpoint import (
     NullCheckpointWriter,
     build_checkpoint_writer,
     copy_state,
+    find_checkpoint,
     find_damage,
     find_latest,
     list_checkpoints,
@@ -32,6 +33,7 @@ from bert.checkpoint import (
     resolve_resume,
 )
 from bert.config import parse_args
+from bert.distributed import World
 from bert.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
@@ -496,6 +498,16 @@ def test_a_step_is_taken_exactly_or_refused(tmp_path):
 def test_a_step_without_resuming_is_an_error(tmp_path):
     with pytest.raises(UsageError, match=r"--resume_step 5.*--resume_from_checkpoint"):
         resolve_resume(CheckpointConfig(resume_step=5), tmp_path, pytest.fail)
+
+
+def test_a_run_that_torchrun_restarted_continues_without_the_flag(tmp_path):
+    with CheckpointWriter(tmp_path) as writer:
+        writer.save(7, {"weights": torch.ones(1)})
+    heard = []
+    again = World(0, 0, 1, torch.device("cpu"), restarts=2)
+    path, state = find_checkpoint(CheckpointConfig(), str(tmp_path), again, heard.append)
+    assert path == tmp_path / "ckpt_7.pt" and state is not None
+    assert heard == ["restart 2 by torchrun: continuing as with --resume_from_checkpoint"]
 
 
 @pytest.mark.parametrize("name", ["ckpt_1.pt", "ckpt_best.pt"])

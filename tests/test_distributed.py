@@ -45,12 +45,15 @@ def clean_environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def run_ranks(script: Path, environments: list[dict[str, str]], *arguments: str) -> list[subprocess.CompletedProcess]:
-    """Run one process per environment side by side; a hang fails the test."""
+def free_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    shared = {**clean_environment(), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        return str(probe.getsockname()[1])
+
+
+def run_ranks(script: Path, environments: list[dict[str, str]], *arguments: str) -> list[subprocess.CompletedProcess]:
+    """Run one process per environment side by side; a hang fails the test."""
+    shared = {**clean_environment(), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     processes = [
         subprocess.Popen(
             [sys.executable, script, *arguments],
@@ -294,6 +297,38 @@ def test_waiting_for_a_rank_that_never_comes_ends(tmp_path):
     assert "RuntimeError" in done[0].stderr
     named = re.search(r"error: rank 1 \(\S+, process (\d+)\) is late: at ranks.py:\d+ \S+ for \d+ s", done[0].stderr)
     assert named and int(named[1]) == int(done[1].stdout)
+
+
+STOPPED = """
+import os, signal, sys
+from bert.distributed import DistributedConfig, barrier, world
+
+with world(DistributedConfig(device="cpu", timeout=3)) as here:
+    barrier()
+    if here.rank == 0:  # it holds the store of the ranks, too
+        os.kill(os.getpid(), signal.SIGSTOP)
+    barrier()
+"""
+
+
+def test_rank_0_is_named_although_the_store_stops_with_it(tmp_path):
+    script = tmp_path / "ranks.py"
+    script.write_text(STOPPED)
+    ranks = [{"RANK": str(r), "WORLD_SIZE": "2", "LOCAL_RANK": str(r)} for r in (1, 0)]
+    shared = {**clean_environment(), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    processes = [
+        subprocess.Popen([sys.executable, script], env={**shared, **own}, stderr=subprocess.PIPE, text=True)
+        for own in ranks
+    ]
+    try:
+        _, error = processes[0].communicate(timeout=DEADLINE)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert processes[0].returncode == 1
+    named = re.search(r"error: rank 0 \(\S+, process (\d+)\) has been silent for 3 s; its last step was 0\n", error)
+    assert named and int(named[1]) == processes[1].pid
 
 
 # --- seeds ---------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ LAYERS = [
         "export",
     },
     {"trainer", "evaluation", "report", "predict", "features"},
-    {"pretraining", "finetuning", "benchmark"},
+    {"pretraining", "finetuning", "benchmark", "doctor"},
 ]
 LAYER_OF = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}
 

@@ -1,0 +1,139 @@
+"""What a machine has, what it lacks, and what that costs: one table, before a run is started on it.
+
+    bash scripts/doctor.sh
+    bash scripts/doctor.sh --output_dir /scratch/results --hosts node2 node3      # compares clocks, over ssh
+    torchrun --nnodes=2 --nproc_per_node=1 ... -m bert.doctor                      # compares the clocks of the ranks
+
+Exit code 1 where training could not start. Needs nothing but Python, so that it can say what else is missing.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from bert.config import flag, run_command
+from bert.doctor.checks import (
+    ERROR,
+    GIB,
+    Row,
+    Torch,
+    check_clocks,
+    check_compiler,
+    check_disk,
+    check_gpus,
+    check_open_files,
+    check_optional,
+    check_packages,
+    check_python,
+    check_shared_memory,
+    check_torch,
+)
+from bert.doctor.clocks import skew_over_ssh, skews_of_ranks
+
+
+@dataclass
+class DoctorConfig:
+    output_dir: str = flag("results", "Directory that checkpoints would go to; its disk is looked at.")
+    hosts: list[str] | None = flag(None, "Other machines whose clocks to compare with this one's, over ssh.")
+
+
+def main(config: DoctorConfig) -> None:
+    rows = examine(config)
+    launched = "MASTER_ADDR" in os.environ  # by torchrun, or by srun as a rank
+    if launched and not any(row.what == "torch" and row.state == ERROR for row in rows):
+        clocks = skews_of_ranks()
+        if clocks is None:  # one table is enough
+            return
+        rows += check_clocks(clocks)
+    print(format_table(rows))
+    failed = [row.what for row in rows if row.state == ERROR]
+    print(f"\ntraining cannot start here: {', '.join(failed)}" if failed else "\ntraining can start here")
+    if failed:
+        sys.exit(1)
+
+
+def examine(config: DoctorConfig) -> list[Row]:
+    """Look at this machine."""
+    torch = probe_torch()
+    gpus = 0 if isinstance(torch, str) else len(torch.gpus)
+    directory = _existing(Path(config.output_dir).absolute())
+    shared = Path("/dev/shm")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return [
+        Row("machine", f"{socket.gethostname()}, {platform.system()} {platform.machine()}, {cores} CPU cores"),
+        check_python(sys.version_info[:3]),
+        check_packages(_version),
+        check_torch(torch),
+        *check_gpus(torch, _listed_gpus()),
+        *check_optional(torch, _has),
+        check_compiler(os.environ, shutil.which),
+        check_shared_memory(shutil.disk_usage(shared).free if shared.is_dir() else None, gpus),
+        check_disk(directory, shutil.disk_usage(directory).free, os.access(directory, os.W_OK)),
+        check_open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+        *check_clocks({host: skew_over_ssh(host) for host in config.hosts or []}),
+    ]
+
+
+def probe_torch() -> Torch | str:
+    """Import PyTorch and ask it; on failure the reason."""
+    try:
+        import torch
+        from torch.cuda import nccl
+
+        gpus = []
+        for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+            properties = torch.cuda.get_device_properties(index)
+            gpus.append(f"{properties.name}, {properties.total_memory / GIB:.0f} GiB")
+        nccl_version = ".".join(map(str, nccl.version())) if gpus else None
+        return Torch(torch.__version__, torch.version.cuda, tuple(gpus), nccl_version)
+    except Exception as error:  # a broken installation raises nearly anything
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def format_table(rows: list[Row]) -> str:
+    """Lay the rows out in columns."""
+    cells = [("what", "found", "state", "what that costs"), *((r.what, r.found, r.state, r.cost) for r in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(3)]
+    return "\n".join("  ".join([*(row[i].ljust(widths[i]) for i in range(3)), row[3]]).rstrip() for row in cells)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _has(module: str) -> bool:
+    """Say whether a module is installed, without importing it (packages on the way to it are imported)."""
+    try:
+        return sys.modules.get(module, True) is not None and importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _listed_gpus() -> list[str]:
+    try:
+        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.splitlines()
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+
+
+def _existing(path: Path) -> Path:
+    """Return the nearest directory that exists: what is to be made will lie on its disk."""
+    return path if path.is_dir() else _existing(path.parent)
+
+
+if __name__ == "__main__":
+    run_command(main, DoctorConfig)
