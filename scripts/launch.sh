@@ -61,6 +61,7 @@ complete_values() {
 check_kind() {
   case $2 in
     count) expect "$1" '^[1-9][0-9]*$' "a whole number from 1" ;;
+    count_or_none) expect "$1" '^(none|[1-9][0-9]*)$' "a whole number from 1, or none" ;;
     count0) expect "$1" '^(0|[1-9][0-9]*)$' "a whole number from 0" ;;
     steps) expect "$1" '^(-1|[1-9][0-9]*)(\.0*)?$' "a whole number from 1, or -1 to go by the epochs" ;;
     number) expect "$1" '^([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$' "a number such as 6e-3" ;;
@@ -68,6 +69,7 @@ check_kind() {
     switch) expect "$1" '^(true|false)$' "true or false" ;;
     precision) expect "$1" '^(fp16|fp32|tf32|bf16)$' "fp16, fp32, tf32 or bf16" ;;
     bin_size) expect "$1" '^(none|32|64|128|256|512)$' "none, 32, 64, 128, 256 or 512" ;;
+    phases) expect "$1" '^(1|2|both)$' "1, 2 or both" ;;
     masking) expect "$1" '^(static|dynamic)$' "static or dynamic" ;;
     modes) expect "$1" '^((train|eval|prediction|predict)[ ,+_-]*)+$' 'train, eval, prediction or some of them' ;;
     file_name) expect "$1" '^[^/]+$' "a file name without /" ;;
@@ -187,6 +189,15 @@ print_command() {
   echo
 }
 
+# wait_for <process id>: set status; a signal that is trapped does not end the wait
+wait_for() {
+  while :; do
+    status=0
+    wait "$1" || status=$?
+    kill -0 "$1" 2>/dev/null || break # otherwise the signal ended the wait, not the command
+  done
+}
+
 # run_logged <file> <command>: SIGTERM and Ctrl-C ask the command to stop, which lets it save a checkpoint
 run_logged() {
   local log=$1 tee child status stopped=false
@@ -197,11 +208,7 @@ run_logged() {
   child=$!
   exec 3>&-
   trap 'stopped=true; kill -TERM "$child" 2>/dev/null || true' TERM INT
-  while :; do
-    status=0
-    wait "$child" || status=$?
-    kill -0 "$child" 2>/dev/null || break # otherwise a signal ended the wait, not the command
-  done
+  wait_for "$child"
   trap - TERM INT
   wait "$tee" 2>/dev/null || true
   if [[ $stopped == true ]]; then

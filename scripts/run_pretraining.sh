@@ -12,6 +12,7 @@
 # train_batch_size is the number of sequences per GPU and optimizer step, before it is split by
 # gradient_accumulation_steps. num_gpus=0 trains in one process on the CPU. --dry-run prints the values and the commands
 # and starts nothing. With resume_training=true a run goes on from its newest checkpoint, in whichever phase that is.
+# phases=1 or phases=2 runs one of them; the second begins where the first one ended.
 #
 # Where a phase's DATA_DIR is missing or empty its shards are prepared first, from text_source (a folder of .txt files) or
 # wikipedia_source (a dump, or a folder as LDDL downloads it); a preparation that was interrupted goes on.
@@ -20,14 +21,16 @@
 #
 # Environment: BERT_PREP_WORKING_DIR (default CODEDIR/data), VOCAB_FILE, PYTHON.
 
-# shellcheck disable=SC2154  # the variables named in `parameters` are assigned by `declare`
+# shellcheck disable=SC2034,SC2154  # those named in `parameters` are assigned by `declare`, and read by phases.sh
 set -euo pipefail
 # shellcheck source=scripts/launch.sh
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
+# shellcheck source=scripts/phases.sh
+source "$(dirname "${BASH_SOURCE[0]}")/phases.sh"
 
 positions=32
 
-# Name, kind and default of each value, in order of position; the last two can be given by name only.
+# Name, kind and default of each value, in order of position; the last three can be given by name only.
 parameters() {
   local prepared=${BERT_PREP_WORKING_DIR:-$CODEDIR/data}
   cat <<END
@@ -65,6 +68,7 @@ masking masking static
 BERT_CONFIG path bert_configs/large.json
 text_source path None
 vocab_file path ${VOCAB_FILE:-$prepared/download/google_pretrained_weights/uncased_L-24_H-1024_A-16/vocab.txt}
+phases phases both
 END
 }
 
@@ -85,13 +89,18 @@ derive_values() {
   expect_divisible train_batch_size gradient_accumulation_steps
   expect_divisible train_batch_size_phase2 gradient_accumulation_steps_phase2
   find_in_codedir BERT_CONFIG
-  if [[ $precision != fp16 && $allreduce_post_accumulation_fp16 == true ]]; then
-    allreduce_post_accumulation_fp16=false
-    echo "note: allreduce_post_accumulation_fp16=false, since precision=$precision" >&2
-  fi
+  match_allreduce_to_precision
   processes=$((num_gpus > 0 ? num_gpus : 1))
+  num_blocks=$((num_shards_per_worker * num_dask_workers * processes))
   results=$CODEDIR/results
   checkpoints=$results/checkpoints
+  todo=(1 2)
+  if [[ $phases != both ]]; then
+    todo=("$phases")
+  elif phase1_is_done; then
+    echo "phase 1 is done: ckpt_$(newest_checkpoint).pt"
+    todo=(2)
+  fi
 }
 
 check_paths() {
@@ -100,65 +109,9 @@ check_paths() {
   expect_file BERT_CONFIG
   expect_file vocab_file
   expect_file_or_none init_checkpoint
-  for phase in "${phases[@]}"; do
+  for phase in "${todo[@]}"; do
     is_prepared "$phase" || check_source "$phase"
   done
-}
-
-# ---- shards
-
-# is_prepared <phase>: whether its directory holds something
-is_prepared() {
-  local name=DATA_DIR_PHASE$1
-  [[ -d ${!name} && -n $(ls -A "${!name}") ]]
-}
-
-# check_source <phase>: there must be text to prepare its shards from
-check_source() {
-  local name=DATA_DIR_PHASE$1 source=$wikipedia_source what=wikipedia_source
-  if [[ $text_source != None ]]; then
-    source=$text_source what=text_source
-  fi
-  [[ -e $source ]] || fail "$name=${!name}: no shards there, and $what=$source to prepare them from does not exist;\
- give text_source=FOLDER of .txt files, or wikipedia_source=DUMP (python data/download.py --dataset wikipedia)"
-}
-
-# build_preparation <phase> <sequence length>: set command; shards appear in their directory when all is done
-build_preparation() {
-  local name=DATA_DIR_PHASE$1 gpus=$((num_gpus > 0 ? num_gpus : 1))
-  preparing=${!name%/}.preparing
-  num_blocks=$((num_shards_per_worker * num_dask_workers * gpus))
-  command=("$python" "$CODEDIR/data/preprocess.py" "--sink=$preparing" "--vocab-file=$vocab_file"
-    "--target-seq-length=$2" "--num-blocks=$num_blocks" "--local-n-workers=$num_dask_workers"
-    "--sample-ratio=$sample_ratio" "--seed=$seed")
-  if [[ $text_source != None ]]; then
-    command+=("--text=$text_source")
-  else
-    command+=("--wikipedia=$wikipedia_source")
-  fi
-  if [[ $1 == 2 && $phase2_bin_size != none ]]; then
-    command+=("--bin-size=$phase2_bin_size")
-  fi
-  if [[ $masking == static ]]; then
-    command+=(--masking)
-  fi
-}
-
-# prepare <phase> <sequence length>
-prepare() {
-  local name=DATA_DIR_PHASE$1 parts shards
-  build_preparation "$1" "$2"
-  echo "phase $1: preparing shards in ${!name}"
-  mkdir -p "$(dirname "$preparing")" 2>/dev/null || fail "$name=${!name}: cannot make its directory"
-  "${command[@]}"
-  # Little text makes fewer blocks; every bin of lengths must have a sequence for each shard.
-  parts=$(find "$preparing" -name 'part.*' | sed 's/_[0-9]*$//' | sort -u | wc -l)
-  shards=$((parts >= num_blocks ? num_blocks : (parts + 7) / 8))
-  if ((parts > 0)); then # otherwise it was balanced by a run that was killed afterwards
-    "$python" "$CODEDIR/data/balance.py" "--indir=$preparing" "--num-shards=$shards" "--num-workers=$num_dask_workers"
-  fi
-  [[ ! -d ${!name} ]] || rmdir "${!name}"
-  mv -T "$preparing" "${!name%/}"
 }
 
 # ---- phases
@@ -166,28 +119,14 @@ prepare() {
 # build_command <phase>: set command
 build_command() {
   start_command "$num_gpus" run_pretraining.py
-  command+=("--output_dir=$checkpoints" "--config_file=$BERT_CONFIG"
-    "--vocab_file=$vocab_file" "--num_steps_per_checkpoint=$save_checkpoint_steps" "--seed=$seed"
-    "--num_workers=$num_workers" --do_train --json-summary "$results/dllogger.json" --disable_progress_bar)
-  add_precision
-  add_if "$allreduce_post_accumulation" allreduce_post_accumulation
-  add_if "$allreduce_post_accumulation_fp16" allreduce_post_accumulation_fp16
-  "add_phase$1_flags"
-}
-
-add_phase1_flags() {
-  command+=("--input_dir=$DATA_DIR_PHASE1" --max_seq_length=128 --max_predictions_per_seq=20
-    "--train_batch_size=$train_batch_size" "--gradient_accumulation_steps=$gradient_accumulation_steps"
-    "--max_steps=$train_steps" "--warmup_proportion=$warmup_proportion" "--learning_rate=$learning_rate")
-  add_if "$resume_training" resume_from_checkpoint
-  add_given init_checkpoint "$init_checkpoint"
-}
-
-add_phase2_flags() {
-  command+=("--input_dir=$DATA_DIR_PHASE2" --max_seq_length=512 --max_predictions_per_seq=80
-    "--train_batch_size=$train_batch_size_phase2" "--gradient_accumulation_steps=$gradient_accumulation_steps_phase2"
-    "--max_steps=$train_steps_phase2" "--warmup_proportion=$warmup_proportion_phase2"
-    "--learning_rate=$learning_rate_phase2" --phase2 --resume_from_checkpoint "--phase1_end_step=$train_steps")
+  add_training_flags "$1"
+  command+=(--json-summary "$results/dllogger.json")
+  if [[ $1 == 2 ]]; then
+    command+=(--phase2 --resume_from_checkpoint "--phase1_end_step=$train_steps")
+  else
+    add_if "$resume_training" resume_from_checkpoint
+    add_given init_checkpoint "$init_checkpoint"
+  fi
 }
 
 # The N of the newest ckpt_N.pt; 0 where there is none.
@@ -225,15 +164,11 @@ main() {
   print_values
   printf '%-36s %s, %s\n' "global batch of phase 1, phase 2" \
     $((train_batch_size * processes)) $((train_batch_size_phase2 * processes))
-  local phase phases=(1 2) batches=("" "$train_batch_size" "$train_batch_size_phase2") lengths=("" 128 512)
-  if phase1_is_done; then
-    echo "phase 1 is done: ckpt_$(newest_checkpoint).pt"
-    phases=(2)
-  fi
+  local phase batches=("" "$train_batch_size" "$train_batch_size_phase2")
   if [[ $dry_run == true ]]; then
-    for phase in "${phases[@]}"; do
+    for phase in "${todo[@]}"; do
       if ! is_prepared "$phase"; then
-        build_preparation "$phase" "${lengths[phase]}"
+        build_preparation "$phase"
         print_command "phase $phase, its shards" "${command[@]}"
       fi
       build_command "$phase"
@@ -243,8 +178,8 @@ main() {
   check_paths
   if [[ $dry_run == false ]]; then
     mkdir -p "$checkpoints" 2>/dev/null || fail "CODEDIR=$CODEDIR: cannot make results/checkpoints in it"
-    for phase in "${phases[@]}"; do
-      is_prepared "$phase" || prepare "$phase" "${lengths[phase]}"
+    for phase in "${todo[@]}"; do
+      is_prepared "$phase" || prepare "$phase"
       run_phase "$phase" "${batches[phase]}"
     done
   fi

@@ -168,13 +168,13 @@ def refused(result: subprocess.CompletedProcess[str]) -> str:
 def test_the_order_of_the_positions(machine):
     result = machine.run("--dry-run")
     assert result.returncode == 0, result.stderr
-    assert list(table(result.stdout)) == [*NAMES, "text_source", "vocab_file"]
+    assert list(table(result.stdout)) == [*NAMES, "text_source", "vocab_file", "phases"]
     assert len(NAMES) == 32
 
 
 def test_defaults(machine):
     shown = table(machine.run("--dry-run").stdout)
-    by_name = {"text_source": "None", "vocab_file": f"{machine.prepared}/{VOCAB}"}
+    by_name = {"text_source": "None", "vocab_file": f"{machine.prepared}/{VOCAB}", "phases": "both"}
     assert shown == {name: machine.default(name) for name in NAMES} | by_name
 
 
@@ -305,6 +305,13 @@ def test_zero_gpus_hides_those_that_are_there(machine):
         assert command[:4] == ["env", "CUDA_VISIBLE_DEVICES=", sys.executable, f"{machine.code}/run_pretraining.py"]
 
 
+@pytest.mark.parametrize(("phase", "length"), [("1", "128"), ("2", "512")])
+def test_one_phase_alone(machine, phase, length):
+    (command,) = commands(machine.run("--dry-run", f"phases={phase}").stdout)
+    assert python_flags(command)["max_seq_length"] == length
+    assert ("phase2" in python_flags(command)) == (phase == "2")
+
+
 # ---- refusals
 
 REFUSALS = [
@@ -319,6 +326,7 @@ REFUSALS = [
     ("warmup_proportion=1.5", "warmup_proportion=1.5: expected a number from 0 to 1"),
     ("resume_training=yes", "resume_training=yes: expected true or false"),
     ("phase2_bin_size=100", "phase2_bin_size=100: expected none, 32, 64"),
+    ("phases=3", "phases=3: expected 1, 2 or both"),
     ("masking=random", "masking=random: expected static or dynamic"),
     ("job_name=a/b", "job_name=a/b: expected a file name"),
     ("gradient_accumulation_steps=100", "train_batch_size=8192: not divisible by gradient_accumulation_steps=100"),
