@@ -39,7 +39,7 @@ SHARED_VALUES = (
     "BERT_CONFIG",
     "vocab_file",
 )
-SINGLE_VALUES = ("job_name", "resume_training", "create_logfile")  # of scripts/run_pretraining.sh alone
+SINGLE_VALUES = ("job_name", "resume_training", "create_logfile", "numa_binding")  # of scripts/run_pretraining.sh alone
 SLURM_VALUES = ("checkpoint_dir", "docker_image", "global_batch_size", "steps_this_run", "cpu_bind")  # of run.sub alone
 COUNTS = {"nodes": 1, "num_gpus": 0}  # and their smallest values
 
@@ -90,12 +90,17 @@ def load_jobs(path: str | Path) -> dict[str, Job]:
 
 
 def build_words(job: Job, changes: Mapping[str, str]) -> list[str]:
-    """Return the name=value words that scripts/run_pretraining.sh takes for a job of one node."""
+    """Return the name=value words that scripts/run_pretraining.sh takes for a job of one node.
+
+    For a job of phase 2 alone ``changes`` may do without the suffix _phase2.
+    """
     words = {"num_gpus": str(job.num_gpus), **job.values}
     for phase, values in job.phases.items():
-        words |= {name + ("_phase2" if phase == 2 else ""): value for name, value in values.items()}
+        words |= _named_for(phase, values)
     if len(job.phases) == 1:
-        words["phases"] = str(*job.phases)
+        (phase,) = job.phases
+        words |= {"phases": str(phase)}
+        changes = _named_for(phase, changes)
     return [f"{name}={value}" for name, value in {**words, **changes}.items()]
 
 
@@ -134,6 +139,11 @@ def format_jobs(jobs: Mapping[str, Job]) -> str:
     ]
     width = max(len(str(row[0])) for row in (head, *rows))
     return "\n".join(f"{row[0]:{width}}" + "".join(f"{cell!s:>14}" for cell in row[1:]) for row in (head, *rows))
+
+
+def _named_for(phase: int, values: Mapping[str, str]) -> dict[str, str]:
+    """Return ``values`` under the names of scripts/run_pretraining.sh."""
+    return {name + ("_phase2" if phase == 2 and name in PHASE_VALUES else ""): v for name, v in values.items()}
 
 
 def _read_job(name: str, settings: Any, where: str) -> Job:

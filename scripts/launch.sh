@@ -70,6 +70,7 @@ check_kind() {
     precision) expect "$1" '^(fp16|fp32|tf32|bf16)$' "fp16, fp32, tf32 or bf16" ;;
     bin_size) expect "$1" '^(none|32|64|128|256|512)$' "none, 32, 64, 128, 256 or 512" ;;
     phases) expect "$1" '^(1|2|both)$' "1, 2 or both" ;;
+    numa) expect "$1" '^(none|node|socket|exclusive|core-complex)$' "none, node, socket, exclusive or core-complex" ;;
     masking) expect "$1" '^(static|dynamic)$' "static or dynamic" ;;
     modes) expect "$1" '^((train|eval|prediction|predict)[ ,+_-]*)+$' 'train, eval, prediction or some of them' ;;
     file_name) expect "$1" '^[^/]+$' "a file name without /" ;;
@@ -156,6 +157,9 @@ start_command() {
   command=("$python")
   if (($1 > 0)); then
     command+=(-m torch.distributed.run --standalone "--nproc_per_node=$1")
+    if [[ ${numa_binding:-none} != none ]]; then
+      command+=("--numa-binding=$numa_binding")
+    fi
   elif (($(count_gpus) > 0)); then
     command=(env CUDA_VISIBLE_DEVICES= "$python")
   fi

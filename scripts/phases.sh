@@ -96,6 +96,17 @@ match_allreduce_to_precision() {
   fi
 }
 
+# The N of the newest ckpt_N.pt; 0 where there is none.
+newest_checkpoint() {
+  local file newest=0
+  for file in "$checkpoints"/ckpt_*.pt; do
+    if [[ $file =~ /ckpt_([0-9]+)\.pt$ ]] && ((10#${BASH_REMATCH[1]} > newest)); then
+      newest=$((10#${BASH_REMATCH[1]}))
+    fi
+  done
+  echo "$newest"
+}
+
 # phase_suffix <phase>: what the names of its values end in
 phase_suffix() {
   [[ $1 == 1 ]] || echo _phase2

@@ -12,7 +12,8 @@
 # train_batch_size is the number of sequences per GPU and optimizer step, before it is split by
 # gradient_accumulation_steps. num_gpus=0 trains in one process on the CPU. --dry-run prints the values and the commands
 # and starts nothing. With resume_training=true a run goes on from its newest checkpoint, in whichever phase that is.
-# phases=1 or phases=2 runs one of them; the second begins where the first one ended.
+# phases=1 or phases=2 runs one of them; the second begins where the first one ended. numa_binding is torchrun's (node,
+# socket, exclusive or core-complex): it binds each process to cores near its GPU.
 #
 # Where a phase's DATA_DIR is missing or empty its shards are prepared first, from text_source (a folder of .txt files) or
 # wikipedia_source (a dump, or a folder as LDDL downloads it); a preparation that was interrupted goes on.
@@ -30,7 +31,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/phases.sh"
 
 positions=32
 
-# Name, kind and default of each value, in order of position; the last three can be given by name only.
+# Name, kind and default of each value, in order of position; the last four can be given by name only.
 parameters() {
   local prepared=${BERT_PREP_WORKING_DIR:-$CODEDIR/data}
   cat <<END
@@ -69,6 +70,7 @@ BERT_CONFIG path bert_configs/large.json
 text_source path None
 vocab_file path ${VOCAB_FILE:-$prepared/download/google_pretrained_weights/uncased_L-24_H-1024_A-16/vocab.txt}
 phases phases both
+numa_binding numa none
 END
 }
 
@@ -127,17 +129,6 @@ build_command() {
     add_if "$resume_training" resume_from_checkpoint
     add_given init_checkpoint "$init_checkpoint"
   fi
-}
-
-# The N of the newest ckpt_N.pt; 0 where there is none.
-newest_checkpoint() {
-  local file newest=0
-  for file in "$checkpoints"/ckpt_*.pt; do
-    if [[ $file =~ /ckpt_([0-9]+)\.pt$ ]] && ((10#${BASH_REMATCH[1]} > newest)); then
-      newest=$((10#${BASH_REMATCH[1]}))
-    fi
-  done
-  echo "$newest"
 }
 
 phase1_is_done() {

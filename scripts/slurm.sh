@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # How a job of Slurm runs its commands: steps of srun, in a container where there is one, requeued at the time limit.
 #
-# It is sourced after launch.sh by a batch script that has the variables
+# It is sourced after launch.sh by a batch script that has
 #
-#   image, cpu_bind   container image or None; srun's --cpu-bind
-#   checkpoints       where what was saved lies, for the message that says so
+#   image, cpu_bind      container image or None; srun's --cpu-bind
+#   newest_checkpoint    a function that prints how far the job has come, as far as it is saved
 #
-#   find_runtime; list_mounts /data; build_step 4 32    # step: srun and its options
-#   trap_signals; export_meeting_point
-#   run_step "${step[@]}" python train.py               # requeues the job when the limit is near
+#   trap_signals; find_runtime; list_mounts /data; build_step 4 32    # step: srun and its options
+#   export_meeting_point
+#   run_step "${step[@]}" python train.py                             # requeues the job when the limit is near
 
 # shellcheck disable=SC2034,SC2154  # variables that the sourcing scripts read, or assign
 
@@ -76,8 +76,12 @@ trap_signals() {
 }
 
 # run_step <command>: to its end, or until the time limit is near; only a command that ended well is returned from
+#
+# One that broke off (a killed process, a failed GPU) starts anew, unless it saved nothing since its start: what ends it
+# would end it again.
 run_step() {
-  local status
+  local status saved
+  saved=$(newest_checkpoint)
   [[ $stopped == false ]] || requeue
   "$@" &
   child=$!
@@ -90,13 +94,14 @@ run_step() {
     requeue
   elif ((status != 0)); then
     echo "error: the step ended with exit code $status" >&2
+    [[ $status == 2 || $(newest_checkpoint) == "$saved" ]] || requeue # 2: a value or a file was refused
     exit "$status"
   fi
 }
 
 requeue() {
   scontrol requeue "$SLURM_JOB_ID" ||
-    fail "scontrol requeue $SLURM_JOB_ID: refused; submit again with checkpointdir=$checkpoints to go on"
+    fail "scontrol requeue $SLURM_JOB_ID: refused; submit again with the same directory of checkpoints to go on"
   echo "requeued: start $((${SLURM_RESTART_COUNT:-0} + 2)) goes on from the newest checkpoint"
   exit 0
 }

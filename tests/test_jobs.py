@@ -10,7 +10,7 @@ import pytest
 
 from bert.config import parse_args
 from bert.errors import UsageError
-from bert.jobs import build_launch, build_variables, build_words, format_jobs, load_jobs
+from bert.jobs import build_launch, build_variables, format_jobs, load_jobs
 from bert.trainer import batch_geometry
 from run_pretraining import Config
 
@@ -126,9 +126,11 @@ def test_a_job_of_several_nodes_goes_to_sbatch():
 
 def test_a_job_of_one_node_is_a_command_here():
     job = JOBS["dgx1_1node_phase2"]
-    launch = build_launch(job, {"seed": "7"}, Path("/suite"))
-    assert launch.command == ["bash", "/suite/scripts/run_pretraining.sh", *build_words(job, {"seed": "7"})]
+    launch = build_launch(job, {"seed": "7", "learning_rate": "1e-3"}, Path("/suite"))
+    assert launch.command[:2] == ["bash", "/suite/scripts/run_pretraining.sh"]
     assert {"phases=2", "num_gpus=8", "seed=7", "train_batch_size_phase2=4096"} < set(launch.command)
+    assert "learning_rate_phase2=1e-3" in launch.command
+    assert not [word for word in launch.command if word.startswith("learning_rate=")]
     with pytest.raises(UsageError, match="job dgx1_1node_phase2 has one node"):
         build_launch(job, {}, Path("/suite"), ["--time=1"])
 

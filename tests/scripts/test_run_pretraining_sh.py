@@ -168,14 +168,15 @@ def refused(result: subprocess.CompletedProcess[str]) -> str:
 def test_the_order_of_the_positions(machine):
     result = machine.run("--dry-run")
     assert result.returncode == 0, result.stderr
-    assert list(table(result.stdout)) == [*NAMES, "text_source", "vocab_file", "phases"]
+    assert list(table(result.stdout)) == [*NAMES, "text_source", "vocab_file", "phases", "numa_binding"]
     assert len(NAMES) == 32
 
 
 def test_defaults(machine):
     shown = table(machine.run("--dry-run").stdout)
-    by_name = {"text_source": "None", "vocab_file": f"{machine.prepared}/{VOCAB}", "phases": "both"}
-    assert shown == {name: machine.default(name) for name in NAMES} | by_name
+    by_name = {"text_source": "None", "vocab_file": f"{machine.prepared}/{VOCAB}"}
+    choices = {"phases": "both", "numa_binding": "none"}
+    assert shown == {name: machine.default(name) for name in NAMES} | by_name | choices
 
 
 def test_codedir_defaults_to_the_repository(machine):
@@ -312,6 +313,11 @@ def test_one_phase_alone(machine, phase, length):
     assert ("phase2" in python_flags(command)) == (phase == "2")
 
 
+def test_processes_are_bound_to_cores_by_torchrun(machine):
+    one, two = commands(machine.run("--dry-run", "numa_binding=node").stdout)
+    assert one[5] == two[5] == "--numa-binding=node"
+
+
 # ---- refusals
 
 REFUSALS = [
@@ -327,6 +333,7 @@ REFUSALS = [
     ("resume_training=yes", "resume_training=yes: expected true or false"),
     ("phase2_bin_size=100", "phase2_bin_size=100: expected none, 32, 64"),
     ("phases=3", "phases=3: expected 1, 2 or both"),
+    ("numa_binding=all", "numa_binding=all: expected none, node, socket"),
     ("masking=random", "masking=random: expected static or dynamic"),
     ("job_name=a/b", "job_name=a/b: expected a file name"),
     ("gradient_accumulation_steps=100", "train_batch_size=8192: not divisible by gradient_accumulation_steps=100"),

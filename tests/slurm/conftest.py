@@ -53,7 +53,7 @@ class Project:
         (root / "tiny.json").write_text(json.dumps(model))
 
     def variables(self, **more: object) -> dict[str, object]:
-        """Return the environment of a job: 16 sequences of 128 tokens a step over two processes, on the CPU."""
+        """Return the environment of a job: 8 sequences of 128 tokens a step over two processes, on the CPU."""
         return {
             "CODEDIR": ROOT,
             "PYTHON": sys.executable,
@@ -67,7 +67,7 @@ class Project:
             "NUM_SHARDS_PER_WORKER": 4,
             "NUM_WORKERS": 1,
             "PRECISION": "fp32",
-            "BATCHSIZE": 8,
+            "BATCHSIZE": 4,
             "GRADIENT_STEPS": 2,
             **more,
         }

@@ -87,14 +87,14 @@ class Lab:
                 for command in lab._daemons():
                     daemons.enter_context(lab._daemon(command))
                     if command[0] == "munged":
-                        until(lambda: (root / "munge.socket").exists(), 10, "munged")
-                until(lambda: lab.states_of_nodes() == ["idle", "idle"], 30, "two idle nodes")
+                        until((root / "munge.socket").exists, "munged")
+                until(lab.is_idle, "two idle nodes")
                 try:
                     yield lab
                 finally:
                     lab.run("scancel", "--signal=KILL", "--full", "--user=root", check=False)
                     lab.run("scancel", "--user=root", check=False)
-                    until(lambda: not lab.run("squeue", "-h"), 30, "an empty queue")
+                    until(lambda: not lab.run("squeue", "-h"), "an empty queue")
         finally:
             shutil.rmtree(root, ignore_errors=True)
 
@@ -107,8 +107,8 @@ class Lab:
             raise AssertionError(f"{command}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
 
-    def states_of_nodes(self) -> list[str]:
-        return self.run("sinfo", "-h", "-N", "-o", "%T", check=False).split()
+    def is_idle(self) -> bool:
+        return self.run("sinfo", "-h", "-N", "-o", "%T", check=False).split() == ["idle"] * len(NODES)
 
     def submit(self, script: Path, *options: str, cwd: Path, **environment: object) -> str:
         """Submit a job from the directory ``cwd`` and return its number."""
@@ -120,9 +120,14 @@ class Lab:
         words = self.run("scontrol", "--oneliner", "show", "job", job).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def wait(self, job: str, seconds: float = 120) -> str:
+    def seconds(self, job: str) -> int:
+        """Return how long a job has run."""
+        hours, minutes, seconds = self.job(job)["RunTime"].split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + int(seconds)
+
+    def wait(self, job: str) -> str:
         """Wait until a job has ended and return its last state."""
-        until(lambda: self.job(job)["JobState"] in ENDED, seconds, f"the end of job {job}", lambda: str(self.job(job)))
+        until(lambda: self.job(job)["JobState"] in ENDED, f"the end of job {job}", lambda: str(self.job(job)))
         return self.job(job)["JobState"]
 
     def _configure(self) -> None:
@@ -161,14 +166,12 @@ class Lab:
                 process.wait()
 
 
-def until(
-    done: Callable[[], bool], seconds: float, what: str, explain: Callable[[], str] = lambda: "", every: float = 0.2
-) -> None:
+def until(done: Callable[[], bool], what: str, explain: Callable[[], str] = lambda: "", seconds: float = 240) -> None:
     """Wait for ``done()``; an AssertionError that names ``what`` after too long."""
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}\n{explain()}"
-        time.sleep(every)
+        time.sleep(0.05)
 
 
 def free_ports(count: int) -> list[int]:
