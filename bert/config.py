@@ -65,7 +65,11 @@ def parse_args(config_class: type[C], argv: Sequence[str] | None = None, descrip
             if bool in (kind, *typing.get_args(kind)):
                 booleans.add(name)
         _add_flag(parser, path, f, kind)
-    required = [f"--{action.dest.split('.')[-1]} {action.metavar}" for action in parser._actions if action.required]
+    required = [
+        f"--{action.dest.split('.')[-1]} {action.metavar or '|'.join(map(str, action.choices or ()))}"
+        for action in parser._actions
+        if action.required
+    ]
     parser.usage = " ".join(["%(prog)s", *required, "[flag ...]"])
     arguments = [_underscored(word, seen, booleans) for word in (sys.argv[1:] if argv is None else argv)]
     values = vars(parser.parse_args(arguments))

@@ -20,10 +20,10 @@ from bert.checkpoint import (
     CheckpointWriter,
     NullCheckpointWriter,
     check_tokenizer,
-    load,
     load_weights,
 )
 from bert.config import flag
+from bert.convert import read_checkpoint
 from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader, eval_batches
 from bert.errors import UsageError
 from bert.evaluation import evaluate, unigram_accuracy
@@ -55,7 +55,7 @@ def load_model_files(config: ModelConfig, max_seq_length: int) -> tuple[BertToke
     tokenizer = BertTokenizer(config.vocab_file, config.do_lower_case)
     model_config = BertConfig.from_json_file(config.config_file)
     stated, actual = model_config.vocab_size, tokenizer.vocab_size
-    if stated not in (actual, dataclasses.replace(model_config, vocab_size=actual).padded_vocab_size):
+    if not model_config.set_vocabulary(actual):
         raise UsageError(
             f"--vocab_file {config.vocab_file} has {actual} pieces, --config_file {config.config_file} says "
             f"vocab_size {stated}: use the pair that belongs together, or write {actual} there for a new model"
@@ -65,7 +65,6 @@ def load_model_files(config: ModelConfig, max_seq_length: int) -> tuple[BertToke
             f"--max_seq_length {max_seq_length} exceeds max_position_embeddings "
             f"{model_config.max_position_embeddings} of --config_file {config.config_file}"
         )
-    model_config.vocab_size = actual
     return tokenizer, model_config
 
 
@@ -82,7 +81,7 @@ def load_initial_weights(
     if state is not None:
         what = f"--resume_from_checkpoint {path}"
     elif init_checkpoint is not None:
-        what, state = f"--init_checkpoint {init_checkpoint}", load(init_checkpoint)
+        what, state = f"--init_checkpoint {init_checkpoint}", read_checkpoint(init_checkpoint)
     else:
         return
     if "tokenizer" in state:

@@ -66,6 +66,11 @@ def check_vocabulary(pieces: Sequence[str], source: str) -> None:
         raise UsageError(f"{source}: no line for {' '.join(missing)}, expected all of {' '.join(SPECIAL_TOKENS)}")
 
 
+def looks_uncased(pieces: Iterable[str]) -> bool:
+    """Tell the casing of a vocabulary from whether any piece but a special token has a capital letter."""
+    return not any(piece != piece.lower() for piece in pieces if piece not in SPECIAL_TOKENS)
+
+
 class WordNormalizer:
     """Text → text in which blanks separate words: BERT's cleaning and casing, before punctuation and pieces."""
 

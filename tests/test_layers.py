@@ -23,10 +23,9 @@ LAYERS = [
         "profiling",
         "memory",
         "prepare",
-        "convert",
         "export",
     },
-    {"trainer", "evaluation", "report", "predict", "features"},
+    {"trainer", "evaluation", "report", "predict", "features", "convert"},
     {"pretraining", "finetuning", "benchmark", "doctor"},
 ]
 LAYER_OF = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}

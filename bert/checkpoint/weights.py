@@ -19,12 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from bert.errors import UsageError
-from bert.model.bert import canonical_name
+from bert.model.names import ENCODER, VOCABULARY_ROWS, canonical_names
 from bert.tokenization import BertTokenizer
-
-ENCODER = ("embeddings.", "encoder.", "pooler.")  # the modules of a bare BertModel
-VOCABULARY_ROWS = ("word_embeddings.weight", "predictions.decoder.weight", "predictions.bias")
-CONSTANTS = ("embeddings.position_ids", "embeddings.token_type_ids")  # buffers that Hugging Face once saved
 
 
 @dataclass(frozen=True)
@@ -50,6 +46,21 @@ def load_weights(
     file need not have. A vocabulary padded for the hardware, or not, is cut or filled with zeros to the model's rows.
     Raises UsageError, which starts with ``what`` (flag and file), before anything is copied.
     """
+    fitted, report = match_weights(model, state_dict, what, allow_missing)
+    targets = model.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, tensor in fitted.items():
+            targets[name].copy_(tensor)
+    return report
+
+
+def match_weights(
+    model: nn.Module, state_dict: dict[str, Any], what: str, allow_missing: Sequence[str] = ()
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Return a checkpoint's tensors under the names and in the shapes of ``model``, which may be on "meta".
+
+    A tied pair is under the names that the checkpoint has. Arguments and errors are those of :func:`load_weights`.
+    """
     targets = model.state_dict(keep_vars=True)
     bare = not any(name.startswith("bert.") for name in targets)
     source = canonical_names(_tensors(state_dict, what), bare, what)
@@ -58,33 +69,12 @@ def load_weights(
     unexpected = [name for name in source if name not in targets]
     _refuse_unmatched(missing, unexpected, what, allow_missing)
     config = getattr(model, "config", None)
-    fitted = {name: _fit(source[name], targets[name], config, f"{what}: {name}") for name in targets if name in source}
+    present = [name for name in targets if name in source]
+    _refuse_mis_shaped([_mis_shape(source[name], targets[name], config, f"{what}: {name}") for name in present])
+    fitted = {name: _fit(source[name], targets[name]) for name in present}
     for names in ties:
         _refuse_untied([name for name in names if name in fitted], fitted, what)
-    with torch.no_grad():
-        for name, tensor in fitted.items():
-            targets[name].copy_(tensor)
-    return LoadReport([name for name in targets if name not in missing], missing, unexpected)
-
-
-def canonical_names(state_dict: dict[str, Tensor], bare: bool, what: str = "checkpoint") -> dict[str, Tensor]:
-    """Return the tensors under today's names, the encoder's with ``bert.`` in front, or without it if ``bare``."""
-    result: dict[str, Tensor] = {}
-    for original, tensor in state_dict.items():
-        name = canonical_name(original.replace("_orig_mod.", "").removeprefix("module."))
-        core = name.removeprefix("bert.")
-        if core.startswith(ENCODER):
-            name = core if bare else f"bert.{core}"
-        if core in CONSTANTS:
-            continue
-        if name in result:
-            raise UsageError(f"{what}: two tensors mean {name}; one of them is {original}")
-        result[name] = tensor
-    # Hugging Face writes the bias of the vocabulary under two names.
-    bias = result.pop("cls.predictions.decoder.bias", None)
-    if bias is not None:
-        result.setdefault("cls.predictions.bias", bias)
-    return result
+    return fitted, LoadReport([name for name in targets if name not in missing], missing, unexpected)
 
 
 def shorten(names: Sequence[str], most: int = 4) -> str:
@@ -135,21 +125,33 @@ def _refuse_unmatched(missing: list[str], unexpected: list[str], what: str, allo
         raise UsageError(f"{what}: {'; '.join(problems)}")
 
 
-def _fit(tensor: Tensor, target: Tensor, config: Any, where: str) -> Tensor:
-    """Give a vocabulary table the model's number of rows; everything else must have the model's shape."""
+def _mis_shape(tensor: Tensor, target: Tensor, config: Any, where: str) -> str | None:
+    """Say what is wrong with a shape: only a vocabulary table may have another one, padded or not."""
+    found, expected = list(tensor.shape), list(target.shape)
+    if found == expected:
+        return None
+    if not (where.endswith(VOCABULARY_ROWS) and hasattr(config, "padded_vocab_size")):
+        return f"{where} has the shape {found}; expected {expected}"
+    true, padded, width = config.vocab_size, config.padded_vocab_size, expected[1:]
+    if found[1:] == width and true <= found[0] <= padded:
+        return None
+    return (
+        f"{where} has the shape {found}; expected {[true, *width]} (vocab_size {true}) or, padded, {[padded, *width]}"
+    )
+
+
+def _refuse_mis_shaped(problems: list[str | None]) -> None:
+    found = [problem for problem in problems if problem]
+    if found:
+        raise UsageError(found[0] + (f"; {len(found) - 1} more have wrong shapes" if len(found) > 1 else ""))
+
+
+def _fit(tensor: Tensor, target: Tensor) -> Tensor:
+    """Give a vocabulary table the model's number of rows."""
     if tensor.shape == target.shape:
         return tensor
-    if not (where.endswith(VOCABULARY_ROWS) and hasattr(config, "padded_vocab_size")):
-        raise UsageError(f"{where} has the shape {list(tensor.shape)}; expected {list(target.shape)}")
-    rows, true, padded = tensor.shape[0], config.vocab_size, config.padded_vocab_size
-    if tensor.shape[1:] != target.shape[1:] or not true <= rows <= padded:
-        width = list(target.shape[1:])
-        raise UsageError(
-            f"{where} has the shape {list(tensor.shape)}; expected {[true, *width]} (vocab_size {true}) "
-            f"or, padded, {[padded, *width]}"
-        )
     fitted = tensor.new_zeros(target.shape)  # no word piece has the rows from vocab_size on
-    fitted[:rows] = tensor[: len(target)]
+    fitted[: len(tensor)] = tensor
     return fitted
 
 

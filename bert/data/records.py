@@ -104,7 +104,7 @@ def write_records(path: Path, records: Iterable[bytes], framing: Framing) -> Non
     with path.open("wb", BUFFER) as file:
         for data in records:
             length = LENGTH.pack(len(data))
-            parts = (length, _masked(length), data, _masked(data)) if framing.has_checksums else (length, data)
+            parts = (length, masked_crc(length), data, masked_crc(data)) if framing.has_checksums else (length, data)
             file.write(b"".join(parts))
 
 
@@ -140,7 +140,7 @@ class _Walk:
     def read(self) -> bytes:
         """Return the data of the next record."""
         data = self.file.read(self._next())
-        if self.framing.has_checksums and self.file.read(CHECKSUM.size) != _masked(data):
+        if self.framing.has_checksums and self.file.read(CHECKSUM.size) != masked_crc(data):
             self.record -= 1
             self.fail("has another checksum than its data, so it is damaged")
         return data
@@ -182,10 +182,10 @@ def _index(file: RecordFile, *version: int) -> Index:
 def _length(header: bytes) -> int | None:
     """Return the length that a header gives; None if its checksum is of another."""
     length, checksum = header[: LENGTH.size], header[LENGTH.size :]
-    return None if checksum and checksum != _masked(length) else LENGTH.unpack(length)[0]
+    return None if checksum and checksum != masked_crc(length) else LENGTH.unpack(length)[0]
 
 
-def _masked(data: bytes) -> bytes:
+def masked_crc(data: bytes | memoryview) -> bytes:
     """Return the CRC-32C of ``data``, turned and shifted as TensorFlow does: a CRC over a CRC would be a constant."""
     crc = crc32c(data)
     return CHECKSUM.pack(((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)

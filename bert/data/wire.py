@@ -158,7 +158,12 @@ def floats(data: NDArray[np.uint8], spans: Spans) -> tuple[NDArray[np.float32], 
 
 def field(number: int, body: bytes) -> bytes:
     """Encode a field that holds text, a message or packed values; numbers up to 15."""
-    return bytes((number << 3 | LENGTH,)) + _varint(len(body)) + body
+    return bytes((number << 3 | LENGTH,)) + varint(len(body)) + body
+
+
+def number_field(number: int, value: int) -> bytes:
+    """Encode a field that holds one integer of at least 0; numbers up to 15."""
+    return bytes((number << 3 | VARINT,)) + varint(value)
 
 
 def packed_integers(table: NDArray) -> list[bytes]:
@@ -184,7 +189,8 @@ def packed_floats(table: NDArray) -> list[bytes]:
     return [row.tobytes() for row in table.astype("<f4")]
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """Encode a number of at least 0."""
     encoded = bytearray()
     while number > BITS:
         encoded.append(number & BITS | MORE)

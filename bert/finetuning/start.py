@@ -10,22 +10,24 @@ what is given besides must agree with it::
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from bert.checkpoint import LoadReport, check_tokenizer, load, load_weights
+from bert.checkpoint import LoadReport, check_tokenizer, load_weights
 from bert.config import flag
+from bert.convert import read_checkpoint
 from bert.errors import UsageError
 from bert.model.config import BertConfig
-from bert.tokenization import BertTokenizer
+from bert.tokenization import BertTokenizer, looks_uncased, read_vocabulary
 
 
 @dataclass
-class ModelFiles:
+class ModelDescription:
+    """What a checkpoint may lack."""
+
     config_file: str | None = flag(
         None, "bert_config.json of the model; not needed where the checkpoint holds it.", aliases=["bert_config_file"]
     )
@@ -34,6 +36,10 @@ class ModelFiles:
         None, "Whether the model is uncased; by default what the checkpoint says, or what the vocabulary looks like."
     )
     bert_model: str | None = flag(None, "Name of the published model, such as bert-base-cased; tells the casing.")
+
+
+@dataclass
+class ModelFiles(ModelDescription):
     attention: str = flag("auto", "Attention: varlen, sdpa, matmul, reference; auto = the fastest one of the device.")
 
 
@@ -64,9 +70,11 @@ def load_start(
     """
     what = f"--init_checkpoint {init_checkpoint}"
     if state is None and init_checkpoint is not None:
-        state = load(init_checkpoint)
-    tokenizer = _tokenizer(files, state or {}, what)
-    model_config = _model_config(files, state or {}, tokenizer, what)
+        state = read_checkpoint(init_checkpoint)
+    tokenizer = find_tokenizer(files, state or {}, what)
+    if tokenizer is None:
+        raise UsageError(f"--vocab_file: needed, {what} holds no vocabulary")
+    model_config = find_model_config(files, state or {}, tokenizer, what)
     if max_seq_length > model_config.max_position_embeddings:
         raise UsageError(
             f"--max_seq_length {max_seq_length}: the model has positions for {model_config.max_position_embeddings}"
@@ -74,10 +82,14 @@ def load_start(
     return StartingPoint(tokenizer, model_config, state, what)
 
 
-def _tokenizer(files: ModelFiles, state: dict[str, Any], what: str) -> BertTokenizer:
+def find_tokenizer(files: ModelDescription, state: dict[str, Any], what: str) -> BertTokenizer | None:
+    """Return the checkpoint's tokenizer or that of ``files``, None without either.
+
+    Raises UsageError where both are there and disagree.
+    """
     if "tokenizer" not in state:
         if files.vocab_file is None:
-            raise UsageError(f"--vocab_file: needed, {what} holds no vocabulary")
+            return None
         lower = _looks_uncased(files) if files.do_lower_case is None else files.do_lower_case
         return BertTokenizer(files.vocab_file, lower)
     saved = BertTokenizer.from_state_dict(state["tokenizer"])
@@ -89,26 +101,26 @@ def _tokenizer(files: ModelFiles, state: dict[str, Any], what: str) -> BertToken
     return saved
 
 
-def _looks_uncased(files: ModelFiles) -> bool:
+def _looks_uncased(files: ModelDescription) -> bool:
     """Tell the casing from the model's name, or from whether any piece has a capital letter."""
     if files.bert_model is not None and "cased" in files.bert_model:
         return "uncased" in files.bert_model
-    tokenizer = BertTokenizer(files.vocab_file or "")
-    return not any(piece != piece.lower() for piece in tokenizer.vocab if piece not in tokenizer.never_split)
+    return looks_uncased(read_vocabulary(files.vocab_file or ""))
 
 
-def _model_config(files: ModelFiles, state: dict[str, Any], tokenizer: BertTokenizer, what: str) -> BertConfig:
+def find_model_config(
+    files: ModelDescription, state: dict[str, Any], tokenizer: BertTokenizer | None, what: str
+) -> BertConfig:
+    """Return the configuration that ``files`` or else the checkpoint have, with the vocabulary's true size."""
+    source = f"--config_file {files.config_file}" if files.config_file is not None else f"the configuration of {what}"
     if files.config_file is not None:
         config = BertConfig.from_json_file(files.config_file)
     elif "model_config" in state:
         config = BertConfig.from_dict(state["model_config"])
     else:
         raise UsageError(f"--config_file: needed, {what} holds no configuration")
-    pieces = tokenizer.vocab_size
-    if config.vocab_size not in (pieces, dataclasses.replace(config, vocab_size=pieces).padded_vocab_size):
+    if tokenizer is not None and not config.set_vocabulary(tokenizer.vocab_size):
         raise UsageError(
-            f"--config_file {files.config_file}: vocab_size {config.vocab_size}, expected {pieces}, the pieces of the "
-            "vocabulary"
+            f"{source}: vocab_size {config.vocab_size}, expected {tokenizer.vocab_size}, the pieces of the vocabulary"
         )
-    config.vocab_size = pieces
     return config

@@ -19,19 +19,7 @@ from bert.model.config import BertConfig
 from bert.model.dropout import Dropout
 from bert.model.heads import BertPreTrainingHeads
 from bert.model.layers import BertEmbeddings, BertEncoder, BertPooler, LayerNorm
-
-# Spellings of older checkpoints (the 2018 ports of BERT, NVIDIA's fused dense layers) -> today's.
-RENAMES = {".gamma": ".weight", ".beta": ".bias", ".dense_act.": ".dense."}
-
-
-def canonical_name(name: str) -> str:
-    """Translate a parameter name of an older checkpoint: ``LayerNorm.gamma``, ``intermediate.dense_act.weight``."""
-    for old, new in RENAMES.items():
-        if old.endswith("."):
-            name = name.replace(old, new)
-        elif name.endswith(old):
-            name = name.removesuffix(old) + new
-    return name
+from bert.model.names import canonical_name
 
 
 class BertPreTrainedModel(nn.Module):

@@ -45,6 +45,14 @@ class BertConfig:
     def padded_vocab_size(self) -> int:
         return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
+    def set_vocabulary(self, pieces: int) -> bool:
+        """Set ``vocab_size`` to a vocabulary's; False where it is neither that nor that padded, and nothing is set."""
+        padded = dataclasses.replace(self, vocab_size=pieces).padded_vocab_size
+        fits = self.vocab_size in (pieces, padded)
+        if fits:
+            self.vocab_size = pieces
+        return fits
+
     @property
     def head_size(self) -> int:
         return self.hidden_size // self.num_attention_heads

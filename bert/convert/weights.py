@@ -1,0 +1,118 @@
+"""The tensors of a checkpoint as one BERT with the heads it has, checked against a configuration.
+
+state = read_checkpoint("uncased_L-12_H-768_A-12/bert_model.ckpt")
+weights, report = fit(state, config, tokenizer, "--checkpoint bert_model.ckpt")
+print(report)                                    # 205 tensors matched; 414 of an optimizer skipped
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bert.checkpoint import match_weights, shorten
+from bert.errors import UsageError
+from bert.model.bert import BertModel, BertPreTrainedModel
+from bert.model.config import BertConfig
+from bert.model.heads import BertLMPredictionHead
+from bert.model.names import DECODER, VOCABULARY_ROWS, canonical_names
+from bert.tokenization import BertTokenizer
+
+WORDS = "bert.embeddings.word_embeddings.weight"
+HEADS = ("cls.predictions", "cls.seq_relationship", "qa_outputs", "classifier")
+# What else of a checkpoint goes along: which task a model was fine-tuned for, and the names of its labels.
+FACTS = ("task", "labels", "version_2_with_negative")
+
+
+class BertWithHeads(BertPreTrainedModel):
+    """An encoder with any of ``HEADS``, under the names of the field."""
+
+    def __init__(self, config: BertConfig, heads: Collection[str], num_labels: int = 2, attention: str = "auto"):
+        super().__init__(config, attention)
+        self.bert = BertModel(config, attention)
+        if any(head.startswith("cls.") for head in heads):
+            self.cls = nn.Module()
+        if "cls.predictions" in heads:
+            self.cls.predictions = BertLMPredictionHead(config, self.bert.embeddings.word_embeddings)
+        if "cls.seq_relationship" in heads:
+            self.cls.seq_relationship = nn.Linear(config.hidden_size, 2)
+        if "qa_outputs" in heads:
+            self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        if "classifier" in heads:
+            self.classifier = nn.Linear(config.hidden_size, num_labels)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A whole model that can be written in any format."""
+
+    tensors: dict[str, Tensor]  # today's names, without the tied decoder; tables of word pieces are padded
+    config: BertConfig
+    tokenizer: BertTokenizer | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def unpadded(self) -> dict[str, Tensor]:
+        """Return the tensors with as many rows as there are word pieces."""
+        rows = self.config.vocab_size
+        return {
+            name: tensor[:rows].clone() if name.endswith(VOCABULARY_ROWS) and len(tensor) > rows else tensor
+            for name, tensor in self.tensors.items()
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a checkpoint's tensors. A mis-shaped one is an error before there is a report."""
+
+    matched: list[str]
+    fresh: list[str]  # of the model, not in the checkpoint, by permission
+    unexpected: list[str]  # of the checkpoint, not in the model
+    skipped: list[str]  # slots of an optimizer, counters
+
+    def __str__(self) -> str:
+        text = f"{len(self.matched)} tensors matched"
+        text += f"; fresh, not in the output: {shorten(self.fresh)}" if self.fresh else ""
+        text += f"; unexpected, not used: {shorten(self.unexpected)}" if self.unexpected else ""
+        return text + (f"; skipped: {len(self.skipped)} of an optimizer" if self.skipped else "")
+
+
+def heads_in(names: Collection[str]) -> list[str]:
+    """Return the heads that some of ``names`` belong to."""
+    return [head for head in HEADS if any(name.startswith(f"{head}.") for name in names)]
+
+
+def build_model(state: dict[str, Tensor], config: BertConfig, attention: str = "auto") -> BertWithHeads:
+    """Return a fresh model with the heads that a state dict in today's names has."""
+    labels = state["classifier.weight"].shape[0] if "classifier.weight" in state else 2
+    return BertWithHeads(config, heads_in(state), labels, attention)
+
+
+def fit(
+    state: dict[str, Any],
+    config: BertConfig,
+    tokenizer: BertTokenizer | None,
+    what: str,
+    allow_missing: Sequence[str] = (),
+) -> tuple[Weights, Report]:
+    """Check what :func:`read_checkpoint` returned against ``config``.
+
+    A head may be missing as a whole; anything else that is missing must match one of ``allow_missing``. Raises
+    UsageError, which starts with ``what``, for it, for an encoder tensor without a place, for wrong shapes and for
+    values that are not finite.
+    """
+    with torch.device("meta"):
+        model = build_model(canonical_names(state["model"], bare=False, what=what), config)
+    tensors, report = match_weights(model, state, what, allow_missing)
+    decoder = tensors.pop(DECODER, None)
+    if decoder is not None:
+        tensors.setdefault(WORDS, decoder)
+    broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise UsageError(f"{what}: {shorten(broken)}: not finite, the file is damaged or its training diverged")
+    facts = {name: state[name] for name in FACTS if name in state}
+    weights = Weights(tensors, config, tokenizer, facts)
+    return weights, Report(list(tensors), report.missing, report.unexpected, state.get("skipped", []))

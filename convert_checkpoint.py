@@ -1,0 +1,82 @@
+"""Convert a checkpoint of BERT between systems, and say what became of every tensor.
+
+    python convert_checkpoint.py --checkpoint uncased_L-12_H-768_A-12/bert_model.ckpt --to native --output bert_base.pt
+    python convert_checkpoint.py --checkpoint results/ckpt_8601.pt --to hf --output bert_for_transformers
+    python convert_checkpoint.py --checkpoint pretrained_snapshot --fresh last_snapshot --to oneflow --output merged
+
+Formats: native (this suite), hf (a folder of Hugging Face), tf (TensorFlow; neither reading nor writing needs it),
+nvidia ({"model": ...}), oneflow (a snapshot), 2018 (the encoder's state dict of the first PyTorch ports). The format of
+--checkpoint is recognised. Weights go along as they are, an optimizer's state does not. A checkpoint that holds no
+configuration needs --config_file; with --vocab_file the vocabulary goes along, too.
+"""
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bert.checkpoint import shorten
+from bert.config import flag, run_command
+from bert.convert import FORMATS, fit, heads_in, merge, read_checkpoint, recognise, write_checkpoint
+from bert.errors import UsageError
+from bert.finetuning.start import ModelDescription, find_model_config, find_tokenizer
+
+
+@dataclass
+class Config:
+    checkpoint: str = flag(help="Checkpoint to read: a file, a folder, or the prefix of TensorFlow's files.")
+    output: str = flag(help="What to write: a file, for hf and oneflow a folder, for tf a prefix.")
+    to: str = flag(help="Format to write.", choices=tuple(FORMATS))
+    source_format: str | None = flag(
+        None, "Format of --checkpoint; by default what it looks like.", choices=tuple(FORMATS), aliases=["from"]
+    )
+    allow_missing: list[str] | None = flag(
+        None, "Patterns of names that the checkpoint may lack, such as bert.pooler.*; a head may always be missing."
+    )
+    hidden_act: str | None = flag(
+        None,
+        "Activation to note instead of the configuration's: NVIDIA's and today's TensorFlow BERT say gelu and compute "
+        "gelu_tanh.",
+    )
+    fresh: str | None = flag(
+        None,
+        "OneFlow's snapshot of an untrained model: the output is it with the weights of --checkpoint laid over it.",
+    )
+    model: ModelDescription = field(default_factory=ModelDescription)
+
+
+def main(config: Config) -> None:
+    if config.fresh is None:
+        convert(config, config.output)
+        return
+    if config.to != "oneflow":
+        raise UsageError(f"--fresh {config.fresh}: for --to oneflow only, not {config.to}")
+    if (config.source_format or recognise(config.checkpoint)) == "oneflow":
+        merge(config.fresh, config.checkpoint, config.output, print)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        snapshot = str(Path(folder) / "snapshot")
+        convert(config, snapshot)
+        merge(config.fresh, snapshot, config.output, print)
+
+
+def convert(config: Config, output: str) -> None:
+    """Read, check, write and report."""
+    what = f"--checkpoint {config.checkpoint}"
+    state = read_checkpoint(config.checkpoint, config.source_format)
+    tokenizer = find_tokenizer(config.model, state, what)
+    model_config = find_model_config(config.model, state, tokenizer, what)
+    if config.hidden_act is not None:
+        model_config.hidden_act = config.hidden_act
+    weights, report = fit(state, model_config, tokenizer, what, config.allow_missing or ())
+    left_out = write_checkpoint(output, config.to, weights)
+    print(f"{what}: {report}")
+    written = [name for name in weights.tensors if name not in left_out]
+    print(f"--output {config.output}: {len(written)} tensors, heads: {', '.join(heads_in(written)) or 'none'}")
+    if left_out:
+        print(f"no place in the format {config.to}: {shorten(left_out)}")
+    if tokenizer is None:
+        print("no vocabulary goes along: the checkpoint has none, and there is no --vocab_file")
+
+
+if __name__ == "__main__":
+    run_command(main, Config)
