@@ -30,7 +30,7 @@ def read(path: Path) -> dict[str, Any]:
     damage = find_damage(path) if zipfile.is_zipfile(path) else None
     if damage:
         raise UsageError(f"{path} {damage}")
-    if "model" not in state:
+    if not isinstance(state.get("model"), dict):
         return {"model": state}
     slots = (state.get("optimizer") or {}).get("state") or {}
     return {**state, "skipped": [f"optimizer.{index}.{name}" for index, slot in slots.items() for name in slot]}

@@ -75,7 +75,7 @@ class Report:
 
     def __str__(self) -> str:
         text = f"{len(self.matched)} tensors matched"
-        text += f"; fresh, not in the output: {shorten(self.fresh)}" if self.fresh else ""
+        text += f"; fresh, drawn at random: {shorten(self.fresh)}" if self.fresh else ""
         text += f"; unexpected, not used: {shorten(self.unexpected)}" if self.unexpected else ""
         return text + (f"; skipped: {len(self.skipped)} of an optimizer" if self.skipped else "")
 
@@ -100,13 +100,16 @@ def fit(
 ) -> tuple[Weights, Report]:
     """Check what :func:`read_checkpoint` returned against ``config``.
 
-    A head may be missing as a whole; anything else that is missing must match one of ``allow_missing``. Raises
-    UsageError, which starts with ``what``, for it, for an encoder tensor without a place, for wrong shapes and for
-    values that are not finite.
+    A head may be missing as a whole; what else is missing must match one of ``allow_missing``, and is drawn as a fresh
+    model's, the same each time. Raises UsageError, which starts with ``what``, for anything else that is missing, an
+    encoder tensor without a place, wrong shapes and values that are not finite.
     """
+    named = canonical_names(state["model"], bare=False, what=what)
     with torch.device("meta"):
-        model = build_model(canonical_names(state["model"], bare=False, what=what), config)
+        model = build_model(named, config)
     tensors, report = match_weights(model, state, what, allow_missing)
+    if report.missing:
+        tensors |= _fresh(named, config, report.missing)
     decoder = tensors.pop(DECODER, None)
     if decoder is not None:
         tensors.setdefault(WORDS, decoder)
@@ -115,4 +118,13 @@ def fit(
         raise UsageError(f"{what}: {shorten(broken)}: not finite, the file is damaged or its training diverged")
     facts = {name: state[name] for name in FACTS if name in state}
     weights = Weights(tensors, config, tokenizer, facts)
-    return weights, Report(list(tensors), report.missing, report.unexpected, state.get("skipped", []))
+    matched = [name for name in tensors if name not in report.missing]
+    return weights, Report(matched, report.missing, report.unexpected, state.get("skipped", []))
+
+
+def _fresh(state: dict[str, Tensor], config: BertConfig, names: Collection[str]) -> dict[str, Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build_model(state, config)
+        model.initialize()
+    return {name: tensor for name, tensor in model.state_dict().items() if name in names}

@@ -1,0 +1,44 @@
+"""Convert TensorFlow's BERT to the state dict of the first PyTorch ports: the encoder, names without "bert.".
+
+    python convert_tf_checkpoint_to_pytorch.py --tf_checkpoint_path uncased_L-12_H-768_A-12/bert_model.ckpt \\
+        --bert_config_file uncased_L-12_H-768_A-12/bert_config.json --pytorch_dump_path pytorch_model.bin
+    python convert_tf_checkpoint_to_pytorch.py CHECKPOINT CONFIG OUTPUT
+
+The heads and the optimizer's state stay behind, as in the published command; convert_checkpoint.py carries the heads.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from bert.config import flag, run_command
+from bert.convert import fit, read_checkpoint, write_checkpoint
+from bert.model.config import BertConfig
+
+
+@dataclass
+class Config:
+    tf_checkpoint_path: str = flag(help="Prefix of TensorFlow's files, such as bert_model.ckpt.")
+    bert_config_file: str = flag(help="bert_config.json of the model.", aliases=["config_file"])
+    pytorch_dump_path: str = flag(help="File to write.")
+
+
+def main(config: Config) -> None:
+    what = f"--tf_checkpoint_path {config.tf_checkpoint_path}"
+    state = read_checkpoint(config.tf_checkpoint_path, "tf")
+    weights, report = fit(state, BertConfig.from_json_file(config.bert_config_file), None, what)
+    left_out = write_checkpoint(config.pytorch_dump_path, "2018", weights)
+    print(f"{what}: {report}")
+    print(f"--pytorch_dump_path {config.pytorch_dump_path}: {len(weights.tensors) - len(left_out)} tensors")
+
+
+def as_flags(words: Sequence[str]) -> list[str]:
+    """Give the three arguments of the positional form their names."""
+    names = [field.name for field in fields(Config)]
+    if len(words) != len(names) or any(word.startswith("-") for word in words):
+        return list(words)
+    return [f"--{name}={word}" for name, word in zip(names, words, strict=True)]
+
+
+if __name__ == "__main__":
+    run_command(main, Config, as_flags(sys.argv[1:]))
