@@ -151,7 +151,7 @@ def _fit(tensor: Tensor, target: Tensor) -> Tensor:
     if tensor.shape == target.shape:
         return tensor
     fitted = tensor.new_zeros(target.shape)  # no word piece has the rows from vocab_size on
-    fitted[: len(tensor)] = tensor
+    fitted[: len(tensor)] = tensor[: len(target)]
     return fitted
 
 
