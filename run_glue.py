@@ -17,6 +17,7 @@ from typing import Any
 from bert.checkpoint import find_checkpoint
 from bert.config import flag, run_command, to_dict
 from bert.distributed import StopSignal, World, collective_errors, seed_everything, world
+from bert.elsewhere import refuse_elsewhere
 from bert.errors import UsageError
 from bert.finetuning.classification import eval_results, inference_results, score, warn_of_collapse
 from bert.finetuning.micro_batch import find_micro_batches
@@ -49,6 +50,7 @@ class Config:
 
 
 def main(config: Config) -> None:
+    refuse_elsewhere(config.training.elsewhere, to_dict(config))
     run = config.training.run
     if run.find_micro_batch:
         classes, attention = build_task(config.task).num_labels, config.training.model.attention

@@ -18,6 +18,7 @@ from bert.config import flag, run_command, to_dict
 from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader
 from bert.data.manifest import check_manifests
 from bert.distributed import DistributedConfig, StopSignal, World, collective_errors, seed_everything, world
+from bert.elsewhere import ElsewhereConfig, refuse_elsewhere
 from bert.errors import UsageError
 from bert.log import LogConfig, build_logger, resolve_tensorboard_dir
 from bert.model.bert import BertForPreTraining
@@ -78,9 +79,11 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     accepted: AcceptedConfig = field(default_factory=AcceptedConfig)
+    elsewhere: ElsewhereConfig = field(default_factory=ElsewhereConfig)
 
 
 def main(config: Config) -> None:
+    refuse_elsewhere(config.elsewhere, to_dict(config))
     if not config.run.do_train:
         raise UsageError("nothing to do: add --do_train")
     with world(config.distributed) as here, StopSignal() as stop:

@@ -15,6 +15,7 @@ from typing import Any
 from bert.checkpoint import find_checkpoint
 from bert.config import run_command, to_dict
 from bert.distributed import StopSignal, World, collective_errors, seed_everything, world
+from bert.elsewhere import refuse_elsewhere
 from bert.errors import UsageError
 from bert.finetuning.micro_batch import find_micro_batches
 from bert.finetuning.output import save_model
@@ -50,6 +51,7 @@ class Config:
 
 
 def main(config: Config) -> None:
+    refuse_elsewhere(config.training.elsewhere, to_dict(config))
     run, squad = config.training.run, config.squad
     if run.find_micro_batch:
         attention = config.training.model.attention

@@ -13,7 +13,7 @@ LAYERS = [
     {"__version__", "errors", "files"},
     {"config", "elastic", "heartbeat"},
     {"log", "distributed", "tokenization", "batch", "jobs"},
-    {"model", "optim", "data", "tasks"},
+    {"model", "optim", "data", "tasks", "elsewhere"},
     {
         "precision",
         "parallel",

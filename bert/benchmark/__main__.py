@@ -9,6 +9,7 @@ BENCHMARKS = {
     "lamb": "the LAMB step against torch.optim.AdamW(fused=True) and the least memory traffic possible",
     "loader": "the shard loader against lddl.torch",
     "preprocess": "preparing shards against LDDL's preprocess_bert_pretrain",
+    "scaling": "on paper: from one GPU's rate to 1,024 GPUs, next to published figures",
 }
 
 

@@ -18,6 +18,7 @@ from bert.batch import TaskBatch
 from bert.checkpoint import CheckpointConfig, build_checkpoint_writer
 from bert.config import flag, to_dict
 from bert.distributed import DistributedConfig, StopSignal, World
+from bert.elsewhere import ElsewhereConfig
 from bert.errors import UsageError
 from bert.finetuning.loader import TaskLoader, steps_of
 from bert.finetuning.start import ModelFiles
@@ -98,6 +99,7 @@ class TrainingConfig:
     checkpoint: TaskCheckpointConfig = field(default_factory=TaskCheckpointConfig)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
     log: TaskLogConfig = field(default_factory=TaskLogConfig)
+    elsewhere: ElsewhereConfig = field(default_factory=ElsewhereConfig)
 
 
 def place(config: TrainingConfig) -> DistributedConfig:

@@ -2,13 +2,16 @@
 
     python scripts/docker/constraints.py constraints.txt
 
-NVIDIA's image has a PyTorch of its own, which no package from elsewhere can replace.
+NVIDIA's image has a PyTorch of its own, which no package from elsewhere can replace. The installers themselves may be
+newer than the image's: packages ask for that.
 """
 
 import re
 import sys
 from importlib.metadata import distributions
 from pathlib import Path
+
+INSTALLERS = ("pip", "setuptools", "wheel")
 
 
 def normalized(name: str) -> str:
@@ -19,7 +22,8 @@ def normalized(name: str) -> str:
 def merged(tested: str, installed: dict[str, str]) -> list[str]:
     """Return ``name==version`` lines: all of ``installed``, and those of the text ``tested`` that it lacks."""
     pins = {normalized(line.split("==")[0]): line for line in tested.splitlines() if re.match(r"[\w.-]+==", line)}
-    return sorted(({**pins, **{name: f"{name}=={version}" for name, version in installed.items()}}).values())
+    kept = {name: f"{name}=={version}" for name, version in installed.items() if name not in INSTALLERS}
+    return sorted((pins | kept).values())
 
 
 if __name__ == "__main__":

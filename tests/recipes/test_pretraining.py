@@ -3,12 +3,15 @@
 import json
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from recipes.conftest import launch, logged, pretraining_flags, run  # pyright: ignore[reportMissingImports]
+from recipes.conftest import ROOT, launch, logged, pretraining_flags, run  # pyright: ignore[reportMissingImports]
 
 import run_pretraining
 from bert.checkpoint import load
@@ -120,6 +123,21 @@ def test_two_processes_equal_one(corpus, tmp_path):
 def _trainable(model: dict) -> dict:
     # The key bias has no gradient in theory; LAMB turns its rounding into steps of full length.
     return {name: value for name, value in model.items() if "key.bias" not in name}
+
+
+def test_the_launcher_of_old_scripts_still_works(corpus, tmp_path):
+    """It passes --local-rank; OneFlow's number of processes agrees with what was started."""
+    flags = pretraining_flags(corpus, tmp_path, max_steps=2, gpu_num_per_node=2, use_env=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = f"--master_port={probe.getsockname()[1]}"
+    launcher = [sys.executable, "-m", "torch.distributed.launch", "--nproc_per_node=2", port]
+    done = subprocess.run(
+        [*launcher, "run_pretraining.py", *flags], cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert "x 2 devices = " in done.stdout
+    assert (tmp_path / "ckpt_2.pt").exists()
 
 
 def test_saved_on_four_processes_resumed_on_two_one_and_eight(corpus, tmp_path):
