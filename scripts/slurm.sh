@@ -50,7 +50,7 @@ list_mounts() {
   local place other
   local -a listed=()
   for place in "$@"; do
-    [[ $place == /* && -e $place ]] || continue # others are below the current directory, or not there
+    [[ $place == /* ]] || continue # others are taken for parts of the current directory
     for other in "${listed[@]}"; do
       [[ $place/ != "$other"/* ]] || continue 2
     done

@@ -124,6 +124,25 @@ def test_phase_2_finds_phase_1(site):
     )
 
 
+def test_one_process_per_gpu_unless_sbatch_was_told_otherwise(site):
+    def tasks(**variables: object) -> tuple[str, str]:
+        flags = site.training(SLURM_JOB_NUM_NODES=2, **variables)
+        return flags["ntasks"], flags["ntasks-per-node"]
+
+    assert tasks() == ("16", "8")
+    assert tasks(GPUS=4) == ("8", "4")
+    assert tasks(SLURM_GPUS_ON_NODE=2) == ("4", "2")
+    assert tasks(SLURM_NTASKS=6) == ("6", "3")
+    assert tasks(SLURM_NTASKS=6, SLURM_NTASKS_PER_NODE=5) == ("10", "5")
+    assert site.refused(SLURM_JOB_NUM_NODES=2, SLURM_NTASKS=3) == "SLURM_NTASKS=3: not divisible by nodes=2"
+
+
+def test_a_suite_with_a_blank_in_its_path(site):
+    suite = site.root / "my suite"
+    suite.symlink_to(ROOT)
+    assert f"{suite}/run_pretraining.py" in site.commands(CODEDIR=suite)[-1]
+
+
 @pytest.mark.parametrize(
     ("nodes", "batch", "micro_batches", "used"),
     [(4, 2048, 128, 4), (8, 1024, 64, 8), (2, 4096, 256, 2), (1, 8192, 512, 1), (3, 4096, 256, 2), (7, 2048, 128, 4)],
@@ -193,6 +212,10 @@ def test_containers(site):
     flags = site.training(docker_image="nvcr.io#me/bert:1")
     assert (flags["container-image"], flags["container-workdir"]) == ("nvcr.io#me/bert:1", str(site.root))
     assert flags["container-mounts"] == mounts
+    outside = {"checkpointdir": "/checks/new", "datadir": site.root.parent / "data" / "new", "RERUN_DASK": "false"}
+    result = site.run(docker_image="nvcr.io#me/bert:1", **outside)
+    assert f"{site.root.parent}/data:{site.root.parent}/data" in result.stdout  # the job will make both
+    assert "/checks/new:/checks/new" in result.stdout
     odd = site.root.parent / "a,b"
     odd.mkdir()
     line = site.refused(docker_image="x", text_source=odd)

@@ -84,11 +84,11 @@ class Lab:
         try:
             lab._configure()
             with ExitStack() as daemons:
-                for command in lab._daemons():
-                    daemons.enter_context(lab._daemon(command))
-                    if command[0] == "munged":
-                        until((root / "munge.socket").exists, "munged")
-                until(lab.is_idle, "two idle nodes")
+                for name, command in lab._daemons().items():
+                    daemons.enter_context(lab._daemon(name, command))
+                    if name == "munged":
+                        until((root / "munge.socket").exists, name, lab.output)
+                until(lab.is_idle, "two idle nodes", lab.output)
                 try:
                     yield lab
                 finally:
@@ -106,6 +106,10 @@ class Lab:
         if check and done.returncode:
             raise AssertionError(f"{command}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
+
+    def output(self) -> str:
+        """Return what the daemons have printed lately."""
+        return "\n".join(path.read_text()[-2000:] for path in sorted(self.root.glob("*.out")))
 
     def is_idle(self) -> bool:
         return self.run("sinfo", "-h", "-N", "-o", "%T", check=False).split() == ["idle"] * len(NODES)
@@ -141,19 +145,20 @@ class Lab:
         (self.root / "munge.key").write_bytes(os.urandom(128))
         (self.root / "munge.key").chmod(0o400)
 
-    def _daemons(self) -> list[list[str]]:
+    def _daemons(self) -> dict[str, list[str]]:
         root = self.root
         files = [f"--{name}-file={root}/munge.{name}" for name in ("key", "log", "pid", "seed")]
         in_namespace = 'hostname "$0"; mount --bind "$1" /etc/hosts; exec slurmd -D -N "$0"'
-        return [
-            ["munged", "--foreground", "--force", f"--socket={root}/munge.socket", *files],
-            ["slurmctld", "-D", "-c"],
-            *(["unshare", "--uts", "--mount", "sh", "-c", in_namespace, name, f"{root}/hosts"] for name in NODES),
-        ]
+        enter = ["unshare", "--uts", "--mount", "sh", "-c", in_namespace]
+        return {
+            "munged": ["munged", "--foreground", "--force", f"--socket={root}/munge.socket", *files],
+            "slurmctld": ["slurmctld", "-D", "-c"],
+            **{node: [*enter, node, f"{root}/hosts"] for node in NODES},
+        }
 
     @contextmanager
-    def _daemon(self, command: list[str]) -> Iterator[None]:
-        with (self.root / f"{command[0]}.{command[-2]}.out".replace("/", "_")).open("w") as out:
+    def _daemon(self, name: str, command: list[str]) -> Iterator[None]:
+        with (self.root / f"{name}.out").open("w") as out:
             process = subprocess.Popen(command, env=self.environment, stdout=out, stderr=out, start_new_session=True)
         try:
             yield

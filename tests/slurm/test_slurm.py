@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from slurm.conftest import ROOT, Project
+from slurm.lab import Lab, until
 
 from bert.checkpoint.files import load
-
-from .conftest import ROOT, Project
-from .lab import Lab, until
 
 RUN_SUB = ROOT / "run.sub"
 pytestmark = pytest.mark.timeout(600)  # Slurm looks at time limits twice a minute
