@@ -32,7 +32,7 @@ install_tools() {
 stand_in() {
   local container
   # shellcheck source=/dev/null
-  mmdebstrap --quiet --variant=minbase --include=python3,python3-venv,ca-certificates \
+  mmdebstrap --quiet --variant=minbase --dpkgopt=force-unsafe-io --include=python3,python3-venv,ca-certificates \
     "$(source /etc/os-release && echo "$VERSION_CODENAME")" "$work/base.tar"
   container=$(buildah from scratch)
   buildah add --quiet "$container" "$work/base.tar" /
@@ -51,9 +51,9 @@ pip_settings() {
 build() {
   local mounts=(--volume "$work/pip.conf:/etc/pip.conf:ro") path
   pip_settings >"$work/pip.conf"
-  for path in $(sed -n 's/^.* = //p' "$work/pip.conf"); do
+  while IFS= read -r path; do
     [[ ! -e $path ]] || mounts+=(--volume "$path:$path:ro")
-  done
+  done < <(sed -n 's/^.* = //p' "$work/pip.conf")
   bash scripts/docker/build.sh --base localhost/stand-in-python --tag localhost/bert -- --pull=never "${mounts[@]}"
 }
 
