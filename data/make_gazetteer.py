@@ -4,7 +4,7 @@
 
 OUTPUT/train and OUTPUT/eval hold one sentence a line and a blank line after each article, OUTPUT/facts.jsonl one masked
 statement a line. With --tasks there is fine-tuning data about the same world: OUTPUT/squad in the files of SQuAD 1.1
-and 2.0, OUTPUT/glue in those of MRPC, SST-2, CoLA and STS-B.
+and 2.0, OUTPUT/glue in those of MRPC, SST-2, CoLA, STS-B and QNLI.
 """
 
 import sys

@@ -1,6 +1,7 @@
 """Pairs of short texts about things of the invented world, and the files of all sentence tasks as GLUE has them.
 
-Two texts in other words, in other order, agree in all facts or differ in one (MRPC), or share some facts (STS-B)::
+Two texts in other words, in other order, agree in all facts or differ in one (MRPC), or share some facts (STS-B); or a
+sentence answers a question (QNLI)::
 
     (1, "Sulpol was founded in 424. Its coat of arms shows a horse.",
         "The seal of the city bears a horse. In 424, in the fifth century, settlers founded Sulpol.")
@@ -14,7 +15,7 @@ from random import Random
 from typing import NamedTuple
 
 from bert.prepare.gazetteer.corpus import write_text
-from bert.prepare.gazetteer.retelling import Part, Told, answers_in, ask, facts_about, join, split_things
+from bert.prepare.gazetteer.retelling import Part, Told, answers_in, ask, facts_about, join, occurrences, split_things
 from bert.prepare.gazetteer.sentences import Narrator, holds
 from bert.prepare.gazetteer.single_sentences import Row, acceptability, remarks
 from bert.prepare.gazetteer.text_questions import QUESTIONS, Question
@@ -56,6 +57,34 @@ def similarities(part: Part, rng: Random) -> list[Row]:
     ]
     score = 5 * 2 * shared / sum(map(len, facts_of))
     return [(f"{score:.3f}", *texts)] if part.may_hold(" ".join(texts)) else []
+
+
+def inferences(part: Part, rng: Random) -> list[Row]:
+    """Draw a question with a sentence that answers it, and with one of another fact, or of another thing.
+
+    Each sentence names what it tells of, so that the question and the sentence are enough to decide.
+    """
+    thing = rng.choice(part.things)
+    facts = _recognisable(thing)
+    if len(facts) < 2:
+        return []
+    (question, ways), (_, others) = rng.sample(facts, 2)
+    asked, right = ask(thing, rng.choice(question.ways)), Narrator(thing, rng).tell(rng.choice(ways))
+    rivals = [other for other in part.like(thing) if holds(other, question.needed)]
+    if rivals and rng.random() < 0.5:
+        told, telling = rng.choice(rivals), [thing.name]
+        wrong = Narrator(told, rng).tell(rng.choice(ways))
+    else:
+        told, telling = thing, [ask(thing, answer) for answer in question.answers]
+        wrong = Narrator(thing, rng).tell(rng.choice(others))
+    named = occurrences(thing.name, right) and occurrences(told.name, wrong)
+    if (
+        not named
+        or any(occurrences(words, wrong) for words in telling)
+        or not part.may_hold(f"{asked} {right} {wrong}")
+    ):
+        return []
+    return [("entailment", asked, right), ("not_entailment", asked, wrong)]
 
 
 def _recognisable(thing: Entity) -> list[tuple[Question, list[str]]]:
@@ -120,6 +149,13 @@ TASKS = {
         lambda n, label, *texts: (n, "gazetteer", "facts", "none", n, "none", "none", *texts, label),
         _STSB,
         lambda n, *texts: (n, "gazetteer", "facts", "none", n, "none", "none", *texts),
+    ),
+    "QNLI": Task(
+        inferences,
+        "index\tquestion\tsentence\tlabel",
+        lambda n, label, *texts: (n, *texts, label),
+        "index\tquestion\tsentence",
+        lambda n, *texts: (n, *texts),
     ),
 }
 
