@@ -26,7 +26,7 @@ LAYERS = [
         "export",
     },
     {"trainer", "evaluation", "report", "predict", "features", "convert"},
-    {"pretraining", "finetuning", "benchmark", "doctor"},
+    {"pretraining", "finetuning", "benchmark", "comparison", "doctor"},
 ]
 LAYER_OF = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}
 

@@ -1,0 +1,122 @@
+"""Say whether two checkpoints are the same BERT: RMS difference of every layer, of the heads, and of losses.
+
+    python compare_models.py --a native:m.pt --b hf:FOLDER --text "Who was Jim Henson ? ||| Jim Henson was a puppeteer"
+    python compare_models.py --a bert_model.ckpt --b transformers:FOLDER --plot rms.png
+
+A side is a path, or FORMAT:PATH with a format of convert_checkpoint.py; transformers:FOLDER runs Hugging Face's own
+code instead of this suite's. A side without configuration or vocabulary takes the other's. Heads that both have are
+compared, on labels made from the text. The exit code is 1 where a difference exceeds --bound: RMS of layers, for heads
+and losses as a share of side a's.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bert.checkpoint import load_weights
+from bert.comparison import Difference, Inputs, Outputs, compare, draw, pad, run, run_transformers
+from bert.config import flag, run_command
+from bert.convert import FORMATS, build_model, fit, read_checkpoint
+from bert.errors import UsageError
+from bert.features.extract import encode_lines
+from bert.files import replacing
+from bert.finetuning.start import ModelDescription, find_model_config, find_tokenizer
+from bert.tokenization import BertTokenizer
+
+TEXT = "Who was Jim Henson ? ||| Jim Henson was a puppeteer"
+TRANSFORMERS = "transformers"
+
+
+@dataclass
+class Config:
+    a: str = flag(help="One model: a path, FORMAT:PATH, or transformers:FOLDER.")
+    b: str = flag(help="The other.")
+    text: list[str] | None = flag(None, f"Texts to run, pairs as 'one ||| other'. Default: '{TEXT}'.")
+    max_seq_length: int = flag(128, "Longest input in pieces; longer ones are cut.", minimum=3)
+    bound: float = flag(
+        1e-5,
+        "Largest difference: in fp32, rounding stays near 1e-6, and the two forms of GELU differ by about 1e-4.",
+        minimum=0.0,
+    )
+    plot: str | None = flag(None, "Picture to draw, such as rms.png.")
+    model: ModelDescription = field(default_factory=ModelDescription)
+
+
+class Side(NamedTuple):
+    """A model that is compared."""
+
+    what: str  # flag and value
+    format: str | None  # a key of FORMATS, TRANSFORMERS, or None: what it looks like
+    path: str
+    state: dict[str, Any]
+
+
+def main(config: Config) -> None:
+    sides = [read_side("--a", config.a), read_side("--b", config.b)]
+    # A side that lacks its configuration or vocabulary takes the other's.
+    lent = [{key: side.state[key] for key in ("model_config", "tokenizer") if key in side.state} for side in sides]
+    sides = [side._replace(state={**other, **side.state}) for side, other in zip(sides, reversed(lent), strict=True)]
+    tokenizer = common_tokenizer(config.model, sides)
+    inputs = pad(encode_lines(config.text or [TEXT], config.max_seq_length, tokenizer))
+    differences = compare(*(outputs(config, side, tokenizer, inputs) for side in sides))
+    worst = max(differences, key=lambda each: each.judged)
+    show(differences)
+    verdict = "above" if worst.judged > config.bound else "within"
+    print(f"largest: {worst.name}, {worst.judged:.3e}, {verdict} the bound {config.bound:g}")
+    if config.plot is not None:
+        save_plot(config.plot, differences, config)
+    if worst.judged > config.bound:
+        sys.exit(1)
+
+
+def read_side(flag_name: str, text: str) -> Side:
+    head, colon, path = text.partition(":")
+    if not colon or head not in (*FORMATS, TRANSFORMERS):
+        head, path = None, text
+    return Side(f"{flag_name} {text}", head, path, read_checkpoint(path, "hf" if head == TRANSFORMERS else head))
+
+
+def common_tokenizer(description: ModelDescription, sides: list[Side]) -> BertTokenizer:
+    found = [find_tokenizer(description, side.state, side.what) for side in sides]
+    if found[0] is None or found[1] is None:
+        raise UsageError(f"--vocab_file: needed, neither {sides[0].what} nor {sides[1].what} holds a vocabulary")
+    if found[0].fingerprint != found[1].fingerprint:
+        raise UsageError(f"{sides[0].what} and {sides[1].what} have different vocabularies")
+    return found[0]
+
+
+def outputs(config: Config, side: Side, tokenizer: BertTokenizer, inputs: Inputs) -> Outputs:
+    model_config = find_model_config(config.model, side.state, tokenizer, side.what)
+    longest = inputs.ids.shape[1]
+    if longest > model_config.max_position_embeddings:
+        raise UsageError(
+            f"--text: {longest} pieces; {side.what} has positions for {model_config.max_position_embeddings}"
+        )
+    if side.format == TRANSFORMERS:
+        return run_transformers(side.path, inputs)
+    weights, report = fit(side.state, model_config, tokenizer, side.what, ["bert.pooler.*"])
+    model = build_model(weights.tensors, model_config)
+    load_weights(model, weights.tensors, side.what)
+    found = run(model, inputs)
+    return found.without_pooler() if report.fresh else found
+
+
+def show(differences: list[Difference]) -> None:
+    width = max(len(each.name) for each in differences)
+    print(f"{'':{width}}  {'RMS':>9}  {'relative':>9}")
+    for each in differences:
+        print(f"{each.name:{width}}  {each.rms:9.3e}  {each.relative:9.3e}")
+
+
+def save_plot(path: str, differences: list[Difference], config: Config) -> None:
+    file = Path(path)
+    try:
+        with replacing(file) as temporary:
+            draw(differences, config.bound, f"{config.a} and {config.b}").savefig(temporary, dpi=130)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--plot {path}: {error}") from error
+
+
+if __name__ == "__main__":
+    run_command(main, Config)
