@@ -118,7 +118,7 @@ def pretrain(config: Config, here: World, stop: StopSignal) -> None:
     model.to(here.device, precision.parameter_dtype)
     objective = PreTrainingObjective(model, not config.model.no_dense_sequence_output)
     trainer = build_trainer(config, objective, precision, geometry, here, say)
-    restore(trainer, start, found[1], to_dict(config), say)
+    restore(trainer, model, start, found[1], to_dict(config), say)
     last = run.max_steps if run.steps_this_run < 0 else min(run.max_steps, trainer.state.step + run.steps_this_run)
     if trainer.state.step >= last:
         say(f"phase {start.phase} is at step {trainer.state.step} of {last} already: nothing to train")

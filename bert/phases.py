@@ -44,6 +44,9 @@ def plan_start(checkpoint: dict[str, Any] | None, config: PhaseConfig, notice: C
         if config.phase2:
             notice("no checkpoint of phase 1 was given: phase 2 starts from the initial weights")
         return Start(phase=2 if config.phase2 else 1)
+    if "phase" not in checkpoint and config.phase2 and checkpoint.get("optimizer"):
+        notice("the checkpoint records no phase (not written by this suite): it is taken for the end of phase 1")
+        return Start(phase=2, offset=config.phase1_end_step, keep_moments=True)
     if "phase" not in checkpoint:
         notice("the checkpoint records no phase (not written by this suite): its weights are used, its moments are not")
         return Start(phase=2 if config.phase2 else 1, offset=config.phase1_end_step if config.phase2 else 0)

@@ -24,6 +24,7 @@ from bert.checkpoint import (
 )
 from bert.config import flag
 from bert.convert import read_checkpoint
+from bert.convert.moments import as_state_dict, moments
 from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader, eval_batches
 from bert.errors import UsageError
 from bert.evaluation import evaluate, unigram_accuracy
@@ -115,6 +116,7 @@ SHAPING = ("max_steps", "learning_rate", "warmup_proportion", "lr_schedule", "we
 
 def restore(
     trainer: Trainer,
+    model: nn.Module,
     start: Start,
     checkpoint: dict[str, Any] | None,
     flags: dict[str, Any],
@@ -122,11 +124,18 @@ def restore(
 ) -> None:
     """Put optimizer, counters and loss scale where ``start`` says. Model weights are loaded by the caller.
 
-    ``flags`` are those of this run. Raises UsageError where the moments belong to another optimizer.
+    ``flags`` are those of this run. Raises UsageError where the moments belong to another optimizer. Of a checkpoint
+    that NVIDIA's script wrote the moments are used if they are certainly those of ``model``'s parameters.
     """
     if checkpoint is None:
         return
-    if start.keep_moments:
+    if start.keep_moments and "flags" not in checkpoint:
+        try:
+            adopt_moments(trainer.optimizer, model, checkpoint, flags["optimizer"])
+            notice(f"the moments of {len(trainer.optimizer.state)} parameters are used")
+        except ValueError as error:
+            notice(f"its weights are used, its moments are not: {error}")
+    elif start.keep_moments:
         before = checkpoint["flags"]
         if before["optimizer"] != flags["optimizer"]:
             raise UsageError(
@@ -143,6 +152,17 @@ def restore(
         trainer.state = dataclasses.replace(trainer.state, **start.training)
     elif start.keep_moments:  # a new phase: bias correction and learning rate begin anew, moments go on
         reset_optimizer_step(trainer.optimizer)
+
+
+def adopt_moments(optimizer: Any, model: nn.Module, checkpoint: dict[str, Any], name: str) -> None:
+    """Load the moments of NVIDIA's LAMB; raises ValueError, and changes nothing, where that is not sound."""
+    if name not in ("lamb", "apex_lamb"):
+        raise ValueError(f"they are of LAMB, and --optimizer is {name}")
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    order = [names[parameter] for parameter in parameters]
+    state = as_state_dict(moments(checkpoint), order, [parameter.shape for parameter in parameters])
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def reset_optimizer_step(optimizer: Any) -> None:

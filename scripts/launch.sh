@@ -90,6 +90,11 @@ expect_file() {
   [[ -f ${!1} ]] || fail "$1=${!1}: no such file"
 }
 
+# expect_checkpoint_or_none <name>: a file, a folder, or the prefix of TensorFlow's files; None leaves it out
+expect_checkpoint_or_none() {
+  [[ ${!1} == None || -e ${!1} || -f ${!1}.index ]] || fail "$1=${!1}: no such file"
+}
+
 # expect_file_or_none <name>: None leaves a file out
 expect_file_or_none() {
   [[ ${!1} == None ]] || expect_file "$1"

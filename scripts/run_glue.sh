@@ -72,7 +72,7 @@ check_order() {
 
 check_paths() {
   check_machine run_glue.py num_gpu
-  expect_file_or_none init_checkpoint
+  expect_checkpoint_or_none init_checkpoint
   expect_file_or_none vocab_file
   expect_file_or_none config_file
   [[ -d $data_dir ]] || fail "data_dir=$data_dir: no such directory (python data/download.py --dataset glue)"

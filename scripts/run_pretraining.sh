@@ -110,7 +110,7 @@ check_paths() {
   check_machine run_pretraining.py num_gpus
   expect_file BERT_CONFIG
   expect_file vocab_file
-  expect_file_or_none init_checkpoint
+  expect_checkpoint_or_none init_checkpoint
   for phase in "${todo[@]}"; do
     is_prepared "$phase" || check_source "$phase"
   done

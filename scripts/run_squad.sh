@@ -84,7 +84,7 @@ answers() {
 
 check_paths() {
   check_machine run_squad.py num_gpu
-  expect_file_or_none init_checkpoint
+  expect_checkpoint_or_none init_checkpoint
   expect_file_or_none vocab_file
   expect_file_or_none CONFIG_FILE
   [[ -d $squad_dir ]] || fail "squad_dir=$squad_dir: no such directory (python data/download.py --dataset squad)"

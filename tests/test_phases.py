@@ -55,3 +55,10 @@ def test_a_phase_2_checkpoint_is_not_continued_as_phase_1():
 def test_a_foreign_checkpoint_gives_weights_only_and_says_so():
     begun, notices = start({"model": {}}, PhaseConfig(phase2=True, phase1_end_step=7038))
     assert begun == Start(phase=2, offset=7038) and "its moments are not" in notices[0]
+    begun, notices = start({"model": {}, "optimizer": {"state": {}}}, PHASE_1)
+    assert begun == Start(phase=1) and "its moments are not" in notices[0]
+
+
+def test_a_foreign_checkpoint_with_moments_is_the_end_of_phase_1():
+    begun, notices = start({"model": {}, "optimizer": {"state": {}}}, PHASE_2)
+    assert begun == Start(phase=2, offset=7038, keep_moments=True) and "taken for the end of phase 1" in notices[0]

@@ -31,7 +31,11 @@ class CheckpointConfig:
     )
     num_steps_per_checkpoint: int = flag(100, "Optimizer steps between two checkpoints.", minimum=1)
     skip_checkpoint: bool = flag(False, "Save no checkpoint.")
-    init_checkpoint: str | None = flag(None, "Checkpoint whose weights to start from.")
+    init_checkpoint: str | None = flag(
+        None,
+        "Checkpoint whose weights to start from: this suite's, Hugging Face's, TensorFlow's, NVIDIA's, OneFlow's, as "
+        "convert_checkpoint.py lists them.",
+    )
     keep_checkpoints: int = flag(3, "How many checkpoints to keep; the end of phase 1 is kept besides.", minimum=1)
 
 

@@ -20,7 +20,7 @@ from bert.precision import Precision, PrecisionConfig
 
 @dataclass
 class InferenceConfig:
-    init_checkpoint: str = flag(help="Checkpoint of the model: ckpt_N.pt, pytorch_model.bin or a bare state dict.")
+    init_checkpoint: str = flag(help="Checkpoint of the model, in any format that convert_checkpoint.py reads.")
     fp16: bool = flag(False, "Compute in fp16.")
     bf16: bool = flag(False, "Compute in bf16.")
     no_cuda: bool = flag(False, "Run on the CPU, as --device cpu does.")

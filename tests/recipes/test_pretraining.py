@@ -327,19 +327,49 @@ def test_phase_2_on_an_unfinished_phase_1_is_refused(corpus, tmp_path):
         pretrain(corpus, tmp_path, 64, phase2=True, resume_from_checkpoint=True)
 
 
+def nvidias(state: dict) -> dict:
+    """A checkpoint as NVIDIA's script writes it: no phase, no step, dense_act names, the optimizer's numbered state."""
+    theirs = {name.replace("pooler.dense.", "pooler.dense_act."): value for name, value in state["model"].items()}
+    slots = {
+        index: {moment: slot[moment] for moment in ("exp_avg", "exp_avg_sq")}
+        for index, slot in state["optimizer"]["state"].items()
+    }
+    groups = [{"step": 7038, "lr": 0.0, "params": group["params"]} for group in state["optimizer"]["param_groups"]]
+    optimizer = {"state": slots, "param_groups": groups}
+    return {"model": theirs, "optimizer": optimizer, "grad_scaler": {}, "epoch": 3}
+
+
 def test_phase_2_from_nvidias_checkpoint(corpus, tmp_path, capsys):
-    """No phase, no step, NVIDIA's dense_act names: its weights, a fresh schedule, files numbered after 7038."""
-    pretrain(corpus, tmp_path / "a", max_steps=1)
-    model = load(tmp_path / "a/ckpt_1.pt")["model"]
-    theirs = {name.replace("pooler.dense.", "pooler.dense_act."): value for name, value in model.items()}
+    """It goes on as from this suite's own, with another number in the names of the files."""
+    pretrain(corpus, tmp_path / "own", max_steps=1)
     (tmp_path / "b").mkdir()
-    torch.save({"model": theirs, "optimizer": {}, "grad_scaler": {}, "epoch": 3}, tmp_path / "b/ckpt_7038.pt")
-    pretrain(corpus, tmp_path / "b", 64, max_steps=2, phase2=True, resume_from_checkpoint=True)
-    assert "its weights are used, its moments are not" in capsys.readouterr().out
-    assert (tmp_path / "b/ckpt_7040.pt").exists()
+    torch.save(nvidias(load(tmp_path / "own/ckpt_1.pt")), tmp_path / "b/ckpt_7038.pt")
+    for folder in ("b", "own"):
+        pretrain(corpus, tmp_path / folder, 64, max_steps=2, phase2=True, resume_from_checkpoint=True)
+    assert "it is taken for the end of phase 1\n" in (out := capsys.readouterr().out)
+    found, expected = load(tmp_path / "b/ckpt_7040.pt"), load(tmp_path / "own/ckpt_3.pt")
+    assert f"the moments of {len(expected['optimizer']['state'])} parameters are used" in out
+    for index, slot in expected["optimizer"]["state"].items():
+        assert all(
+            torch.equal(found["optimizer"]["state"][index][name], slot[name]) for name in ("exp_avg", "exp_avg_sq")
+        )
+    assert all(torch.equal(found["model"][name], tensor) for name, tensor in expected["model"].items())
     assert rates(tmp_path / "b/dllogger.json") == pytest.approx(
         {n: learning_rate("poly", n, 2, 0.3, 1e-3) for n in (1, 2)}
     )
+
+
+def test_moments_that_do_not_belong_to_the_weights_are_not_used(corpus, tmp_path, capsys):
+    pretrain(corpus, tmp_path / "a", max_steps=1)
+    theirs = nvidias(load(tmp_path / "a/ckpt_1.pt"))
+    theirs["optimizer"]["state"][0]["exp_avg"] = torch.zeros(3)
+    (tmp_path / "b").mkdir()
+    torch.save(theirs, tmp_path / "b/ckpt_7038.pt")
+    pretrain(corpus, tmp_path / "b", 64, max_steps=1, phase2=True, resume_from_checkpoint=True)
+    assert (
+        "its weights are used, its moments are not: the moments of number 0 are not those of" in capsys.readouterr().out
+    )
+    assert (tmp_path / "b/ckpt_7039.pt").exists()
 
 
 @pytest.mark.parametrize("name,content", [("bert_model.ckpt.index", b"\x00tf"), ("model.safetensors", b"{}" * 40)])
