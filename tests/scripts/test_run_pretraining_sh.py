@@ -111,7 +111,7 @@ class Machine:
             env=self.environment(**environment),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
         )
 
     def calls(self) -> list[list[str]]:
