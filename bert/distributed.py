@@ -88,7 +88,7 @@ def world(config: DistributedConfig) -> Iterator[World]:
         return
     on_gpu = device.type == "cuda"
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
-    store = open_store(os.environ, rank, size, timedelta(seconds=config.timeout))
+    store = open_store(os.environ, rank, size)
     finished = False
     with Heartbeat(store, rank, size, config.timeout, here.progress) as heartbeat:
         # A collective gives up a little later than the heartbeat, which knows a silent rank's name.

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from bert.errors import UsageError
 
 RESTARTS, MAX_RESTARTS = "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS"
+JOIN = timedelta(minutes=30)  # for all ranks to start: a scheduler may start some much later than others
 
 
 def restart_count(environ: Mapping[str, str]) -> int:
@@ -25,10 +26,11 @@ def restart_count(environ: Mapping[str, str]) -> int:
     return int(environ.get(RESTARTS, "0"))
 
 
-def open_store(environ: Mapping[str, str], rank: int, size: int, timeout: timedelta) -> dist.Store:
+def open_store(environ: Mapping[str, str], rank: int, size: int, patience: timedelta = JOIN) -> dist.Store:
     """Connect to the ranks' store at MASTER_ADDR and MASTER_PORT, empty of what an earlier attempt left.
 
-    Raises UsageError where a restart would find the keys of the attempt before it, and hang.
+    Returns when all ranks have. Raises UsageError where a restart would find the keys of the attempt before it, and
+    hang; dist.DistError where some rank does not come in time.
     """
     shared = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun's own store, which outlives its workers
     if shared and int(environ.get(MAX_RESTARTS, "0")) and int(environ.get("GROUP_WORLD_SIZE", "1")) > 1:
@@ -37,5 +39,12 @@ def open_store(environ: Mapping[str, str], rank: int, size: int, timeout: timede
             f"--max-restarts {environ[MAX_RESTARTS]} of torchrun on several machines: expected "
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment and --rdzv_backend=c10d"
         )
-    store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=timeout))
-    return dist.PrefixStore(f"attempt_{restart_count(environ)}", store) if shared else store
+    store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=patience))
+    if shared:
+        store = dist.PrefixStore(f"attempt_{restart_count(environ)}", store)
+    store.set(f"here/{rank}", "")
+    if rank == 0:
+        store.wait([f"here/{other}" for other in range(size)], patience)
+        store.set("all here", "")
+    store.wait(["all here"], patience)
+    return store

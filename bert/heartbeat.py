@@ -55,14 +55,15 @@ class Beat:
 class Heartbeat(AbstractContextManager["Heartbeat"]):
     """Beats and watches in two threads while active; ends the process when a watched rank is silent for ``timeout``.
 
-    ``timeout`` is in seconds. Entering publishes the first beat; a collective must follow before ``start``.
+    ``timeout`` is in seconds. Entering publishes the first beat, ``start`` reads those of the others.
     """
 
     def __init__(self, store: dist.Store, rank: int, size: int, timeout: float, progress: Progress) -> None:
         self.rank, self.timeout, self.progress = rank, timeout, progress
         self.interval = min(MAX_INTERVAL, timeout / 10)
         self.beats: dict[int, Beat] = {}
-        self._store: dist.Store = store.clone()  # type: ignore[attr-defined]  # a connection of its own: a store that does not answer must not stop training
+        # A connection of its own: a store that does not answer must not stop training.
+        self._store: dist.Store = store.clone()  # type: ignore[attr-defined]
         watched = range(1, size) if rank == 0 else [0]
         self._missed = dict.fromkeys(watched, 0)  # wake-ups since the last news
         self._main = threading.main_thread().ident

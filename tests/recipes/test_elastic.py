@@ -51,7 +51,7 @@ class Launcher:
     def finish(self, agent: psutil.Popen) -> str:
         """Wait for the end of an agent; return what it and its ranks wrote."""
         log = self.log(self.agents.index(agent))
-        assert agent.wait(timeout=120) == 0, log.read_text()
+        assert agent.wait(timeout=240) == 0, log.read_text()
         return log.read_text()
 
 
