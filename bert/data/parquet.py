@@ -271,7 +271,7 @@ def _segments(shard: Shard, words: pa.Array) -> tuple[pa.Array, pa.Array]:
         inner[specials] = False
     counts = np.stack([middles - starts - 2, ends - middles - 1], axis=1)
     texts = _join(shard.tokens[inner], offsets_of(counts.reshape(-1)), words)
-    rows = np.arange(0, len(texts), 2, np.int32)
+    rows = np.arange(0, len(texts), 2, dtype=np.int32)
     return texts.take(pa.array(rows)), texts.take(pa.array(rows + 1))
 
 
