@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conftest import ROOT, pretraining_flags
+from recipes.conftest import ROOT, pretraining_flags  # pyright: ignore[reportMissingImports]
 
 import convert_checkpoint
 import convert_tf_checkpoint_to_pytorch
