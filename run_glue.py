@@ -88,7 +88,7 @@ def classify(config: Config, here: World, stop: StopSignal) -> dict[str, float]:
     """Train, evaluate and predict as the flags say; return the metrics of the dev set."""
     training, run, sizes = config.training, config.training.run, config.sizes
     say: Callable[[str], None] = print if here.is_main else lambda line: None
-    precision = Precision(training.precision, here.device)
+    precision = Precision(training.precision, here.device, say)
     found = find_checkpoint(training.checkpoint, run.output_dir, here, say) if run.do_train else (None, None)
 
     # The task, its files and the model.

@@ -99,7 +99,7 @@ def pretrain(config: Config, here: World, stop: StopSignal) -> None:
 
     # What to train, on what, from where.
     geometry = batch_geometry(config.batch, here.size)
-    precision = Precision(config.precision, here.device)
+    precision = Precision(config.precision, here.device, say)
     with collective_errors(here):
         tokenizer, model_config = load_model_files(config.model, config.data.max_seq_length)
         shards = Dataset.open(config.data, tokenizer.vocab)

@@ -74,7 +74,7 @@ def main(config: Config) -> None:
 def fine_tune_and_answer(config: Config, here: World, stop: StopSignal) -> None:
     training, run, squad = config.training, config.training.run, config.squad
     say: Callable[[str], None] = print if here.is_main else lambda line: None
-    precision = Precision(training.precision, here.device)
+    precision = Precision(training.precision, here.device, say)
     found = find_checkpoint(training.checkpoint, run.output_dir, here, say) if run.do_train else (None, None)
 
     # The questions and the model.

@@ -7,6 +7,7 @@ In the other precisions the scale is the constant 1 and the same rule applies.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -53,10 +54,17 @@ class LossScale:
             self.value, self.good_steps = self.value * 2, 0
 
 
+def has_bf16_instructions() -> bool:
+    """Tell whether matrix products in bf16 are fast on this CPU; elsewhere they go element by element."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 class Precision:
     """The number format of a run: ``autocast()`` around the forward pass, ``scale`` on the loss, ``update`` after."""
 
-    def __init__(self, config: PrecisionConfig, device: torch.device) -> None:
+    def __init__(
+        self, config: PrecisionConfig, device: torch.device, notice: Callable[[str], None] = lambda line: None
+    ) -> None:
         if config.fp16 and config.bf16:
             raise UsageError("--fp16 and --bf16: choose one")
         half = config.allreduce_post_accumulation_fp16
@@ -71,6 +79,8 @@ class Precision:
         start = (config.loss_scale or config.init_loss_scale) if config.fp16 else 1.0
         self.loss_scale = LossScale(start, dynamic=config.fp16 and config.loss_scale == 0)
         self.name = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(self.dtype, "tf32" if config.tf32 else "fp32")
+        if self.dtype == torch.bfloat16 and device.type == "cpu" and not has_bf16_instructions():
+            notice("warning: --bf16: this CPU has no instructions for it, so that it is many times slower than fp32")
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
 
     @property

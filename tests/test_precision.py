@@ -66,3 +66,14 @@ def test_autocast_computes_in_the_chosen_type():
 def test_contradictions_are_refused(config, message):
     with pytest.raises(UsageError, match=message):
         Precision(config, CPU)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bf16_that_a_cpu_computes_element_by_element_is_told_of(monkeypatch, fast):
+    monkeypatch.setattr("bert.precision.has_bf16_instructions", lambda: fast)
+    said = []
+    for config in (PrecisionConfig(), PrecisionConfig(fp16=True), PrecisionConfig(bf16=True)):
+        Precision(config, CPU, said.append)
+    Precision(PrecisionConfig(bf16=True), torch.device("cuda"), said.append)
+    assert len(said) == (0 if fast else 1)
+    assert all("--bf16" in line for line in said)
