@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LABELLED = 7  # every 7th token is a label of the masked language model
 IGNORED = -100
+INVISIBLE = 1e-9  # a difference far below what rounding in fp32 makes
 # Outputs of transformers' classes -> heads; "logits" is another head in each class.
 THEIR_LOGITS = {
     "prediction_logits": "cls.predictions",
@@ -148,11 +149,12 @@ def draw(differences: list[Difference], bound: float, title: str) -> Figure:
         raise UsageError("--plot: needs matplotlib: pip install matplotlib") from error
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
-    axes.bar([each.name for each in differences], [each.judged for each in differences], color="#1f5f99")
+    axes.bar(range(len(differences)), [each.judged for each in differences], color="#1f5f99")
     axes.axhline(bound, color="#d1495b", linestyle="--", label=f"bound {bound:g}")
     axes.set_yscale("log")
-    axes.set_ylabel("RMS difference (heads and losses: relative)")
-    axes.tick_params(axis="x", rotation=60)
+    axes.set_ylim(bottom=INVISIBLE)
+    axes.set_ylabel("RMS difference; heads, losses: relative")
+    axes.set_xticks(range(len(differences)), [each.name for each in differences], rotation=40, ha="right")
     axes.set_title(title, loc="left")
     axes.legend()
     return figure
