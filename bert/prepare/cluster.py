@@ -117,7 +117,8 @@ def _start(distributed: Any, config: ClusterConfig) -> Iterator[Any]:
             threads_per_worker=config.local_threads_per_worker,
             memory_limit=memory_bytes(config) or "auto",
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any port: two runs may share a machine
+            scheduler_kwargs={"dashboard": False},
             silence_logs="CRITICAL",
         )
     finally:
