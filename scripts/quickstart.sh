@@ -61,7 +61,7 @@ phase() {
 finetune() {
   [[ -f $output/$1/eval_results.txt ]] || python run_squad.py --output_dir "$output/$1" --do_train --do_predict --do_eval \
     --train_file "$questions/train-v1.1.json" --predict_file "$questions/dev-v1.1.json" --resume_from_checkpoint \
-    --max_seq_length 160 --doc_stride 64 --max_query_length 32 --train_batch_size 32 --num_train_epochs 8 \
+    --max_seq_length 160 --doc_stride 64 --max_query_length 32 --train_batch_size 32 --num_train_epochs 5 \
     --learning_rate 2e-3 --json_summary "$output/$1/dllogger.json" "${@:2}"
 }
 
