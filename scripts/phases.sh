@@ -32,6 +32,11 @@ check_source() {
  give text_source=FOLDER of .txt files, or wikipedia_source=DUMP (python data/download.py --dataset wikipedia)"
 }
 
+check_vocabulary() {
+  [[ -f $vocab_file ]] || fail "vocab_file=$vocab_file: no such file; give vocab_file=FILE, fetch the published one\
+ (python data/download.py --dataset weights), or train one (python data/train_vocab.py)"
+}
+
 # build_preparation <phase>: set command; shards appear in their directory when all is done
 build_preparation() {
   local name=DATA_DIR_PHASE$1

@@ -108,8 +108,9 @@ derive_values() {
 check_paths() {
   local phase
   check_machine run_pretraining.py num_gpus
+  ((num_gpus > 0)) || echo "note: num_gpus=0 trains on the CPU: try the preset cpu_fp32 of pretrain_config.sh"
   expect_file BERT_CONFIG
-  expect_file vocab_file
+  check_vocabulary
   expect_checkpoint_or_none init_checkpoint
   for phase in "${todo[@]}"; do
     is_prepared "$phase" || check_source "$phase"

@@ -343,7 +343,7 @@ REFUSALS = [
     ("--fp16", "--fp16: unknown option"),
     ("BERT_CONFIG=nowhere.json", "nowhere.json: no such file"),
     ("CODEDIR=/nowhere", "CODEDIR=/nowhere: no such directory"),
-    ("vocab_file=/nowhere/vocab.txt", "vocab_file=/nowhere/vocab.txt: no such file"),
+    ("vocab_file=/nowhere/vocab.txt", "vocab_file=/nowhere/vocab.txt: no such file; give vocab_file=FILE, fetch"),
     ("init_checkpoint=/nowhere/x.pt", "init_checkpoint=/nowhere/x.pt: no such file"),
     ("DATA_DIR_PHASE1=/nowhere/1", "DATA_DIR_PHASE1=/nowhere/1: no shards there, and wikipedia_source="),
     ("DATA_DIR_PHASE2=/nowhere/2", "DATA_DIR_PHASE2=/nowhere/2: no shards there, and wikipedia_source="),
