@@ -42,7 +42,7 @@ class ModelConfig:
     config_file: str = flag(help="bert_config.json of the model.")
     vocab_file: str = flag(help="WordPiece vocabulary that the shards were made with.")
     do_lower_case: bool = flag(True, "Whether the vocabulary is uncased; recorded in the checkpoint.")
-    attention: str = flag("auto", "Attention: varlen, sdpa, matmul, reference; auto = the fastest one of the device.")
+    attention: str = flag("auto", "fused, varlen, sdpa, matmul, reference; auto = the fastest one of the device.")
     no_dense_sequence_output: bool = flag(
         False, "Run the MLM head on every token instead of the masked ones: the same loss, slower."
     )

@@ -128,6 +128,12 @@ class Hooks:
     save_every: int = 0
     step: Callable[[], None] = lambda: None  # after every optimizer step
 
+    def due(self, step: int, last_step: int) -> bool:
+        """Tell whether ``step`` is followed by something that looks at its outcome."""
+        return step == last_step or any(
+            every and step % every == 0 for every in (self.report_every, self.evaluate_every, self.save_every)
+        )
+
 
 @dataclass
 class Outcome:
@@ -138,6 +144,21 @@ class Outcome:
     final_loss: float
     sequences_per_second: float
     seconds: float
+
+
+class HostCopy:
+    """A scalar on its way to the host: reading it waits for what made it, not for the work queued after it."""
+
+    def __init__(self, value: Tensor) -> None:
+        self._value = value.detach().to("cpu", non_blocking=True)
+        self._arrived = torch.cuda.Event() if value.device.type == "cuda" else None
+        if self._arrived:
+            self._arrived.record()
+
+    def read(self) -> float:
+        if self._arrived:
+            self._arrived.synchronize()
+        return float(self._value)
 
 
 class Trainer:
@@ -161,7 +182,11 @@ class Trainer:
         self.precision, self.parallel, self.world = precision, parallel, world
         self.seed, self.max_grad_norm, self.flops = seed, max_grad_norm, flops
         self.meter = meter or Meter(warmup_steps=4)
+        # A GPU is kept busy by queueing the next step before it is known whether this one was applied. An adaptive loss
+        # scale has to know first.
+        self.queues_ahead = world.device.type == "cuda" and not precision.loss_scale.dynamic
         self._release_memory = build_release(world.device)
+        self._grad_norm: HostCopy | None = None  # of an update that was queued and not settled
         self.state = TrainState()
 
     def train_step(self, micro_batches: list[Any], interrupted: Callable[[], bool]) -> dict[str, Tensor] | None:
@@ -189,13 +214,23 @@ class Trainer:
 
     def apply(self) -> tuple[bool, float]:
         """Update the parameters from the accumulated gradients: (whether they were finite, global gradient norm)."""
+        self.queue_update()
+        return self.settle()
+
+    def queue_update(self) -> None:
+        """Start the update that :meth:`settle` finishes, without waiting for the device."""
         rate = self.learning_rate(self.state.step + 1)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        norm = float(apply_gradients(self.optimizer, self.precision.loss_scale.value, self.max_grad_norm))
+        self._grad_norm = HostCopy(apply_gradients(self.optimizer, self.precision.loss_scale.value, self.max_grad_norm))
         self.optimizer.zero_grad(set_to_none=True)
-        finite = norm < float("inf")  # False for NaN too
         self.state.iteration += 1
+
+    def settle(self) -> tuple[bool, float]:
+        """Wait for the queued update and count it; see :meth:`apply` for what is returned."""
+        assert self._grad_norm, "no update was queued"
+        norm, self._grad_norm = self._grad_norm.read(), None
+        finite = norm < float("inf")  # False for NaN too
         self.state.step += finite
         self.precision.update(finite, norm)
         return finite, norm
@@ -203,34 +238,47 @@ class Trainer:
     def fit(self, loader: Loader, last_step: int, hooks: Hooks, *, stop: StopSignal, show: bool = True) -> Outcome:
         """Train until ``last_step`` optimizer steps were applied or ``stop`` was requested on any rank."""
         window: list[dict[str, Tensor]] = []
+        queued: dict[str, Tensor] | None = None  # losses of an update that is not settled
         final_loss, interrupted, saved = float("nan"), False, self.state.iteration
         self.meter.start()
         bar = progress(total=last_step, initial=self.state.step, description="Training", disable=not show)
+
+        def settle(parts: dict[str, Tensor]) -> tuple[bool, float]:
+            finite, norm = self.settle()
+            if finite:
+                window.append(parts)
+                bar.update()
+            return finite, norm
+
         with bar:
             while self.state.step < last_step:
                 self.world.progress.step = self.state.step
                 with collective_errors(self.world):  # a damaged shard on one rank ends all of them
                     micro_batches = next(loader)
                 parts = self.train_step(micro_batches, lambda: stop.requested)
+                if queued is not None:
+                    settle(queued)
+                queued = parts
                 if parts is None:
                     interrupted = True
                     break
-                finite, norm = self.apply()
+                self.queue_update()
                 self.state.data = loader.state_dict()
                 self._count(micro_batches)
                 hooks.step()
                 if self.state.iteration % RELEASE_EVERY == 0:
                     self._release_memory()
-                if finite:
-                    window.append(parts)
-                    bar.update()
+                interrupted = agree_any(stop.requested)
+                if self.queues_ahead and not interrupted and not hooks.due(self.state.step + 1, last_step):
+                    continue
+                (finite, norm), queued = settle(parts), None
                 step = self.state.step
                 if finite and (step % hooks.report_every == 0 or step == last_step):
                     report = self._report(window, norm, last_step)
-                    final_loss, window = sum(report.losses.values()), []
+                    final_loss = sum(report.losses.values())
+                    window.clear()
                     bar.set_postfix(loss=f"{final_loss:.3f}", refresh=False)
                     hooks.report(report)
-                interrupted = agree_any(stop.requested)
                 if step == last_step or interrupted:
                     break
                 if finite and hooks.evaluate_every and step % hooks.evaluate_every == 0:

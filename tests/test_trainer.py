@@ -208,6 +208,35 @@ def test_hooks_run_when_due(tiny_config, make_batch):
     ]
 
 
+def test_queueing_ahead_changes_nothing(tiny_config, make_batch):
+    """What a GPU run does, on a CPU: settled late or at once, the same weights, rates, reports and calls.
+
+    The gradients of the third global batch are infinite, so that a late answer is also a surprising one.
+    """
+    runs = []
+    for ahead in (False, True):
+        trainer, calls = make_trainer(tiny_config), []
+        trainer.queues_ahead = ahead
+        spoil = next(trainer.objective.parameters()).register_hook(
+            lambda grad, trainer=trainer: grad * (math.inf if trainer.state.iteration == 2 else 1.0)
+        )
+        hooks = Hooks(
+            lambda report, calls=calls: calls.append(
+                (report.step, report.losses, report.learning_rate, report.grad_norm)
+            ),
+            report_every=3,
+            save=lambda trainer=trainer, calls=calls: calls.append(trainer.state.to_dict()),
+            save_every=4,
+        )
+        trainer.fit(Endless([make_batch([5, 9]), make_batch([8])]), 7, hooks, stop=Stop(), show=False)
+        spoil.remove()
+        runs.append((calls, weights(trainer)))
+    assert runs[0][0] == runs[1][0]
+    assert [call["iteration"] for call in runs[0][0] if isinstance(call, dict)] == [5, 8]
+    for name, value in runs[0][1].items():
+        assert torch.equal(value, runs[1][1][name]), name
+
+
 def test_fp16_loss_scale_does_not_change_the_step(tiny_config, make_batch):
     """A power of two in the loss, taken out of the gradients: the update is the unscaled one (bf16 has no scale)."""
     results = []

@@ -1,12 +1,13 @@
 """One pre-training step of this suite against transformers' BertForPreTraining, on the same sequences.
 
     python -m bert.benchmark pretrain --bf16 --compile on
-    python -m bert.benchmark pretrain --bf16 --compile on --preset large --max_seq_length 512    # on a GPU
+    python -m bert.benchmark pretrain --bf16 --compile on --preset large --sequences 256 --peers none    # on a GPU
 
 Every contender gets the same random sequences, does forward, backward and the same AdamW step, and the contenders take
-turns (A B C A B C ...), so that a machine whose speed drifts is fair to all. Printed are medians, the median of the
-ratios within a turn, and how much of a large matrix product's speed, measured in the same run, was reached. Work is
-counted on real tokens and masked positions only, so padding that a contender computes does not count as speed.
+turns (A B C A B C ...), so that a machine whose speed drifts is fair to all. A turn is one step on a CPU and several on
+a GPU, queued one behind the other as in training. Printed are medians, the median of the ratios within a turn, and how
+much of a large matrix product's speed, measured in the same run, was reached. Work is counted on real tokens and masked
+positions only, so padding that a contender computes does not count as speed.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class BenchmarkConfig:
     )
     masked_fraction: float = flag(0.15, "Masked share of a sequence's tokens.", minimum=0, maximum=1)
     dropout: float = flag(0.1, "Dropout of hidden states and attention; 0 benches without.", minimum=0, maximum=0.99)
+    optimizer: str = flag("adamw", "Of this suite: adamw, as transformers has, or lamb.", choices=("adamw", "lamb"))
     rounds: int = flag(7, "Counted turns of every contender.", minimum=1)
+    steps: int = flag(0, "Steps of a turn; 0 = 1 on a CPU, 10 on a GPU.", minimum=0)
     warmup: int = flag(3, "Turns before those that count: compilation happens here.", minimum=1)
     peers: str = flag("best,eager", "Of transformers: best (same precision, compiled), eager (fp32), or none.")
     attention: str = flag("auto", "Attention of this suite; auto = the fastest one of the device.")
@@ -110,12 +113,18 @@ def our_step(config: BenchmarkConfig, model_config: BertConfig, batch: Batch, he
     compiled = resolve_compile(config.parallel, here.device, flops=0, notice=print)
     layers = model.bert.encoder.layer
     objective = apply_parallelism(PreTrainingObjective(model), layers, config.parallel, here, compiled)
-    optimizer = build_optimizer(OptimizerConfig(optimizer="adamw"), model)
+    optimizer = build_optimizer(OptimizerConfig(optimizer=config.optimizer), model)
     trainer = Trainer(objective, optimizer, lambda step: 1e-4, precision, config.parallel, here, seed=0)
 
+    queued = False
+
     def step() -> None:
+        nonlocal queued
         trainer.train_step([batch], lambda: False)
-        trainer.apply()
+        if queued:
+            trainer.settle()
+        trainer.queue_update()
+        queued = True
 
     return step
 
@@ -147,16 +156,19 @@ def peer_step(
     return step
 
 
-def take_turns(contenders: dict[str, Callable[[], None]], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Run every contender once per round and return their seconds, round by round."""
+def take_turns(
+    contenders: dict[str, Callable[[], None]], rounds: int, device: torch.device, steps: int = 1
+) -> dict[str, list[float]]:
+    """Run ``steps`` steps of every contender per round and return the seconds of one, round by round."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, step in contenders.items():
             _synchronize(device)
             start = time.perf_counter()
-            step()
+            for _ in range(steps):
+                step()
             _synchronize(device)
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append((time.perf_counter() - start) / steps)
     return seconds
 
 
@@ -174,11 +186,15 @@ def main(config: BenchmarkConfig) -> None:
         for peer in peers:
             step = peer_step(config, model_config, batch, here.device, best=peer == "best")
             contenders[f"transformers, {'at its best' if peer == 'best' else 'fp32 eager'}"] = step
-        take_turns(contenders, config.warmup, here.device)
-        seconds = take_turns(contenders, config.rounds, here.device)
+        steps = config.steps or (10 if here.device.type == "cuda" else 1)
+        take_turns(contenders, config.warmup, here.device, steps)
+        seconds = take_turns(contenders, config.rounds, here.device, steps)
         dtype = Precision(config.precision, here.device).dtype
         ceiling = measure_peak(here.device, dtype, size=2048 if here.device.type == "cpu" else None)
-        print_table(config, model_config, batch, seconds, ceiling, str(here.device))
+        where = (
+            torch.cuda.get_device_name() if here.device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+        )
+        print_table(config, model_config, batch, seconds, ceiling, f"{where}, turns of {steps}")
 
 
 def print_table(
@@ -187,7 +203,7 @@ def print_table(
     batch: Batch,
     seconds: dict[str, list[float]],
     ceiling: float,
-    device: str,
+    where: str,
 ) -> None:
     lengths = batch.cu_seqlens.diff().long()
     size = dataclasses.replace(model_config, vocab_size=model_config.padded_vocab_size)
@@ -195,7 +211,7 @@ def print_table(
     flops = training_flops(size, batch.num_tokens, int(lengths.square().sum()), predictions, batch.num_sequences)
     real = batch.num_tokens / (batch.num_sequences * batch.max_seqlen)
     print(
-        f"{config.preset} on {device}, {torch.get_num_threads()} threads, torch {torch.__version__}: "
+        f"{config.preset} on {where}, torch {torch.__version__}: "
         f"{batch.num_sequences} sequences, {batch.num_tokens} real tokens ({real:.0%} of the padded batch), "
         f"{predictions} masked, dropout {config.dropout}, {config.rounds} rounds\n"
         f"matrix ceiling in this run: {ceiling / 1e9:,.0f} GFLOP/s\n"
@@ -207,8 +223,8 @@ def print_table(
         median = statistics.median(times)
         ratio = statistics.median(theirs / mine for theirs, mine in zip(times, ours, strict=True))
         print(
-            f"| {name} | {median * 1e3:,.0f} | {batch.num_sequences / median:,.1f} | {batch.num_tokens / median:,.0f} "
-            f"| {flops / median / ceiling:.0%} | {ratio:.2f} x |"
+            f"| {name} | {median * 1e3:,.1f} | {batch.num_sequences / median:,.1f} | {batch.num_tokens / median:,.0f} "
+            f"| {flops / median / ceiling:.1%} | {ratio:.2f} x |"
         )
 
 

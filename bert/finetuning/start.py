@@ -40,7 +40,7 @@ class ModelDescription:
 
 @dataclass
 class ModelFiles(ModelDescription):
-    attention: str = flag("auto", "Attention: varlen, sdpa, matmul, reference; auto = the fastest one of the device.")
+    attention: str = flag("auto", "fused, varlen, sdpa, matmul, reference; auto = the fastest one of the device.")
 
 
 @dataclass

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from bert.errors import UsageError
 from bert.model.dropout import dropout as drop
+
+HAS_TRITON = find_spec("triton") is not None
 
 
 class Layout(NamedTuple):
@@ -49,7 +52,7 @@ def build_layout(cu_seqlens: Tensor, max_seqlen: int, num_tokens: int, attention
 def resolve_attention(name: str, device: torch.device) -> str:
     """Return the backend to use for ``name``; ``auto`` is the fastest one of the device."""
     if name == "auto":
-        return "varlen" if device.type == "cuda" else "matmul"
+        return "fused" if device.type == "cuda" else "matmul"
     if name not in ATTENTION:
         raise UsageError(f"attention {name!r} is unknown: expected auto or one of {', '.join(ATTENTION)}")
     return name
@@ -147,7 +150,27 @@ def varlen_attention(qkv: Tensor, layout: Layout, dropout: float) -> Tensor:
     return context
 
 
+def fused_attention(qkv: Tensor, layout: Layout, dropout: float) -> Tensor:
+    """Triton kernels for short sequences and packed q, k, v; CUDA, half precision, no padding, no atomics."""
+    tokens, _, heads, size = qkv.shape
+    if qkv.dtype == torch.float32 or size not in (16, 32, 64, 128) or not HAS_TRITON:
+        return varlen_attention(qkv, layout, dropout)
+    from bert.model.attention_triton import attention  # here, because a CPU installation has no Triton
+
+    row_keys = column_keys = None
+    if dropout > 0:
+        row_keys = _odd_keys((tokens,), qkv.device)
+        column_keys = _odd_keys((heads, layout.max_seqlen), qkv.device)
+    return attention(qkv, layout.cu_seqlens, layout.max_seqlen, dropout, row_keys, column_keys)[0]
+
+
+def _odd_keys(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Draw the int32 keys that the kernels join to a dropout mask; odd, for an even one would halve another's range."""
+    return torch.randint(-(2**31), 2**31, shape, dtype=torch.int32, device=device) | 1
+
+
 ATTENTION: dict[str, Callable[[Tensor, Layout, float], Tensor]] = {
+    "fused": fused_attention,
     "varlen": varlen_attention,
     "sdpa": sdpa_attention,
     "matmul": matmul_attention,

@@ -129,7 +129,7 @@ def test_attention_backends_agree_with_the_reference(tiny_config, make_batch, ba
 
 
 def test_an_unknown_attention_lists_the_known_ones(tiny_config):
-    with pytest.raises(UsageError, match="'flash9' is unknown: expected auto or one of varlen, sdpa"):
+    with pytest.raises(UsageError, match="'flash9' is unknown: expected auto or one of fused, varlen, sdpa"):
         BertModel(tiny_config, attention="flash9")(torch.ones(1, 2, dtype=torch.long))
 
 
