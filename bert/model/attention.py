@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bert.errors import UsageError
+from bert.model.dropout import draw_keys
 from bert.model.dropout import dropout as drop
 
 HAS_TRITON = find_spec("triton") is not None
@@ -157,16 +158,8 @@ def fused_attention(qkv: Tensor, layout: Layout, dropout: float) -> Tensor:
         return varlen_attention(qkv, layout, dropout)
     from bert.model.attention_triton import attention  # here, because a CPU installation has no Triton
 
-    row_keys = column_keys = None
-    if dropout > 0:
-        row_keys = _odd_keys((tokens,), qkv.device)
-        column_keys = _odd_keys((heads, layout.max_seqlen), qkv.device)
-    return attention(qkv, layout.cu_seqlens, layout.max_seqlen, dropout, row_keys, column_keys)[0]
-
-
-def _odd_keys(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Draw the int32 keys that the kernels join to a dropout mask; odd, for an even one would halve another's range."""
-    return torch.randint(-(2**31), 2**31, shape, dtype=torch.int32, device=device) | 1
+    keys = draw_keys(tokens + heads * layout.max_seqlen, qkv.device) if dropout > 0 else None
+    return attention(qkv, layout.cu_seqlens, layout.max_seqlen, dropout, keys)[0]
 
 
 ATTENTION: dict[str, Callable[[Tensor, Layout, float], Tensor]] = {

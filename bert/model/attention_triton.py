@@ -9,7 +9,7 @@ where the product that made them left them, in one [T, 3, heads, head_size]; not
 gradients are the same bits every time; and a dropout mask costs six instructions an element, because its two random
 keys, one for every query and one for every head and key, are drawn outside and only joined here::
 
-    context, _ = attention(qkv, cu_seqlens, max_seqlen, 0.1, row_keys, column_keys)
+    context, _ = attention(qkv, cu_seqlens, max_seqlen, 0.1, keys)
 
 Scores are short-lived and many, and what is done to each of them, not the products, takes the time: hence small blocks,
 of which many fit on a multiprocessor, and factors that are applied to results instead of scores. Import it only where
@@ -61,7 +61,7 @@ def _store_tile(base, tile, rows, limit, STRIDE: tl.constexpr, SIZE: tl.constexp
 
 @triton.jit(do_not_specialize=["tokens", "longest"])
 def forward_kernel(
-    qkv, cu_seqlens, out, lse, row_keys, column_keys, tokens, longest, scale,
+    qkv, cu_seqlens, out, lse, keys, tokens, longest, scale,
     HEADS: tl.constexpr, SIZE: tl.constexpr, DROPOUT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """One block of queries of one head: ``out`` [T, heads, size], and ``lse`` [heads, T], base-2 log of the sums."""
@@ -76,7 +76,7 @@ def forward_kernel(
     offset = start * 3 * WIDTH + head * SIZE
     q = _tile(qkv + offset, rows, length, 3 * WIDTH, SIZE)
     if DROPOUT > 0:
-        query_keys = tl.load(row_keys + start + rows, mask=rows < length, other=0)
+        query_keys = tl.load(keys + start + rows, mask=rows < length, other=0)
     largest = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     context = tl.zeros((ROWS, SIZE), tl.float32)
@@ -90,7 +90,7 @@ def forward_kernel(
         shrink = tl.exp2(largest - larger)
         total = total * shrink + tl.sum(weights, 1)
         if DROPOUT > 0:
-            key_keys = tl.load(column_keys + head * longest + columns, mask=columns < length, other=0)
+            key_keys = tl.load(keys + tokens + head * longest + columns, mask=columns < length, other=0)
             kept = keep(query_keys[:, None], key_keys[None, :], DROPOUT)
             weights = tl.where(kept, weights, 0.0)
         context = tl.dot(weights.to(v.dtype), v, context * shrink[:, None])
@@ -102,7 +102,7 @@ def forward_kernel(
 
 @triton.jit(do_not_specialize=["tokens", "longest"])
 def queries_kernel(
-    qkv, cu_seqlens, out, grad, lse, delta, dqkv, row_keys, column_keys, tokens, longest, scale,
+    qkv, cu_seqlens, out, grad, lse, delta, dqkv, keys, tokens, longest, scale,
     HEADS: tl.constexpr, SIZE: tl.constexpr, DROPOUT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Gradient of one block of queries of one head; leaves ``delta`` [heads, T], sum of out · grad, for the keys."""
@@ -125,7 +125,7 @@ def queries_kernel(
     tl.store(delta + statistics, d, mask=rows < length)
     sums = tl.load(lse + statistics, mask=rows < length, other=0.0)
     if DROPOUT > 0:
-        query_keys = tl.load(row_keys + start + rows, mask=rows < length, other=0)
+        query_keys = tl.load(keys + start + rows, mask=rows < length, other=0)
     dq = tl.zeros((ROWS, SIZE), tl.float32)
     for at in range(0, length, COLUMNS):
         columns = at + tl.arange(0, COLUMNS)
@@ -135,7 +135,7 @@ def queries_kernel(
         weights = tl.exp2(scores * scale - sums[:, None])
         dw = tl.dot(do, tl.trans(v))
         if DROPOUT > 0:
-            key_keys = tl.load(column_keys + head * longest + columns, mask=columns < length, other=0)
+            key_keys = tl.load(keys + tokens + head * longest + columns, mask=columns < length, other=0)
             kept = keep(query_keys[:, None], key_keys[None, :], DROPOUT)
             dw = tl.where(kept, dw, 0.0)
         dq = tl.dot((weights * (dw - d[:, None])).to(k.dtype), k, dq)
@@ -144,7 +144,7 @@ def queries_kernel(
 
 @triton.jit(do_not_specialize=["tokens", "longest"])
 def keys_kernel(
-    qkv, cu_seqlens, out, grad, lse, delta, dqkv, row_keys, column_keys, tokens, longest, scale,
+    qkv, cu_seqlens, out, grad, lse, delta, dqkv, keys, tokens, longest, scale,
     HEADS: tl.constexpr, SIZE: tl.constexpr, DROPOUT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of one block of keys and values of one head. Scores are held transposed, [keys, queries]."""
@@ -161,7 +161,7 @@ def keys_kernel(
     k = _tile(qkv + offset + WIDTH, columns, length, 3 * WIDTH, SIZE)
     v = _tile(qkv + offset + 2 * WIDTH, columns, length, 3 * WIDTH, SIZE)
     if DROPOUT > 0:
-        key_keys = tl.load(column_keys + head * longest + columns, mask=columns < length, other=0)
+        key_keys = tl.load(keys + tokens + head * longest + columns, mask=columns < length, other=0)
     dk = tl.zeros((COLUMNS, SIZE), tl.float32)
     dv = tl.zeros((COLUMNS, SIZE), tl.float32)
     for at in range(0, length, ROWS):
@@ -176,7 +176,7 @@ def keys_kernel(
         dw = tl.dot(v, tl.trans(do))
         dropped = weights
         if DROPOUT > 0:
-            query_keys = tl.load(row_keys + start + rows, mask=rows < length, other=0)
+            query_keys = tl.load(keys + start + rows, mask=rows < length, other=0)
             kept = keep(query_keys[None, :], key_keys[:, None], DROPOUT)
             dropped = tl.where(kept, weights, 0.0)
             dw = tl.where(kept, dw, 0.0)
@@ -192,25 +192,22 @@ def attention(
     cu_seqlens: Tensor,
     max_seqlen: int,
     dropout: float,
-    row_keys: Tensor | None,
-    column_keys: Tensor | None,
+    keys: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """softmax(q k^T / sqrt(head_size)) v within each sequence, with dropout of the weights.
 
-    qkv [T, 3, heads, head_size], head_size a power of two from 16 on; cu_seqlens [S + 1] int32. ``row_keys`` [T] and
-    ``column_keys`` [heads, max_seqlen], odd random int32, decide the mask; without dropout they may be None.
-    Returns the context [T, heads, head_size] and, for the backward pass, the base-2 logarithm of every query's sum
-    [heads, T] fp32.
+    qkv [T, 3, heads, head_size], head_size a power of two from 16 on; cu_seqlens [S + 1] int32. ``keys`` [T + heads ·
+    max_seqlen], odd random int32, one for every query and one for every head and place of a key, decide the mask;
+    without dropout they may be None. Returns the context [T, heads, head_size] and, for the backward pass, the base-2
+    logarithm of every query's sum [heads, T] fp32.
     """
     tokens, _, heads, size = qkv.shape
     out = qkv.new_empty(tokens, heads, size)
     lse = torch.empty(heads, tokens, device=qkv.device)
     blocks = (triton.cdiv(max_seqlen, FORWARD.rows), heads, cu_seqlens.numel() - 1)
-    mask = (row_keys, column_keys, tokens, max_seqlen)
+    arguments = (qkv.contiguous(), cu_seqlens, out, lse, keys, tokens, max_seqlen, _scale(size), heads, size, dropout)
     with torch.cuda.device_of(qkv):
-        forward_kernel[blocks](
-            qkv.contiguous(), cu_seqlens, out, lse, *mask, _scale(size), heads, size, dropout, **FORWARD.options()
-        )
+        forward_kernel[blocks](*arguments, **FORWARD.options())
     return out, lse
 
 
@@ -223,14 +220,13 @@ def attention_backward(
     cu_seqlens: Tensor,
     max_seqlen: int,
     dropout: float,
-    row_keys: Tensor | None,
-    column_keys: Tensor | None,
+    keys: Tensor | None,
 ) -> Tensor:
     """Return the gradient of ``qkv`` for the gradient of the context; the other arguments are of the forward call."""
     tokens, _, heads, size = qkv.shape
     dqkv = torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device)
     tensors = (qkv.contiguous(), cu_seqlens, out, grad.contiguous(), lse, torch.empty_like(lse), dqkv)
-    arguments = (*tensors, row_keys, column_keys, tokens, max_seqlen, _scale(size), heads, size, dropout)
+    arguments = (*tensors, keys, tokens, max_seqlen, _scale(size), heads, size, dropout)
     sequences = cu_seqlens.numel() - 1
     with torch.cuda.device_of(qkv):
         for kernel, launch, block in ((queries_kernel, QUERIES, QUERIES.rows), (keys_kernel, KEYS, KEYS.columns)):
@@ -250,14 +246,14 @@ def _(grad: Tensor, qkv: Tensor, *others: Any) -> Tensor:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    qkv, cu_seqlens, ctx.max_seqlen, ctx.dropout, row_keys, column_keys = inputs
-    ctx.save_for_backward(qkv, *output, cu_seqlens, row_keys, column_keys)
+    qkv, cu_seqlens, ctx.max_seqlen, ctx.dropout, keys = inputs
+    ctx.save_for_backward(qkv, *output, cu_seqlens, keys)
 
 
 def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    *forward, row_keys, column_keys = ctx.saved_tensors
-    dqkv = attention_backward(grad, *forward, ctx.max_seqlen, ctx.dropout, row_keys, column_keys)
-    return dqkv, None, None, None, None, None
+    *forward, keys = ctx.saved_tensors
+    dqkv = attention_backward(grad, *forward, ctx.max_seqlen, ctx.dropout, keys)
+    return dqkv, None, None, None, None
 
 
 attention.register_autograd(_backward, setup_context=_save)

@@ -42,12 +42,22 @@ def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
     return torch.where(keep, x * (LEVELS / (LEVELS - dropped)), 0)
 
 
+def draw_keys(count: int, device: torch.device) -> Tensor:
+    """Draw the int32 keys that Triton kernels join to a mask; odd, as even ones would halve the range of products."""
+    return torch.randint(-(2**31), 2**31, (count,), dtype=torch.int32, device=device) | 1
+
+
 class Dropout(nn.Module):
     """:func:`dropout` as a module, on in training mode."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
         self.probability = probability
+
+    @property
+    def active_probability(self) -> float:
+        """0 in eval mode."""
+        return self.probability if self.training else 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         return dropout(x, self.probability, self.training)

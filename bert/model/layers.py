@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bert.errors import UsageError
-from bert.model.attention import ATTENTION, Layout
+from bert.model.attention import ATTENTION, HAS_TRITON, Layout
 from bert.model.config import BertConfig
-from bert.model.dropout import Dropout
+from bert.model.dropout import Dropout, draw_keys
 
 gelu_tanh = partial(F.gelu, approximate="tanh")
 
@@ -80,6 +81,15 @@ class BertSelfAttention(nn.Module):
         return context.flatten(-2)
 
 
+def _kernels(hidden: Tensor) -> Any:
+    """Return :mod:`bert.model.fused_triton` where it is faster, in half precision on CUDA, else None."""
+    if hidden.device.type != "cuda" or _compute_dtype(hidden) == torch.float32 or not HAS_TRITON:
+        return None
+    from bert.model import fused_triton  # here, because a CPU installation has no Triton
+
+    return fused_triton
+
+
 class BertOutput(nn.Module):
     """LayerNorm(dropout(dense(x)) + residual), the end of both halves of a layer."""
 
@@ -90,7 +100,15 @@ class BertOutput(nn.Module):
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
-        return self.LayerNorm(self.dropout(self.dense(hidden)) + residual)
+        """[T, in_features], [T, hidden] -> [T, hidden]"""
+        kernels = _kernels(hidden)
+        if kernels is None:
+            return self.LayerNorm(self.dropout(self.dense(hidden)) + residual)
+        x, norm, dropout = F.linear(hidden, self.dense.weight), self.LayerNorm, self.dropout.active_probability
+        keys = draw_keys(sum(x.shape), x.device) if dropout > 0 else None
+        return kernels.bias_dropout_add_norm(
+            x, self.dense.bias, residual, norm.weight, norm.bias, keys, dropout, norm.eps
+        )[0]
 
 
 class BertAttention(nn.Module):
@@ -110,7 +128,11 @@ class BertIntermediate(nn.Module):
         self.activation = activation(config.hidden_act)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.activation(self.dense(hidden))
+        """[T, hidden] -> [T, intermediate]"""
+        kernels = _kernels(hidden) if self.activation in (F.gelu, gelu_tanh) else None
+        if kernels is None:
+            return self.activation(self.dense(hidden))
+        return kernels.bias_gelu(F.linear(hidden, self.dense.weight), self.dense.bias, self.activation is gelu_tanh)
 
 
 class BertLayer(nn.Module):

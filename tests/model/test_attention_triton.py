@@ -15,6 +15,7 @@ import torch
 
 import bert  # noqa: F401  # hides the repository's own triton/ folder
 from bert.model.attention import build_layout
+from bert.model.dropout import draw_keys
 
 ROOT = Path(__file__).parents[2]
 needs_triton = pytest.mark.skipif(not find_spec("triton"), reason="the package triton is not installed")
@@ -45,12 +46,9 @@ def stream(lengths, dtype=torch.float32, device="cpu", heads=HEADS, size=SIZE):
     return qkv, cu_seqlens
 
 
-def draw_keys(lengths, heads, device):
-    draw = torch.Generator().manual_seed(1)
-    shapes = [(sum(lengths),), (heads, max(lengths))]
-    return [
-        (torch.randint(-(2**31), 2**31, shape, dtype=torch.int32, generator=draw) | 1).to(device) for shape in shapes
-    ]
+def keys_of(lengths, heads, device):
+    torch.manual_seed(1)
+    return draw_keys(sum(lengths) + heads * max(lengths), torch.device(device))
 
 
 def drawn_masks(lengths, dropout, device="cpu", dtype=torch.float32, heads=HEADS, size=SIZE):
@@ -64,7 +62,7 @@ def drawn_masks(lengths, dropout, device="cpu", dtype=torch.float32, heads=HEADS
         for start, n in zip(cu_seqlens.tolist(), lengths, strict=False):
             for column in range(first, min(first + size, n)):
                 qkv[start + column, 2, :, column - first] = n
-        context, _ = attention(qkv, cu_seqlens, max(lengths), dropout, *draw_keys(lengths, heads, device))
+        context, _ = attention(qkv, cu_seqlens, max(lengths), dropout, keys_of(lengths, heads, device))
         for mask, out in zip(masks, context.split(lengths), strict=True):
             width = min(size, max(0, mask.shape[-1] - first))
             mask[:, :, first : first + width] = out.float().transpose(0, 1)[:, :, :width]
@@ -79,7 +77,7 @@ def compare(lengths, dropout, dtype=torch.float32, device="cpu", heads=HEADS, si
     masks = drawn_masks(lengths, dropout, device, dtype, heads, size) if dropout else [1.0] * len(lengths)
     exact = qkv.double().requires_grad_()
     qkv.requires_grad_()
-    arguments = (cu_seqlens, max(lengths), dropout, *(draw_keys(lengths, heads, device) if dropout else (None, None)))
+    arguments = (cu_seqlens, max(lengths), dropout, keys_of(lengths, heads, device) if dropout else None)
     actual, _ = attention(qkv, *arguments)
     expected = masked_attention(exact, lengths, masks)
     weight = torch.randn_like(expected).to(dtype)
@@ -114,7 +112,7 @@ def padding_does_not_count():
     qkv, cu_seqlens = stream([5, 3])
     qkv[:, 0], qkv[:, 1] = 12.0, -6.0
     qkv.requires_grad_()
-    context, _ = attention(qkv, cu_seqlens, 5, 0.0, None, None)
+    context, _ = attention(qkv, cu_seqlens, 5, 0.0, None)
     context.sum().backward()
     return bool(context.isfinite().all() and qkv.grad.isfinite().all())
 
