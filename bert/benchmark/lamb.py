@@ -6,19 +6,20 @@
 All contenders hold tensors of BERT's real shapes and take turns (A B C A B C ...); printed are medians, and medians of
 the ratios within a turn. The floor is 34 bytes per parameter (fp32 gradient read for its norm and for the step, weight
 and both moments read and written, a bf16 copy written) at the speed of a large copy measured in the same turns. Every
-timed step computes the gradient norm and clips by it, as training does.
+timed step computes the gradient norm and clips by it, as training does. On CUDA a step is replayed from a graph: in
+training the host queues it while the backward pass runs.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from bert.benchmark.turns import take_turns
 from bert.config import flag, run_command
 from bert.errors import UsageError
 from bert.optim.build import apply_gradients, parameter_groups
@@ -101,20 +102,24 @@ def implementation(name: str) -> str | Update:
     return name
 
 
-def take_turns(
-    contenders: dict[str, Callable[[], object]], rounds: int, device: torch.device
-) -> dict[str, list[float]]:
-    """Run every contender once per round and return their seconds, round by round."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, step in contenders.items():
-            wait()
-            start = time.perf_counter()
-            step()
-            wait()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
+def captured(optimizer: torch.optim.Optimizer, device: torch.device) -> Callable[[], object]:
+    """Return the step; on CUDA as a graph that replays it, so that the host, which trails in training, does not count.
+
+    LAMB's foreach and reference paths read the step counter on the host, which a graph cannot hold: they stay as they
+    are.
+    """
+    reads = isinstance(optimizer, Lamb) and optimizer.implementation in ("foreach", "reference")
+    if device.type != "cuda" or reads:
+        return lambda: apply_gradients(optimizer)
+    graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):  # compiles the kernels and makes the state
+            apply_gradients(optimizer)
+    torch.cuda.current_stream().wait_stream(side)
+    with torch.cuda.graph(graph):
+        apply_gradients(optimizer)
+    return graph.replay
 
 
 def print_table(title: str, parameters: int, seconds: dict[str, list[float]]) -> None:
@@ -142,9 +147,9 @@ def main(config: LambBenchmarkConfig) -> None:
     contenders: dict[str, Callable[[], object]] = {"copy": lambda: target.copy_(source)}
     for name in config.implementations.split(","):
         lamb = Lamb(random_groups(shapes, device, dtype), lr=1e-3, implementation=implementation(name))
-        contenders[f"Lamb, {name}"] = lambda lamb=lamb: apply_gradients(lamb)
-    adamw = torch.optim.AdamW(random_groups(shapes, device, dtype), lr=1e-4, fused=True)
-    contenders["AdamW, fused"] = lambda: apply_gradients(adamw)
+        contenders[f"Lamb, {name}"] = captured(lamb, device)
+    groups, on_gpu = random_groups(shapes, device, dtype), device.type == "cuda"
+    contenders["AdamW, fused"] = captured(torch.optim.AdamW(groups, lr=1e-4, fused=True, capturable=on_gpu), device)
     take_turns(contenders, config.warmup, device)
     seconds = take_turns(contenders, config.rounds, device)
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +22,7 @@ import torch
 from torch import nn
 
 from bert.batch import Batch
+from bert.benchmark.turns import take_turns
 from bert.config import flag, run_command
 from bert.distributed import DistributedConfig, World, world
 from bert.errors import UsageError
@@ -156,22 +156,6 @@ def peer_step(
     return step
 
 
-def take_turns(
-    contenders: dict[str, Callable[[], None]], rounds: int, device: torch.device, steps: int = 1
-) -> dict[str, list[float]]:
-    """Run ``steps`` steps of every contender per round and return the seconds of one, round by round."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, step in contenders.items():
-            _synchronize(device)
-            start = time.perf_counter()
-            for _ in range(steps):
-                step()
-            _synchronize(device)
-            seconds[name].append((time.perf_counter() - start) / steps)
-    return seconds
-
-
 def main(config: BenchmarkConfig) -> None:
     peers = [] if config.peers == "none" else config.peers.split(",")
     unknown = set(peers) - {"best", "eager"}
@@ -226,11 +210,6 @@ def print_table(
             f"| {name} | {median * 1e3:,.1f} | {batch.num_sequences / median:,.1f} | {batch.num_tokens / median:,.0f} "
             f"| {flops / median / ceiling:.1%} | {ratio:.2f} x |"
         )
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def command() -> None:

@@ -27,8 +27,9 @@ import numpy as np
 import torch
 
 from bert.batch import TaskBatch
-from bert.benchmark.pretrain import PRESETS, take_turns
+from bert.benchmark.pretrain import PRESETS
 from bert.benchmark.squad_peer import Peer, convert, pad, peer_tokenizer
+from bert.benchmark.turns import take_turns
 from bert.config import flag, run_command
 from bert.distributed import DistributedConfig, World, world
 from bert.model.bert import BertForQuestionAnswering

@@ -40,7 +40,7 @@ class Launch(NamedTuple):
         return {"ROWS": self.rows, "COLUMNS": self.columns, "num_warps": self.warps, "num_stages": self.stages}
 
 
-FORWARD = Launch(64, 32, 4, 3)
+FORWARD = Launch(128, 64, 8, 3)
 QUERIES = Launch(64, 32, 4, 2)  # gradients of the queries
 KEYS = Launch(32, 64, 4, 3)  # gradients of the keys and values
 

@@ -27,8 +27,8 @@ from bert.model.random_triton import keep
 # Per program: 4 warps with 8 columns a thread, one 16-byte access in half precision.
 WARPS = 4
 COLUMNS = 1024  # of a tile of the activation
-ROWS = 4  # of a tile of the activation
-TILES = 16  # one below the other, in a program of the activation's backward pass
+ROWS = 2  # of a tile of the activation
+TILES = 32  # one below the other, in a program of the activation's backward pass
 NORM_PROGRAMS = 132 * 8  # of the normalisation, dealing the rows among themselves; more than fit at once on an H200
 NORM_BACKWARD_PROGRAMS = 132 * 4
 
@@ -230,8 +230,8 @@ def bias_dropout_add_norm_backward(
     mean: Tensor,
     rstd: Tensor,
     dropout: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of x, bias, residual, weight and norm_bias, the last in the type of weight."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of x and of residual, and those of bias, weight and norm_bias as one [3, H] in fp32."""
     dy, x, residual = dy.contiguous(), x.contiguous(), residual.contiguous()
     dx, dresidual = torch.empty_like(x), torch.empty_like(residual)
     tokens, width = x.shape
@@ -243,8 +243,7 @@ def bias_dropout_add_norm_backward(
                 dy, x, bias, residual, weight, keys, mean, rstd, dx, dresidual, partial, tokens,
                 width, triton.next_power_of_2(width), dropout, num_warps=WARPS,
             )  # fmt: skip
-    dbias, dweight, dnorm_bias = (partial[:, i].sum(0) for i in range(3))
-    return dx, dbias.to(bias.dtype), dresidual, dweight.to(weight.dtype), dnorm_bias.to(weight.dtype)
+    return dx, dresidual, partial.sum(0)
 
 
 @bias_gelu.register_fake
@@ -264,9 +263,9 @@ def _(x: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @bias_dropout_add_norm_backward.register_fake
-def _(dy: Tensor, x: Tensor, bias: Tensor, residual: Tensor, weight: Tensor, *others: Any) -> tuple[Tensor, ...]:
-    like = (x, bias, residual, weight, weight)
-    return tuple(tensor.new_empty(tensor.shape) for tensor in like)
+def _(dy: Tensor, x: Tensor, bias: Tensor, residual: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+    sums = x.new_empty(3, x.shape[1], dtype=torch.float32)
+    return x.new_empty(x.shape), residual.new_empty(residual.shape), sums
 
 
 def _save_gelu(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -284,8 +283,10 @@ def _save_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, 
 
 
 def _norm_gradients(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    gradients = bias_dropout_add_norm_backward(dy, *ctx.saved_tensors, ctx.dropout)
-    return (*gradients, None, None, None)
+    x, bias, residual, weight, keys, mean, rstd = ctx.saved_tensors
+    dx, dresidual, sums = bias_dropout_add_norm_backward(dy, x, bias, residual, weight, keys, mean, rstd, ctx.dropout)
+    dbias, dweight, dnorm_bias = sums.unbind()
+    return dx, dbias.to(bias.dtype), dresidual, dweight.to(weight.dtype), dnorm_bias.to(weight.dtype), None, None, None
 
 
 bias_gelu.register_autograd(_gelu_gradients, setup_context=_save_gelu)
