@@ -16,6 +16,7 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -119,7 +120,12 @@ def captured(optimizer: torch.optim.Optimizer, device: torch.device) -> Callable
     torch.cuda.current_stream().wait_stream(side)
     with torch.cuda.graph(graph):
         apply_gradients(optimizer)
-    return graph.replay
+    return partial(_replay, graph, optimizer)
+
+
+def _replay(graph: torch.cuda.CUDAGraph, optimizer: torch.optim.Optimizer) -> None:
+    """``optimizer`` is here to stay alive: the graph knows only the addresses of its tensors."""
+    graph.replay()
 
 
 def print_table(title: str, parameters: int, seconds: dict[str, list[float]]) -> None:

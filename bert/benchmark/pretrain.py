@@ -116,11 +116,11 @@ def our_step(config: BenchmarkConfig, model_config: BertConfig, batch: Batch, he
     optimizer = build_optimizer(OptimizerConfig(optimizer=config.optimizer), model)
     trainer = Trainer(objective, optimizer, lambda step: 1e-4, precision, config.parallel, here, seed=0)
 
-    queued = False
+    resident, queued = batch.to(here.device), False  # a copy from memory that is not pinned would wait for the device
 
     def step() -> None:
         nonlocal queued
-        trainer.train_step([batch], lambda: False)
+        trainer.train_step([resident], lambda: False)
         if queued:
             trainer.settle()
         trainer.queue_update()

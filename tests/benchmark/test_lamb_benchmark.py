@@ -1,8 +1,9 @@
-"""The sizes that the LAMB benchmark claims to measure."""
+"""What the LAMB benchmark claims to measure, and that every contender runs."""
 
 import pytest
+import torch
 
-from bert.benchmark.lamb import bert_shapes, count, shapes_of
+from bert.benchmark.lamb import LambBenchmarkConfig, bert_shapes, count, main, shapes_of
 from bert.errors import UsageError
 
 
@@ -21,3 +22,19 @@ def test_a_number_is_met_within_a_percent(wanted):
 def test_wrong_sizes_are_refused(wrong):
     with pytest.raises(UsageError, match="--parameters"):
         shapes_of(wrong)
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@pytest.mark.parametrize(
+    ("device", "implementations"),
+    [
+        ("cpu", "auto,foreach,reference"),
+        pytest.param("cuda", "triton,one_wave,foreach", marks=[pytest.mark.gpu, needs_cuda]),
+    ],
+)
+def test_every_contender_has_a_row(capsys, device, implementations):
+    main(LambBenchmarkConfig("1000000", device, "bf16", implementations, rounds=2, warmup=1))
+    rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert rows == ["contender", *(f"Lamb, {name}" for name in implementations.split(",")), "AdamW, fused"]
