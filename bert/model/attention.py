@@ -52,8 +52,10 @@ def build_layout(cu_seqlens: Tensor, max_seqlen: int, num_tokens: int, attention
 
 def resolve_attention(name: str, device: torch.device) -> str:
     """Return the backend to use for ``name``; ``auto`` is the fastest one of the device."""
+    if name == "auto" and device.type == "cuda":  # the kernels are for Ampere and newer
+        return "fused" if torch.cuda.get_device_capability(device) >= (8, 0) else "sdpa"
     if name == "auto":
-        return "fused" if device.type == "cuda" else "matmul"
+        return "matmul"
     if name not in ATTENTION:
         raise UsageError(f"attention {name!r} is unknown: expected auto or one of {', '.join(ATTENTION)}")
     return name

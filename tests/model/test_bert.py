@@ -6,7 +6,7 @@ import torch.nn.functional as F
 import transformers
 
 from bert.errors import UsageError
-from bert.model.attention import ATTENTION
+from bert.model.attention import ATTENTION, resolve_attention
 from bert.model.bert import (
     BertForMultipleChoice,
     BertForPreTraining,
@@ -126,6 +126,15 @@ def test_attention_backends_agree_with_the_reference(tiny_config, make_batch, ba
         gradients.append({n: p.grad for n, p in model.named_parameters()} | losses)
     for name, expected in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], expected, rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "expected"),
+    [("cpu", None, "matmul"), ("cuda", (7, 5), "sdpa"), ("cuda", (8, 0), "fused"), ("cuda", (9, 0), "fused")],
+)
+def test_auto_is_what_the_device_can_run(monkeypatch, device, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert resolve_attention("auto", torch.device(device)) == expected
 
 
 def test_an_unknown_attention_lists_the_known_ones(tiny_config):

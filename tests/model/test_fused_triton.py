@@ -36,7 +36,7 @@ def mask_of(keys, tokens, dropout):
     return ((x * 0x7FEB352D & 0xFFFFFFFF) >= int(dropout * 2**32)).double()
 
 
-def differences(kind, tokens, width, dtype=torch.float32, device="cpu"):
+def differences(kind, tokens, width, dtype=torch.float32, device="cpu", parameters=torch.float32):
     """Return the largest differences of the result and of every gradient from float64, over the largest value."""
     from bert.model import fused_triton
 
@@ -47,12 +47,15 @@ def differences(kind, tokens, width, dtype=torch.float32, device="cpu"):
 
     dropout = 0.25 if "dropout" in kind else 0.0
     if kind.startswith("gelu"):
-        inputs = [draw(tokens, width, scale=3, dtype=dtype), draw(width)]
+        inputs = [draw(tokens, width, scale=3, dtype=dtype), draw(width, dtype=parameters)]
         exact = [x.detach().double().requires_grad_() for x in inputs]
         actual = fused_triton.bias_gelu(*inputs, kind == "gelu_tanh")
         expected = F.gelu(exact[0] + exact[1], approximate="tanh" if kind == "gelu_tanh" else "none")
     else:
-        rows, vectors = [draw(tokens, width, dtype=dtype) for _ in range(2)], [draw(width) for _ in range(3)]
+        rows, vectors = (
+            [draw(tokens, width, dtype=dtype) for _ in range(2)],
+            [draw(width, dtype=parameters) for _ in range(3)],
+        )
         inputs = [rows[0], vectors[0], rows[1], vectors[1], vectors[2]]
         exact = [x.detach().double().requires_grad_() for x in inputs]
         keys = draw_keys(tokens + width, torch.device(device))
@@ -113,7 +116,9 @@ def child():
     fused_triton.COLUMNS, fused_triton.TILES = 32, 2
     fused_triton.NORM_PROGRAMS, fused_triton.NORM_BACKWARD_PROGRAMS = 3, 4
     results = {f"{kind}, {name}": differences(kind, *shape) for kind in KINDS for name, shape in SHAPES.items()}
-    results["fp16"] = [x for kind in KINDS for x in differences(kind, 37, 96, torch.float16)]
+    half = torch.float16
+    results["fp16"] = [x for kind in KINDS for x in differences(kind, 37, 96, half)]
+    results["fp16 parameters"] = [x for kind in KINDS for x in differences(kind, 37, 96, half, parameters=half)]
     results["layer"] = layer_equals_plain()
     print(json.dumps(results))
 
@@ -135,8 +140,9 @@ def test_interpreted_kernels_equal_pytorch(interpreted, kind, name):
 
 
 @needs_triton
-def test_interpreted_kernels_in_half_precision(interpreted):
-    assert max(interpreted["fp16"]) <= 2e-3, interpreted["fp16"]
+@pytest.mark.parametrize("case", ["fp16", "fp16 parameters"])
+def test_interpreted_kernels_in_half_precision(interpreted, case):
+    assert max(interpreted[case]) <= 2e-3, interpreted[case]
 
 
 @needs_triton
