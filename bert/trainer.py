@@ -27,6 +27,7 @@ from bert.optim.host import HostOptimizer
 from bert.parallel import ParallelConfig, accumulate
 from bert.precision import Precision
 from bert.throughput import Meter
+from bert.transfer import HostCopy, upload
 
 
 @dataclass
@@ -144,21 +145,6 @@ class Outcome:
     final_loss: float
     sequences_per_second: float
     seconds: float
-
-
-class HostCopy:
-    """A scalar on its way to the host: reading it waits for what made it, not for the work queued after it."""
-
-    def __init__(self, value: Tensor) -> None:
-        self._value = value.detach().to("cpu", non_blocking=True)
-        self._arrived = torch.cuda.Event() if value.device.type == "cuda" else None
-        if self._arrived:
-            self._arrived.record()
-
-    def read(self) -> float:
-        if self._arrived:
-            self._arrived.synchronize()
-        return float(self._value)
 
 
 class Trainer:
@@ -301,8 +287,7 @@ class Trainer:
         for batch in micro_batches:
             for name, weight in batch.loss_weights().items():
                 weights[name] = weights.get(name, 0) + weight
-        counts = torch.tensor(list(weights.values()), device=self.world.device)
-        all_reduce_sum(counts)
+        counts = all_reduce_sum(upload(torch.tensor(list(weights.values())), self.world.device))
         # A step may hold no term of a loss (no token was masked): the sum is 0 and so is the mean.
         return dict(zip(weights, 1.0 / counts.clamp(min=1), strict=True))
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "bert"
 LAYERS = [
     {"__version__", "errors", "files"},
     {"config", "elastic", "heartbeat"},
-    {"log", "distributed", "tokenization", "batch", "jobs"},
+    {"log", "distributed", "tokenization", "batch", "transfer", "jobs"},
     {"model", "optim", "data", "tasks", "elsewhere"},
     {
         "precision",

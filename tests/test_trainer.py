@@ -38,17 +38,17 @@ class Stop:
 
 
 def make_trainer(
-    config, precision: PrecisionConfig | None = None, optimizer: str = "lamb", lr: float = 1e-2
+    config, precision: PrecisionConfig | None = None, optimizer: str = "lamb", lr: float = 1e-2, here: World = ALONE
 ) -> Trainer:
     torch.manual_seed(0)
-    model = BertForPreTraining(config)
+    model = BertForPreTraining(config).to(here.device)
     return Trainer(
         PreTrainingObjective(model),
         build_optimizer(OptimizerConfig(optimizer=optimizer), model),
         lambda step: lr * step,
-        Precision(precision or PrecisionConfig(), CPU),
+        Precision(precision or PrecisionConfig(), here.device),
         ParallelConfig(),
-        ALONE,
+        here,
         seed=1,
     )
 
@@ -235,6 +235,26 @@ def test_queueing_ahead_changes_nothing(tiny_config, make_batch):
     assert [call["iteration"] for call in runs[0][0] if isinstance(call, dict)] == [5, 8]
     for name, value in runs[0][1].items():
         assert torch.equal(value, runs[1][1][name]), name
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("optimizer", ["lamb", "adamw", "bertadam"])
+def test_a_step_is_queued_without_waiting_for_the_gpu(tiny_config, make_batch, optimizer):
+    """CUDA itself raises where the host would wait."""
+    here = World(rank=0, local_rank=0, size=1, device=torch.device("cuda", 0))
+    trainer = make_trainer(tiny_config, PrecisionConfig(bf16=True), optimizer, here=here)
+    batches = [make_batch([5, 9]).pinned(), make_batch([8]).pinned()]
+    for _ in range(2):  # here kernels are compiled and moments made
+        trainer.train_step(batches, never)
+        trainer.apply()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.train_step(batches, never)
+        trainer.queue_update()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert trainer.settle()[0]
 
 
 def test_fp16_loss_scale_does_not_change_the_step(tiny_config, make_batch):

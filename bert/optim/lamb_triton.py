@@ -35,6 +35,7 @@ import triton.language as tl
 from torch import Tensor
 
 from bert.optim.lamb_math import LambGroup
+from bert.transfer import upload
 
 CHUNK = 8192  # elements per program: a wave of 4 M elements is 512 programs, four per multiprocessor of an H100
 BLOCK = 1024  # elements per loop turn: at 8 warps 4 per thread, one 16-byte load, and one layout for fp32 and bf16
@@ -212,7 +213,7 @@ class TritonUpdate:
         ]
         if constants != self._constants or self._lr.device != device:
             self._constants, self._lr = constants, torch.empty(len(groups), dtype=torch.float64, device=device)
-            self._device_constants = _upload(torch.tensor(constants, dtype=torch.float64).T.contiguous(), device)
+            self._device_constants = upload(torch.tensor(constants, dtype=torch.float64).T.contiguous(), device)
         beta1, beta2, beta3, eps, decay, adapts, corrects = self._device_constants.unbind()
         for slot, group in zip(self._lr, groups, strict=True):
             slot.fill_(group.lr)  # a number travels with the launch, a tensor is read on the device
@@ -245,7 +246,7 @@ class _Bucket:
         addresses = [[tensor.data_ptr() for tensor in tensors] for _, tensors in members]
         rows = [a + s + [first] for a, s, first in zip(addresses, shape, self._first_chunks, strict=True)]
         if rows != self._rows:
-            self._rows, self.tensors = rows, _upload(torch.tensor(rows), device)
+            self._rows, self.tensors = rows, upload(torch.tensor(rows), device)
             # Gradients in a DDP bucket lie at any multiple of 4 bytes.
             self.aligned = all(address % 16 == 0 for row in addresses for address in row)
 
@@ -259,14 +260,9 @@ class _Bucket:
             elif count:
                 self.waves.append((first, count))
         owners = torch.repeat_interleave(torch.tensor(counts)).int()
-        self.chunk_tensor = _upload(owners, device)
+        self.chunk_tensor = upload(owners, device)
         self.partials = torch.empty(len(owners), 2, device=device)
         self.u = torch.empty(max((count for _, count in self.waves), default=0) * chunk, device=device)
-
-
-def _upload(table: Tensor, device: torch.device) -> Tensor:
-    """Copy to the device without waiting for it: pinned memory, freed by the allocator once the copy is done."""
-    return table if device.type == "cpu" else table.pin_memory().to(device, non_blocking=True)
 
 
 def _l2_elements(device: torch.device) -> int:
