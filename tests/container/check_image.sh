@@ -41,11 +41,12 @@ stand_in() {
   rm "$work/base.tar"
 }
 
-# The certificates and wheels that pip is told of on this machine are needed in the build too.
+# The certificates and wheels that pip is told of on this machine, by a file or the environment, are needed in the build
+# too. pip lists the environment, which wins, first.
 pip_settings() {
   printf '[global]\n'
-  python3 -m pip config list | sed -n "s/^global\.\([a-z-]*\)='\(.*\)'$/\1 = \2/p" |
-    grep -E '^(cert|find-links) ' || true
+  python3 -m pip config list | sed -n "s/^\(:env:\|global\)\.\([a-z-]*\)='\(.*\)'$/\2 = \3/p" |
+    grep -E '^(cert|find-links) ' | awk '!seen[$1]++' || true
 }
 
 build() {
