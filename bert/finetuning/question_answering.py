@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,9 +127,15 @@ def write_answers(folder: str | Path, answers: Sequence[Answer], predictions: di
 
 
 def best_threshold(predict_file: str, answers: Sequence[Answer]) -> dict[str, float]:
-    """Return best_f1_thresh and its like from the answers before any threshold."""
+    """Return best_f1_thresh and its like from the answers before any threshold; applied, they give those scores."""
     odds = {each.qas_id: each.null_odds or 0.0 for each in answers}
-    return tune_thresholds(read_gold(predict_file), {each.qas_id: each.best_text for each in answers}, odds)
+    found = tune_thresholds(read_gold(predict_file), {each.qas_id: each.best_text for each in answers}, odds)
+    # Where to answer nothing is best, the published script says 0.0, which refuses only what has odds above it.
+    nothing = math.nextafter(min(odds.values(), default=0.0), -math.inf)
+    for name in ("best_exact_thresh", "best_f1_thresh"):
+        if found[name] not in odds.values():
+            found[name] = min(found[name], nothing)
+    return found
 
 
 def scores_of(
