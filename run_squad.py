@@ -81,6 +81,8 @@ def fine_tune_and_answer(config: Config, here: World, stop: StopSignal) -> None:
     with collective_errors(here):
         files = [path for path in (squad.train_file, squad.predict_file) if path is not None]
         version_2 = squad.answers.version_2_with_negative or any(map(has_impossible, files))
+        if squad.tune_threshold and not version_2:
+            raise UsageError(f"--tune_threshold: {' and '.join(files)}: SQuAD 1.1, expected 2.0, with null answers")
         length = squad.windows.max_seq_length
         start = load_start(training.model, training.checkpoint.init_checkpoint, length, found[1])
         train = training_set(squad, start.tokenizer, version_2) if run.do_train else None
