@@ -21,7 +21,11 @@ case ${2:-} in
 esac
 
 "$python" -m venv "$dir"
-"$dir/bin/python" -m pip install --quiet torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
+VENV=$dir
+# shellcheck source=scripts/setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+read -ra options <<<"$(torch_options)"
+"$dir/bin/python" -m pip install --quiet torch==2.13.0 "${options[@]}"
 "$dir/bin/python" -m pip install --quiet "${libraries[@]}" requests nltk
 "$dir/bin/python" -m pip install --quiet --no-deps lddl==0.1.0
 "$dir/bin/python" -c 'import lddl.torch'

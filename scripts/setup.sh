@@ -46,17 +46,21 @@ create_environment() {
 
 # install_packages <extras, one space between>
 install_packages() {
-  local options=()
-  if needs_cpu_index; then
-    if answers "$TORCH_CPU_INDEX/torch/"; then
-      options+=(--extra-index-url "$TORCH_CPU_INDEX")
-    else
-      echo "note: no NVIDIA GPU here and $TORCH_CPU_INDEX does not answer: PyTorch may bring its CUDA packages" >&2
-    fi
-  fi
+  local options
+  read -ra options <<<"$(torch_options)"
   echo "installing into $VENV (minutes the first time)"
   "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${options[@]}" \
     --constraint "${CONSTRAINTS:-$ROOT/constraints.txt}" --editable "${ROOT}[${1// /,}]" || fail "pip could not install the packages"
+}
+
+# torch_options: pip's options for a torch that fits this machine
+torch_options() {
+  needs_cpu_index || return 0
+  if answers "$TORCH_CPU_INDEX/torch/"; then
+    echo "--extra-index-url $TORCH_CPU_INDEX"
+  else
+    echo "note: no NVIDIA GPU here and $TORCH_CPU_INDEX does not answer: PyTorch may bring its CUDA packages" >&2
+  fi
 }
 
 # On Linux the torch of PyPI brings gigabytes of CUDA packages, which a machine without an NVIDIA GPU has no use for.
