@@ -1,6 +1,11 @@
-"""Small models, batches and texts that the tests share."""
+"""Small models, batches and texts that the tests share, and what becomes of tests that need more than a CPU."""
 
+import json
+import os
 import random
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,7 +16,24 @@ from bert.batch import Batch
 from bert.model.config import BertConfig
 from bert.tokenization import SPECIAL_TOKENS
 
+ROOT = Path(__file__).parents[1]
 WORDS = ["river", "stone", "green", "seven", "walks", "under", "the", "on", "and", "of", "bright", "song", "table"]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("triton") and not find_spec("triton"):
+        pytest.skip("the package triton is not installed")
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
+@pytest.fixture(scope="module")
+def interpreted(request: pytest.FixtureRequest):
+    """What the test's file prints as JSON when it is run as a script with its kernels in Triton's interpreter."""
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, request.path], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture

@@ -4,11 +4,6 @@
 """
 
 import json
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,10 +11,6 @@ import torch
 import bert  # noqa: F401  # hides the repository's own triton/ folder
 from bert.model.attention import build_layout
 from bert.model.dropout import draw_keys
-
-ROOT = Path(__file__).parents[2]
-needs_triton = pytest.mark.skipif(not find_spec("triton"), reason="the package triton is not installed")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 HEADS, SIZE = 2, 16
 LENGTHS = {
@@ -133,15 +124,7 @@ def compiled_equals_eager():
     return all(same)
 
 
-@pytest.fixture(scope="module")
-def interpreted():
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-@needs_triton
+@pytest.mark.triton
 @pytest.mark.parametrize("dropout", [0.0, 0.25])
 @pytest.mark.parametrize("name", LENGTHS)
 def test_interpreted_kernels_equal_plain_attention(interpreted, name, dropout):
@@ -151,25 +134,24 @@ def test_interpreted_kernels_equal_plain_attention(interpreted, name, dropout):
         assert result["kept"] == pytest.approx(1 - dropout, abs=0.02), result
 
 
-@needs_triton
+@pytest.mark.triton
 def test_interpreted_kernels_in_half_precision(interpreted):
     result = interpreted["fp16"]
     assert result["context"] <= 5e-3 and result["gradient"] <= 1e-2, result
 
 
-@needs_triton
+@pytest.mark.triton
 def test_what_lies_behind_a_sequence_does_not_count(interpreted):
     assert interpreted["padding"]
 
 
-@needs_triton
+@pytest.mark.triton
 def test_the_backend_compiles_without_a_graph_break(interpreted):
     assert interpreted["compiled"]
 
 
-@needs_triton
+@pytest.mark.triton
 @pytest.mark.gpu
-@needs_cuda
 @pytest.mark.parametrize("size", [32, 64, 128])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("lengths", [[128, 1, 77], [512, 3, 128, 300]], ids=["one block", "several blocks"])

@@ -4,11 +4,6 @@
 """
 
 import json
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,10 +15,6 @@ from bert.model.config import BertConfig
 from bert.model.dropout import draw_keys
 from bert.model.layers import BertLayer
 from bert.parallel import apply_activation_checkpointing
-
-ROOT = Path(__file__).parents[2]
-needs_triton = pytest.mark.skipif(not find_spec("triton"), reason="the package triton is not installed")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 SHAPES = {"several tiles": (37, 96), "one row": (1, 40), "no row": (0, 32)}
 KINDS = ["gelu", "gelu_tanh", "norm", "norm with dropout"]
@@ -123,15 +114,7 @@ def child():
     print(json.dumps(results))
 
 
-@pytest.fixture(scope="module")
-def interpreted():
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-@needs_triton
+@pytest.mark.triton
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", SHAPES)
 def test_interpreted_kernels_equal_pytorch(interpreted, kind, name):
@@ -139,13 +122,13 @@ def test_interpreted_kernels_equal_pytorch(interpreted, kind, name):
     assert max(result) <= 2e-6, result
 
 
-@needs_triton
+@pytest.mark.triton
 @pytest.mark.parametrize("case", ["fp16", "fp16 parameters"])
 def test_interpreted_kernels_in_half_precision(interpreted, case):
     assert max(interpreted[case]) <= 2e-3, interpreted[case]
 
 
-@needs_triton
+@pytest.mark.triton
 def test_a_layer_with_the_kernels_equals_one_without(interpreted):
     assert interpreted["layer"] <= 1e-5
 
@@ -169,7 +152,7 @@ def compile_kernel(kernel, capability, **constants):
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 4}).asm["ptx"]
 
 
-@needs_triton
+@pytest.mark.triton
 @pytest.mark.parametrize("capability", [80, 90])
 def test_kernels_compile_to_16_byte_accesses(capability):
     """Needs no GPU. Narrower accesses would cost half the bandwidth; one of 16 bytes is 8 values in half precision."""
@@ -192,9 +175,8 @@ def test_kernels_compile_to_16_byte_accesses(capability):
     assert narrow == {"gelu_kernel": 0, "gelu_backward_kernel": 0, "norm_kernel": 11, "norm_backward_kernel": 11}
 
 
-@needs_triton
+@pytest.mark.triton
 @pytest.mark.gpu
-@needs_cuda
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(3000, 1024), (333, 4096), (5, 768)])
@@ -203,9 +185,8 @@ def test_kernels_equal_pytorch_on_a_gpu(kind, shape, dtype):
     assert max(result) <= (2e-2 if dtype == torch.bfloat16 else 3e-3), result
 
 
-@needs_triton
+@pytest.mark.triton
 @pytest.mark.gpu
-@needs_cuda
 def test_a_recomputed_layer_drops_the_same_on_a_gpu():
     """Activation checkpointing runs the forward pass again, and every mask has to come out as before."""
     config = BertConfig(100, 128, 1, 2, 512)

@@ -5,20 +5,12 @@
 
 import json
 import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
 
 import bert  # noqa: F401  # hides the repository's own triton/ folder
 from bert.optim.lamb import Lamb
-
-ROOT = Path(__file__).parents[2]
-needs_triton = pytest.mark.skipif(not find_spec("triton"), reason="the package triton is not installed")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 # Chunks of 64 elements, blocks of 32, waves of 150: (20, 13) is larger than a wave, others share one, most end in
 # mid-block. (8, 8) is one full chunk.
@@ -98,28 +90,20 @@ def child():
     print(json.dumps(results))
 
 
-@pytest.fixture(scope="module")
-def interpreted():
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-@needs_triton
+@pytest.mark.triton
 @pytest.mark.parametrize("name", CASES)
 def test_interpreted_kernels_equal_the_reference(interpreted, name):
     result = interpreted[name]
     assert result["worst"] <= 1e-6 and result["exact"] and result["same_steps"], result
 
 
-@needs_triton
+@pytest.mark.triton
 def test_interpreted_overflow_changes_nothing(interpreted):
     result = interpreted["overflow changes nothing"]
     assert result == {"worst": 0.0, "exact": True, "same_steps": True, "skipped": True}
 
 
-@needs_triton
+@pytest.mark.triton
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_kernels_compile_to_16_byte_accesses(capability, dtype):
@@ -160,9 +144,8 @@ def count_wide(ptx, operation):
 BERT_LIKE = [(3000, 512), (512,), (512, 512), (2048, 512), (2048,), (7,), (2, 512)]
 
 
-@needs_triton
+@pytest.mark.triton
 @pytest.mark.gpu
-@needs_cuda
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("wave_elements", [None, 1 << 20, 1 << 40], ids=["L2", "1 M", "one wave"])
 def test_kernels_equal_foreach_on_a_gpu(name, wave_elements):
@@ -173,9 +156,8 @@ def test_kernels_equal_foreach_on_a_gpu(name, wave_elements):
     assert result["worst"] <= 2e-6 and result["exact"] and result["same_steps"], result
 
 
-@needs_triton
+@pytest.mark.triton
 @pytest.mark.gpu
-@needs_cuda
 def test_a_step_never_waits_for_the_gpu():
     optimizer, _ = run("auto", device="cuda", shapes=BERT_LIKE, steps=2)
     scale = torch.tensor(8.0, device="cuda")
@@ -188,9 +170,8 @@ def test_a_step_never_waits_for_the_gpu():
     assert not optimizer.skipped and all(group["step"] == 3 for group in optimizer.param_groups)
 
 
-@needs_triton
+@pytest.mark.triton
 @pytest.mark.gpu
-@needs_cuda
 def test_a_step_can_be_captured_in_a_cuda_graph():
     expected = run("foreach", device="cuda", shapes=BERT_LIKE, tensor_lr=True, steps=1)
     actual = run("triton", device="cuda", shapes=BERT_LIKE, tensor_lr=True, steps=1)
