@@ -29,7 +29,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from bert.batch import TaskBatch
 from bert.distributed import World, world
 from bert.errors import UsageError
-from bert.finetuning.start import load_start
+from bert.finetuning.start import load_model_config
 from bert.finetuning.training import TrainingConfig, build_trainer, place
 from bert.memory import build_release
 from bert.model.attention import build_layout
@@ -76,17 +76,17 @@ def find_micro_batches(
             raise UsageError(f"--find_micro_batch: started as {here.size} processes, expected one")
         # A loss scale that cannot overflow: the first step is not skipped, and the moments exist after it.
         precision = Precision(replace(config.precision, loss_scale=1.0), here.device)
-        start = load_start(config.model, config.checkpoint.init_checkpoint, 1)
-        objective = build(start.model_config).to(here.device, precision.parameter_dtype)
+        model_config = load_model_config(config.model, config.checkpoint.init_checkpoint)
+        objective = build(model_config).to(here.device, precision.parameter_dtype)
         trainer = build_trainer(config, objective, random_sequences(1, 8, labels), precision, here, 1, print)
         memory = memory_of(trainer, random_batch(1, 8, labels))
         limit = limit_of(config.run.memory_gb, memory, here)
-        positions = start.model_config.max_position_embeddings
+        positions = model_config.max_position_embeddings
         lengths = [each for each in LENGTHS if each <= positions] or [positions]
         if here.device.type == "cuda":
             rows = [measure(trainer, length, labels, memory) for length in lengths]
         else:
-            rows = [compute(trainer, start.model_config, length, labels, memory, limit) for length in lengths]
+            rows = [compute(trainer, model_config, length, labels, memory, limit) for length in lengths]
         print(table(rows, config, precision, memory, limit, here))
         return rows
 

@@ -73,13 +73,20 @@ def load_start(
         state = read_checkpoint(init_checkpoint)
     tokenizer = find_tokenizer(files, state or {}, what)
     if tokenizer is None:
-        raise UsageError(f"--vocab_file: needed, {what} holds no vocabulary")
+        raise UsageError(f"--vocab_file: needed, {_lacks('vocabulary', state or {}, what)}")
     model_config = find_model_config(files, state or {}, tokenizer, what)
     if max_seq_length > model_config.max_position_embeddings:
         raise UsageError(
             f"--max_seq_length {max_seq_length}: the model has positions for {model_config.max_position_embeddings}"
         )
     return StartingPoint(tokenizer, model_config, state, what)
+
+
+def load_model_config(files: ModelDescription, init_checkpoint: str | None) -> BertConfig:
+    """Return the model's configuration alone, which needs no vocabulary; raises UsageError as :func:`load_start`."""
+    state = {} if init_checkpoint is None else read_checkpoint(init_checkpoint)
+    what = f"--init_checkpoint {init_checkpoint}"
+    return find_model_config(files, state, find_tokenizer(files, state, what), what)
 
 
 def find_tokenizer(files: ModelDescription, state: dict[str, Any], what: str) -> BertTokenizer | None:
@@ -118,9 +125,13 @@ def find_model_config(
     elif "model_config" in state:
         config = BertConfig.from_dict(state["model_config"])
     else:
-        raise UsageError(f"--config_file: needed, {what} holds no configuration")
+        raise UsageError(f"--config_file: needed, {_lacks('configuration', state, what)}")
     if tokenizer is not None and not config.set_vocabulary(tokenizer.vocab_size):
         raise UsageError(
             f"{source}: vocab_size {config.vocab_size}, expected {tokenizer.vocab_size}, the pieces of the vocabulary"
         )
     return config
+
+
+def _lacks(part: str, state: dict[str, Any], what: str) -> str:
+    return f"{what} holds no {part}" if state else "no checkpoint was given"

@@ -50,8 +50,10 @@ def files(tmp_path, vocab_file, tiny_config):
 
 
 def words(files, *more: str) -> list[str]:
-    names = ["--config_file", str(files / "config.json"), "--vocab_file", str(files / "vocab.txt")]
-    return [*names, "--output_dir", str(files / "out"), "--device", "cpu", *more]
+    return [
+        *("--config_file", str(files / "config.json"), "--output_dir", str(files / "out"), "--device", "cpu"),
+        *more,
+    ]
 
 
 def make_trainer(files, *more: str):
@@ -244,6 +246,11 @@ def test_too_little_memory_is_a_row_of_nothing(files, capsys):
     run_squad.main(parse_args(run_squad.Config, words(files, "--find_micro_batch", "--memory_gb", "1e-6")))
     assert "| 64 | 0 |" in (out := capsys.readouterr().out)
     assert out.rstrip().endswith("| - |")
+
+
+def test_the_model_must_be_named(files):
+    with pytest.raises(UsageError, match="--config_file: needed, no checkpoint was given"):
+        run_squad.main(parse_args(run_squad.Config, [*words(files)[2:], "--find_micro_batch"]))
 
 
 def test_several_processes_are_refused(files, monkeypatch):

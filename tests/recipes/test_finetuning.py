@@ -216,7 +216,7 @@ BAD = [
     (run_glue, glue, {}, "nothing to do: add --do_train"),
     (run_glue, glue, {"do_train": True, "data_dir": "/nowhere"}, "/nowhere/train.tsv"),
     (run_glue, glue, {"do_train": True, "max_seq_length": 65}, "--max_seq_length 65: the model has positions for 64"),
-    (run_glue, glue, {"do_eval": True, "vocab_file": None}, "--vocab_file: needed"),
+    (run_glue, glue, {"do_eval": True, "vocab_file": None}, "--vocab_file: needed, no checkpoint was given"),
     (run_glue, glue, {"do_train": True, "train_batch_size": 7, "gradient_accumulation_steps": 2}, "not divisible"),
     (run_squad, squad, {"do_predict": True, "predict_file": None}, "--predict_file is needed"),
     (run_squad, squad, {"do_train": True, "train_file": None}, "--train_file is needed"),
