@@ -95,19 +95,20 @@ fail() {
   exit 2
 }
 
-# known_extras: those of pyproject.toml, one a line
+# known_extras: those of pyproject.toml, one blank between
 known_extras() {
-  sed -n '/^\[project.optional-dependencies\]$/,/^$/s/^\([a-z]*\) = .*/\1/p' "$ROOT/pyproject.toml"
+  sed -n '/^\[project.optional-dependencies\]$/,/^$/s/^\([a-z]*\) = .*/\1/p' "$ROOT/pyproject.toml" | paste -sd ' ' -
 }
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
+  known=$(known_extras)
   if [[ ${1:-} == -h || ${1:-} == --help ]]; then
     sed -n '2,5s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-    echo "extras: $(known_extras | paste -sd ' ' -)"
+    echo "extras: $known"
     exit 0
   fi
   for extra; do
-    known_extras | grep -qxF -- "$extra" || fail "$extra: unknown extra, expected some of: $(known_extras | paste -sd ' ' -)"
+    [[ " $known " == *" $extra "* ]] || fail "$extra: unknown extra, expected some of: $known"
   done
   setup_environment "${@:-report}"
   echo "ready: source $VENV/bin/activate"

@@ -71,10 +71,11 @@ def load_start(
     what = f"--init_checkpoint {init_checkpoint}"
     if state is None and init_checkpoint is not None:
         state = read_checkpoint(init_checkpoint)
-    tokenizer = find_tokenizer(files, state or {}, what)
+    held = state or {}
+    tokenizer = find_tokenizer(files, held, what)
     if tokenizer is None:
-        raise UsageError(f"--vocab_file: needed, {_lacks('vocabulary', state or {}, what)}")
-    model_config = find_model_config(files, state or {}, tokenizer, what)
+        raise UsageError(f"--vocab_file: needed, {_lacks('vocabulary', held, what)}")
+    model_config = find_model_config(files, held, tokenizer, what)
     if max_seq_length > model_config.max_position_embeddings:
         raise UsageError(
             f"--max_seq_length {max_seq_length}: the model has positions for {model_config.max_position_embeddings}"
