@@ -32,6 +32,7 @@ def main(config: Config) -> None:
     writer_of(features.output_file, features.output_format)  # a wrong suffix is an error before the model is loaded
     if Path(features.output_file).resolve() == Path(features.input_file).resolve():
         raise UsageError(f"--output_file {features.output_file}: is --input_file")
+    lines = read_lines(features.input_file)
     with world(inference.place()) as here:
         if here.size > 1:
             raise UsageError(f"extract_features.py runs in one process; {here.size} were started")
@@ -49,8 +50,7 @@ def main(config: Config) -> None:
             features.max_seq_length,
             features.batch_size,
         )
-        lines = progress(read_lines(features.input_file), description="Extracting", unit="line")
-        write_features(features, extractor, lines)
+        write_features(features, extractor, progress(lines, description="Extracting", unit="line"))
 
 
 if __name__ == "__main__":

@@ -248,3 +248,8 @@ def test_bad_input_files(tmp_path, content, message):
         path.write_bytes(content)
     with pytest.raises(UsageError, match=f"--input_file .*lines.txt: {message}"):
         list(read_lines(path))
+
+
+def test_a_missing_input_is_an_error_before_a_line_is_asked_for(tmp_path):
+    with pytest.raises(UsageError, match="No such file"):
+        read_lines(tmp_path / "lines.txt")

@@ -69,5 +69,5 @@ def _constants(weights: Weights) -> dict[str, Any]:
 
 def _save(path: Path, state: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)  # not to a path, whose name would be among the bytes

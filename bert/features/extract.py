@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -158,10 +159,18 @@ def layer_indexes(layers: str | None, depth: int, pooling: str = "none") -> list
 
 
 def read_lines(path: str | Path) -> Iterator[str]:
-    """Yield the lines of a file; raises UsageError, also where there is none."""
+    """Open a file, at once, and return its lines; raises UsageError, also where there is none."""
+    try:
+        file = open(path, encoding="utf8", newline="\n")
+    except OSError as error:
+        raise UsageError(f"--input_file {path}: {error.strerror or error}") from error
+    return _lines_of(file, path)
+
+
+def _lines_of(file: TextIO, path: str | Path) -> Iterator[str]:
     empty = True
     try:
-        with open(path, encoding="utf8", newline="\n") as file:
+        with file:
             for line in file:
                 empty = False
                 yield line

@@ -26,8 +26,8 @@ def save_model(output_dir: str | Path, model: nn.Module, start: StartingPoint, *
     config = json.dumps(start.model_config.to_dict(), indent=2, sort_keys=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "pytorch_model.bin") as temporary:
-            torch.save(state, temporary)
+        with replacing(folder / "pytorch_model.bin") as temporary, temporary.open("wb") as file:
+            torch.save(state, file)  # not to a path, whose name would be among the bytes
         for name, text in (("config.json", config), ("vocab.txt", "\n".join(start.tokenizer.vocab))):
             with replacing(folder / name) as temporary:
                 temporary.write_text(f"{text}\n", encoding="utf8")

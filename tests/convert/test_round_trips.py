@@ -37,6 +37,13 @@ def test_there_and_back_is_bitwise(config, tokenizer, tmp_path, format, heads):
     assert heads_in(found.tensors) == ([] if format == "2018" else list(heads))
 
 
+@pytest.mark.parametrize("format", ["native", "nvidia", "2018"])
+def test_the_name_of_a_file_is_not_among_its_bytes(weights, tmp_path, format):
+    for name in ("one.pt", "another.bin"):
+        write_checkpoint(tmp_path / name, format, weights)
+    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "another.bin").read_bytes()
+
+
 @pytest.mark.parametrize("format", CARRIES_CONFIG)
 def test_configuration_and_tokenizer_go_along(weights, tmp_path, format):
     weights.config.hidden_act = "gelu_tanh"

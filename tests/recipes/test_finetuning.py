@@ -1,6 +1,7 @@
 """run_glue.py and run_squad.py on tiny data: results, ranks, resume, accumulation and bad input."""
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -159,7 +160,7 @@ def test_the_optimizer_on_the_host_trains_the_same_model(files, module, words):
 
 
 @BOTH
-def test_an_interrupted_run_goes_on_to_the_same_weights(files, module, words):
+def test_an_interrupted_run_goes_on_to_the_same_file(files, monkeypatch, module, words):
     dropout = json.loads((files / "config.json").read_text()) | {"hidden_dropout_prob": 0.1}
     (files / "config.json").write_text(json.dumps(dropout))
     run_here(module, words(files, "whole", do_train=True, max_steps=6))
@@ -169,8 +170,11 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(files, module, words):
             path.unlink()
     if not (files / "parts" / "ckpt_2.pt").exists():
         pytest.fail("no checkpoint after two steps")
+    monkeypatch.setattr(os, "getpid", lambda: 1)  # as in another process, whose temporary files have other names
     run_here(module, words(files, "parts", do_train=True, max_steps=6, resume_from_checkpoint=True))
     assert_close(weights(files, "whole"), weights(files, "parts"), 0)
+    whole, parts = (files / name / "pytorch_model.bin" for name in ("whole", "parts"))
+    assert whole.read_bytes() == parts.read_bytes()
 
 
 @BOTH
