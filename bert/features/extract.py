@@ -161,7 +161,7 @@ def layer_indexes(layers: str | None, depth: int, pooling: str = "none") -> list
 def read_lines(path: str | Path) -> Iterator[str]:
     """Open a file, at once, and return its lines; raises UsageError, also where there is none."""
     try:
-        file = open(path, encoding="utf8", newline="\n")
+        file = open(path, encoding="utf8", newline="\n")  # noqa: SIM115  # closed when its lines have been read
     except OSError as error:
         raise UsageError(f"--input_file {path}: {error.strerror or error}") from error
     return _lines_of(file, path)
