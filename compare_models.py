@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bert.checkpoint import load_weights
-from bert.comparison import Difference, Inputs, Outputs, compare, draw, pad, run, run_transformers
+from bert.checkpoint.compare import Difference, Inputs, Outputs, compare, draw, pad, run, run_transformers
+from bert.checkpoint.formats import FORMATS, build_model, fit, read_checkpoint
+from bert.checkpoint.open_model import ModelDescription, find_model_config, find_tokenizer
 from bert.config import flag, run_command
-from bert.convert import FORMATS, build_model, fit, read_checkpoint
 from bert.errors import UsageError
 from bert.features.extract import encode_lines
 from bert.files import replacing
-from bert.finetuning.start import ModelDescription, find_model_config, find_tokenizer
 from bert.tokenization import BertTokenizer
 
 TEXT = "Who was Jim Henson ? ||| Jim Henson was a puppeteer"

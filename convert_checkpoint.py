@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bert.checkpoint import shorten
+from bert.checkpoint.formats import FORMATS, fit, heads_in, merge, read_checkpoint, recognise, write_checkpoint
+from bert.checkpoint.open_model import ModelDescription, find_model_config, find_tokenizer
 from bert.config import flag, run_command
-from bert.convert import FORMATS, fit, heads_in, merge, read_checkpoint, recognise, write_checkpoint
 from bert.errors import UsageError
-from bert.finetuning.start import ModelDescription, find_model_config, find_tokenizer
 
 
 @dataclass

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from bert.checkpoint.formats import fit, read_checkpoint, write_checkpoint
 from bert.config import flag, run_command
-from bert.convert import fit, read_checkpoint, write_checkpoint
 from bert.model.config import BertConfig
 
 

@@ -11,12 +11,11 @@ of another one, --config_file and --vocab_file are needed. Memory does not grow 
 from dataclasses import dataclass
 from pathlib import Path
 
+from bert.checkpoint.open_model import InferenceConfig, load_start
 from bert.config import run_command
-from bert.distributed import world
+from bert.distributed import join_world
 from bert.errors import UsageError
 from bert.features import Extractor, FeaturesConfig, layer_indexes, read_lines, write_features, writer_of
-from bert.finetuning.inference import InferenceConfig
-from bert.finetuning.start import load_start
 from bert.log import progress
 from bert.model.bert import BertModel
 
@@ -33,16 +32,16 @@ def main(config: Config) -> None:
     if Path(features.output_file).resolve() == Path(features.input_file).resolve():
         raise UsageError(f"--output_file {features.output_file}: is --input_file")
     lines = read_lines(features.input_file)
-    with world(inference.place()) as here:
-        if here.size > 1:
-            raise UsageError(f"extract_features.py runs in one process; {here.size} were started")
-        precision = inference.number_format(here.device)
+    with join_world(inference.place()) as world:
+        if world.size > 1:
+            raise UsageError(f"extract_features.py runs in one process; {world.size} were started")
+        precision = inference.number_format(world.device)
         start = load_start(inference.model, inference.init_checkpoint, features.max_seq_length)
         layers = layer_indexes(features.layers, start.model_config.num_hidden_layers, features.pooling)
         model = BertModel(start.model_config, inference.model.attention)
         start.load_into(model, () if features.pooling == "pooler" else ("pooler.*",))
         extractor = Extractor(
-            model.to(here.device).eval(),
+            model.to(world.device).eval(),
             start.tokenizer,
             precision,
             layers,

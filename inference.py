@@ -12,13 +12,13 @@ import json
 import sys
 from dataclasses import dataclass, field, replace
 
+from bert.checkpoint.open_model import InferenceConfig
 from bert.config import flag, run_command
-from bert.distributed import world
+from bert.distributed import join_world
 from bert.errors import UsageError
-from bert.finetuning.asking import AskingConfig, Reply, load_reader
-from bert.finetuning.conversation import NO_ANSWER, converse, render, wants_color
-from bert.finetuning.inference import InferenceConfig
-from bert.finetuning.question_answering import WindowConfig
+from bert.squad.reader import AskingConfig, Reply, load_reader
+from bert.squad.task import WindowConfig
+from bert.squad.terminal import NO_ANSWER, converse, render, wants_color
 
 QUESTION = "What was the ferry called?"
 CONTEXT = (
@@ -47,10 +47,10 @@ def main(config: Config) -> None:
     answers = config.answers
     if config.interactive:
         answers = replace(answers, n_best_size=max(answers.n_best_size, LEAST_SHOWN))
-    with world(config.inference.place()) as here:
-        if here.size > 1:
-            raise UsageError(f"inference.py runs in one process; {here.size} were started")
-        reader = load_reader(config.inference, config.windows, answers, here)
+    with join_world(config.inference.place()) as world:
+        if world.size > 1:
+            raise UsageError(f"inference.py runs in one process; {world.size} were started")
+        reader = load_reader(config.inference, config.windows, answers, world)
         show = show_json if config.json else show_in_sentence if config.interactive else show_plainly
         if config.interactive:
             converse(reader.ask, show)

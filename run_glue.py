@@ -15,22 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from bert.checkpoint import find_checkpoint
+from bert.checkpoint.open_model import load_start
 from bert.config import flag, run_command, to_dict
-from bert.distributed import StopSignal, World, collective_errors, seed_everything, world
-from bert.elsewhere import refuse_elsewhere
+from bert.distributed import StopSignal, World, collective_errors, join_world, seed_everything
 from bert.errors import UsageError
-from bert.finetuning.classification import eval_results, inference_results, score, warn_of_collapse
-from bert.finetuning.micro_batch import find_micro_batches
-from bert.finetuning.output import save_model
-from bert.finetuning.start import load_start
-from bert.finetuning.training import TrainingConfig, fine_tune, place
+from bert.finetune.find_micro_batch import find_micro_batches
+from bert.finetune.output import save_model
+from bert.finetune.predict import Outputs, predict
+from bert.finetune.training import TrainingConfig, fine_tune, place
+from bert.glue import output as glue_output
+from bert.glue.scores import eval_results, inference_results, score, warn_of_collapse
+from bert.glue.tasks import GlueConfig, Task, build_task, encode, read_examples
 from bert.log import Logger, build_logger, resolve_tensorboard_dir
 from bert.model.bert import BertForSequenceClassification
 from bert.model.objective import ClassificationObjective
-from bert.precision import Precision
-from bert.predict import Outputs, predict
-from bert.tasks import glue_output
-from bert.tasks.glue import GlueConfig, Task, build_task, encode, read_examples
+from bert.train.foreign_flags import refuse_elsewhere
+from bert.train.precision import Precision
 
 HEAD = ("classifier.*",)
 
@@ -62,15 +62,15 @@ def main(config: Config) -> None:
         return
     if not (run.do_train or run.do_eval or run.do_predict):
         raise UsageError("nothing to do: add --do_train, --do_eval or --do_predict")
-    with world(place(config.training)) as here, StopSignal() as stop:
+    with join_world(place(config.training)) as world, StopSignal() as stop:
         results = []
         for seed in range(run.seed, run.seed + config.sizes.n_seeds):
-            results.append({"seed": seed, **classify(with_seed(config, seed), here, stop)})
+            results.append({"seed": seed, **classify(with_seed(config, seed), world, stop)})
             if stop.by_keyboard:
                 raise KeyboardInterrupt  # saved, but a script that called this command should not go on
             if stop.requested:
                 return
-        if len(results) > 1 and here.is_main:
+        if len(results) > 1 and world.is_main:
             summary = glue_output.summarise_seeds(results)
             print(summary.text, end="")
             glue_output.write_results(run.output_dir, summary.values)
@@ -84,18 +84,18 @@ def with_seed(config: Config, seed: int) -> Config:
     return replace(config, training=replace(config.training, run=run))
 
 
-def classify(config: Config, here: World, stop: StopSignal) -> dict[str, float]:
+def classify(config: Config, world: World, stop: StopSignal) -> dict[str, float]:
     """Train, evaluate and predict as the flags say; return the metrics of the dev set."""
     training, run, sizes = config.training, config.training.run, config.sizes
-    say: Callable[[str], None] = print if here.is_main else lambda line: None
-    precision = Precision(training.precision, here.device, say)
-    found = find_checkpoint(training.checkpoint, run.output_dir, here, say) if run.do_train else (None, None)
+    notice: Callable[[str], None] = print if world.is_main else lambda line: None
+    precision = Precision(training.precision, world.device, notice)
+    found = find_checkpoint(training.checkpoint, run.output_dir, world, notice) if run.do_train else (None, None)
 
     # The task, its files and the model.
-    with collective_errors(here):
+    with collective_errors(world):
         task = build_task(config.task)
         start = load_start(training.model, training.checkpoint.init_checkpoint, sizes.max_seq_length, found[1])
-        sets = {name: read_examples(task, config.task.data_dir, name, say) for name in splits(task, config)}
+        sets = {name: read_examples(task, config.task.data_dir, name, notice) for name in splits(task, config)}
         inputs = {
             name: encode(examples, task, start.tokenizer, sizes.max_seq_length) for name, examples in sets.items()
         }
@@ -103,25 +103,25 @@ def classify(config: Config, here: World, stop: StopSignal) -> dict[str, float]:
         model = BertForSequenceClassification(start.model_config, task.num_labels, training.model.attention)
         report = start.load_into(model, HEAD if run.do_train and found[1] is None else ())
     if report is not None:
-        say(f"{start.what}: {report}")
-    objective = ClassificationObjective(model.to(here.device, precision.parameter_dtype))
+        notice(f"{start.what}: {report}")
+    objective = ClassificationObjective(model.to(world.device, precision.parameter_dtype))
 
     tensorboard = resolve_tensorboard_dir(training.log.tensorboard_dir, run.output_dir)
-    with build_logger(training.log.json_summary, tensorboard, here.is_main) as logger:
+    with build_logger(training.log.json_summary, tensorboard, world.is_main) as logger:
         logger.parameter(Config=to_dict(config), SEED=run.seed, training_samples=len(sets.get("train", ())))
         results: dict[str, Any] = {}
         if run.do_train:
             began = time.perf_counter()
             constant = {**start.constants(), "task": task.name, "labels": list(task.labels)}
             outcome = fine_tune(
-                training, objective, inputs["train"], precision, here, stop, logger, constant, found[1], say
+                training, objective, inputs["train"], precision, world, stop, logger, constant, found[1], notice
             )
             if outcome.interrupted:
                 return {}
             results |= training_results(outcome, len(inputs["train"]), time.perf_counter() - began)
-            if here.is_main:
+            if world.is_main:
                 save_model(run.output_dir, model, start, task=task.name, labels=list(task.labels))
-        scores = evaluate(config, task, objective, sets, inputs, precision, here, results, say)
+        scores = evaluate(config, task, objective, sets, inputs, precision, world, results, notice)
         finish(logger, results)
     return scores
 
@@ -142,9 +142,9 @@ def evaluate(
     sets: dict[str, Any],
     inputs: dict[str, Any],
     precision: Precision,
-    here: World,
+    world: World,
     results: dict[str, Any],
-    say: Callable[[str], None],
+    notice: Callable[[str], None],
 ) -> dict[str, float]:
     """Predict the dev and the test set, write the files and fill ``results``; return the metrics of the dev set."""
     run, scores = config.training.run, {}
@@ -155,7 +155,7 @@ def evaluate(
             inputs[name],
             config.sizes.eval_batch_size,
             precision,
-            here,
+            world,
             show=not config.training.log.disable_progress_bar,
         )
 
@@ -164,20 +164,20 @@ def evaluate(
         scores = score(task, outputs, inputs["dev"])
         results |= inference_results(outputs, len(inputs["dev"]))
         results |= {"eval:loss": scores["loss"], **{name: value for name, value in scores.items() if name != "loss"}}
-        warn_of_collapse(task, outputs, sets["dev"], say)
-        say(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-        if here.is_main and run.do_predict:
+        warn_of_collapse(task, outputs, sets["dev"], notice)
+        notice(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+        if world.is_main and run.do_predict:
             glue_output.write_predictions(run.output_dir, outputs.values, task, sets["dev"])
-        if here.is_main and run.do_eval:
+        if world.is_main and run.do_eval:
             lines = eval_results(task, outputs, inputs["dev"], scores)
             lines |= {name: results[key] for name, key in PUBLISHED.items() if key in results}
             glue_output.write_eval_results(run.output_dir, lines)
     if "test" in inputs:
         outputs = outputs_of("test")
-        if here.is_main:
+        if world.is_main:
             glue_output.write_test_results(run.output_dir, outputs.values, task)
             glue_output.write_submission(run.output_dir, outputs.values, task)
-    if here.is_main:
+    if world.is_main:
         glue_output.write_results(run.output_dir, results)
     return scores
 

@@ -17,18 +17,15 @@ from bert.checkpoint import CheckpointConfig, build_checkpoint_writer, find_chec
 from bert.config import flag, run_command, to_dict
 from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader
 from bert.data.manifest import check_manifests
-from bert.distributed import DistributedConfig, StopSignal, World, collective_errors, seed_everything, world
-from bert.elsewhere import ElsewhereConfig, refuse_elsewhere
+from bert.distributed import DistributedConfig, StopSignal, World, collective_errors, join_world, seed_everything
 from bert.errors import UsageError
 from bert.log import LogConfig, build_logger, resolve_tensorboard_dir
 from bert.model.bert import BertForPreTraining
 from bert.model.objective import PreTrainingObjective
 from bert.optim.build import OptimizerConfig, build_optimizer
 from bert.optim.schedules import ScheduleConfig, learning_rate
-from bert.parallel import ParallelConfig, apply_parallelism, resolve_compile
-from bert.phases import PhaseConfig, plan_start
-from bert.precision import Precision, PrecisionConfig
-from bert.pretraining import (
+from bert.pretrain.phases import PhaseConfig, plan_start
+from bert.pretrain.run import (
     ModelConfig,
     Recorder,
     expected_flops,
@@ -37,9 +34,12 @@ from bert.pretraining import (
     pretraining_flops,
     restore,
 )
-from bert.profiling import ProfileConfig, build_profiler
-from bert.throughput import measure_peak
-from bert.trainer import BatchConfig, BatchGeometry, Hooks, Trainer, batch_geometry
+from bert.train.foreign_flags import ElsewhereConfig, refuse_elsewhere
+from bert.train.parallel import ParallelConfig, apply_parallelism, resolve_compile
+from bert.train.precision import Precision, PrecisionConfig
+from bert.train.profiling import ProfileConfig, build_profiler
+from bert.train.throughput import measure_peak
+from bert.train.trainer import BatchConfig, BatchGeometry, Hooks, Trainer, batch_geometry
 
 
 @dataclass
@@ -86,50 +86,52 @@ def main(config: Config) -> None:
     refuse_elsewhere(config.elsewhere, to_dict(config))
     if not config.run.do_train:
         raise UsageError("nothing to do: add --do_train")
-    with world(config.distributed) as here, StopSignal() as stop:
-        pretrain(config, here, stop)
+    with join_world(config.distributed) as world, StopSignal() as stop:
+        pretrain(config, world, stop)
         if stop.by_keyboard:
             raise KeyboardInterrupt  # saved, but a script that called this command should not go on
 
 
-def pretrain(config: Config, here: World, stop: StopSignal) -> None:
+def pretrain(config: Config, world: World, stop: StopSignal) -> None:
     began = time.perf_counter()
     run = config.run
-    say = print if here.is_main else lambda line: None
+    notice = print if world.is_main else lambda line: None
 
     # What to train, on what, from where.
-    geometry = batch_geometry(config.batch, here.size)
-    precision = Precision(config.precision, here.device, say)
-    with collective_errors(here):
+    geometry = batch_geometry(config.batch, world.size)
+    precision = Precision(config.precision, world.device, notice)
+    with collective_errors(world):
         tokenizer, model_config = load_model_files(config.model, config.data.max_seq_length)
         shards = Dataset.open(config.data, tokenizer.vocab)
         held_out = Dataset.open(replace(config.data, input_dir=run.eval_dir), tokenizer.vocab) if run.eval_dir else None
         check_manifests([*shards.paths, *(held_out.paths if held_out else [])], tokenizer)
-    found = find_checkpoint(config.checkpoint, run.output_dir, here, say)
-    start = plan_start(found[1], config.phase, say)
+    found = find_checkpoint(config.checkpoint, run.output_dir, world, notice)
+    start = plan_start(found[1], config.phase, notice)
     for line in (geometry.banner(), *shards.notices):
-        say(line)
+        notice(line)
 
     # The model, its optimizer, and what is done to them from outside.
     seed_everything(run.seed)
     model = BertForPreTraining(model_config, config.model.attention)
-    with collective_errors(here):
-        load_initial_weights(model, tokenizer, found, config.checkpoint.init_checkpoint, config.model.vocab_file, say)
-    model.to(here.device, precision.parameter_dtype)
+    with collective_errors(world):
+        load_initial_weights(
+            model, tokenizer, found, config.checkpoint.init_checkpoint, config.model.vocab_file, notice
+        )
+    model.to(world.device, precision.parameter_dtype)
     objective = PreTrainingObjective(model, not config.model.no_dense_sequence_output)
-    trainer = build_trainer(config, objective, precision, geometry, here, say)
-    restore(trainer, model, start, found[1], to_dict(config), say)
+    trainer = build_trainer(config, objective, precision, geometry, world, notice)
+    restore(trainer, model, start, found[1], to_dict(config), notice)
     last = run.max_steps if run.steps_this_run < 0 else min(run.max_steps, trainer.state.step + run.steps_this_run)
     if trainer.state.step >= last:
-        say(f"phase {start.phase} is at step {trainer.state.step} of {last} already: nothing to train")
+        notice(f"phase {start.phase} is at step {trainer.state.step} of {last} already: nothing to train")
         return
 
     # The run.
     with (
-        build_logger(config.log.json_summary, tensorboard_dir(config), here.is_main) as logger,
-        build_checkpoint_writer(config.checkpoint, run.output_dir, here.is_main) as writer,
-        build_profiler(config.profile, run.output_dir, here.is_main) as profiler,
-        build_loader(config, shards, geometry, here, trainer.state.data) as loader,
+        build_logger(config.log.json_summary, tensorboard_dir(config), world.is_main) as logger,
+        build_checkpoint_writer(config.checkpoint, run.output_dir, world.is_main) as writer,
+        build_profiler(config.profile, run.output_dir, world.is_main) as profiler,
+        build_loader(config, shards, geometry, world, trainer.state.data) as loader,
     ):
         constant = {
             "model_config": model_config.to_dict(),
@@ -137,7 +139,7 @@ def pretrain(config: Config, here: World, stop: StopSignal) -> None:
             "geometry": asdict(geometry),
             "flags": to_dict(config),
         }
-        ceiling = measure_peak(here.device, precision.dtype)
+        ceiling = measure_peak(world.device, precision.dtype)
         recorder = Recorder(
             trainer,
             objective,
@@ -161,7 +163,9 @@ def pretrain(config: Config, here: World, stop: StopSignal) -> None:
         )
         every = config.log.log_freq, run.eval_steps, config.checkpoint.num_steps_per_checkpoint
         hooks = Hooks(recorder.report, every[0], recorder.evaluate, every[1], recorder.save, every[2], profiler.step)
-        outcome = trainer.fit(loader, last, hooks, stop=stop, show=here.is_main and not config.log.disable_progress_bar)
+        outcome = trainer.fit(
+            loader, last, hooks, stop=stop, show=world.is_main and not config.log.disable_progress_bar
+        )
         recorder.finish(outcome, time.perf_counter() - began)
 
 
@@ -170,12 +174,12 @@ def build_trainer(
     objective: PreTrainingObjective,
     precision: Precision,
     geometry: BatchGeometry,
-    here: World,
-    say: Callable[[str], None],
+    world: World,
+    notice: Callable[[str], None],
 ) -> Trainer:
     model, schedule = objective.model, config.schedule
     work = expected_flops(model.config, config.data, geometry, config.run.max_steps)
-    compiled = resolve_compile(config.parallel, here.device, work, say)
+    compiled = resolve_compile(config.parallel, world.device, work, notice)
 
     def rate(step: int) -> float:
         return learning_rate(
@@ -183,12 +187,12 @@ def build_trainer(
         )
 
     return Trainer(
-        apply_parallelism(objective, model.bert.encoder.layer, config.parallel, here, compiled),
+        apply_parallelism(objective, model.bert.encoder.layer, config.parallel, world, compiled),
         build_optimizer(config.optimizer, model),
         rate,
         precision,
         config.parallel,
-        here,
+        world,
         seed=config.run.seed,
         max_grad_norm=config.optimizer.max_grad_norm,
         flops=pretraining_flops(model.config),
@@ -196,17 +200,17 @@ def build_trainer(
 
 
 def build_loader(
-    config: Config, shards: Dataset, geometry: BatchGeometry, here: World, position: dict[str, Any]
+    config: Config, shards: Dataset, geometry: BatchGeometry, world: World, position: dict[str, Any]
 ) -> PretrainingLoader:
     return PretrainingLoader(
         shards,
         geometry.global_batch,
         seed=config.run.seed,
-        rank=here.rank,
-        world_size=here.size,
+        rank=world.rank,
+        world_size=world.size,
         micro_batches=geometry.accumulation,
         num_workers=config.data.num_workers,
-        pin_memory=here.device.type == "cuda",
+        pin_memory=world.device.type == "cuda",
         state=position or None,
     )
 

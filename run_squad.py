@@ -13,13 +13,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bert.checkpoint import find_checkpoint
+from bert.checkpoint.open_model import StartingPoint, load_start
 from bert.config import run_command, to_dict
-from bert.distributed import StopSignal, World, collective_errors, seed_everything, world
-from bert.elsewhere import refuse_elsewhere
+from bert.distributed import StopSignal, World, collective_errors, join_world, seed_everything
 from bert.errors import UsageError
-from bert.finetuning.micro_batch import find_micro_batches
-from bert.finetuning.output import save_model
-from bert.finetuning.question_answering import (
+from bert.finetune.find_micro_batch import find_micro_batches
+from bert.finetune.output import save_model
+from bert.finetune.predict import predict
+from bert.finetune.training import TrainingConfig, fine_tune, place
+from bert.glue.output import write_eval_results
+from bert.log import Logger, build_logger, resolve_tensorboard_dir
+from bert.model.bert import BertForQuestionAnswering
+from bert.model.objective import QuestionAnsweringObjective
+from bert.squad.features import read_squad_examples
+from bert.squad.task import (
     Questions,
     SquadConfig,
     answer,
@@ -31,15 +38,8 @@ from bert.finetuning.question_answering import (
     training_set,
     write_answers,
 )
-from bert.finetuning.start import StartingPoint, load_start
-from bert.finetuning.training import TrainingConfig, fine_tune, place
-from bert.log import Logger, build_logger, resolve_tensorboard_dir
-from bert.model.bert import BertForQuestionAnswering
-from bert.model.objective import QuestionAnsweringObjective
-from bert.precision import Precision
-from bert.predict import predict
-from bert.tasks.glue_output import write_eval_results
-from bert.tasks.squad import read_squad_examples
+from bert.train.foreign_flags import refuse_elsewhere
+from bert.train.precision import Precision
 
 HEAD = ("qa_outputs.*", "bert.pooler.*")  # answers do not use the pooler
 
@@ -65,20 +65,20 @@ def main(config: Config) -> None:
         raise UsageError("nothing to do: add --do_train, --do_predict or --do_eval")
     if (run.do_predict or run.do_eval) and squad.predict_file is None:
         raise UsageError("--do_predict: --predict_file is needed")
-    with world(place(config.training)) as here, StopSignal() as stop:
-        fine_tune_and_answer(config, here, stop)
+    with join_world(place(config.training)) as world, StopSignal() as stop:
+        fine_tune_and_answer(config, world, stop)
         if stop.by_keyboard:
             raise KeyboardInterrupt
 
 
-def fine_tune_and_answer(config: Config, here: World, stop: StopSignal) -> None:
+def fine_tune_and_answer(config: Config, world: World, stop: StopSignal) -> None:
     training, run, squad = config.training, config.training.run, config.squad
-    say: Callable[[str], None] = print if here.is_main else lambda line: None
-    precision = Precision(training.precision, here.device, say)
-    found = find_checkpoint(training.checkpoint, run.output_dir, here, say) if run.do_train else (None, None)
+    notice: Callable[[str], None] = print if world.is_main else lambda line: None
+    precision = Precision(training.precision, world.device, notice)
+    found = find_checkpoint(training.checkpoint, run.output_dir, world, notice) if run.do_train else (None, None)
 
     # The questions and the model.
-    with collective_errors(here):
+    with collective_errors(world):
         files = [path for path in (squad.train_file, squad.predict_file) if path is not None]
         version_2 = squad.answers.version_2_with_negative or any(map(has_impossible, files))
         if squad.tune_threshold and not version_2:
@@ -94,11 +94,11 @@ def fine_tune_and_answer(config: Config, here: World, stop: StopSignal) -> None:
         model = BertForQuestionAnswering(start.model_config, training.model.attention)
         report = start.load_into(model, HEAD if run.do_train and found[1] is None else ())
     if report is not None:
-        say(f"{start.what}: {report}")
-    objective = QuestionAnsweringObjective(model.to(here.device, precision.parameter_dtype))
+        notice(f"{start.what}: {report}")
+    objective = QuestionAnsweringObjective(model.to(world.device, precision.parameter_dtype))
 
     tensorboard = resolve_tensorboard_dir(training.log.tensorboard_dir, run.output_dir)
-    with build_logger(training.log.json_summary, tensorboard, here.is_main) as logger:
+    with build_logger(training.log.json_summary, tensorboard, world.is_main) as logger:
         weights = sum(parameter.numel() for parameter in model.parameters())
         logger.parameter(Config=to_dict(config), SEED=run.seed, model_weights_num=weights)
         if train is not None:
@@ -107,7 +107,7 @@ def fine_tune_and_answer(config: Config, here: World, stop: StopSignal) -> None:
             began = time.perf_counter()
             constant = {**start.constants(), "task": "squad"}
             outcome = fine_tune(
-                training, objective, train.sequences, precision, here, stop, logger, constant, found[1], say
+                training, objective, train.sequences, precision, world, stop, logger, constant, found[1], notice
             )
             if outcome.interrupted:
                 return
@@ -118,10 +118,10 @@ def fine_tune_and_answer(config: Config, here: World, stop: StopSignal) -> None:
                     "final_loss": outcome.final_loss,
                 }
             )
-            if here.is_main:
+            if world.is_main:
                 save_model(run.output_dir, model, start, task="squad", version_2_with_negative=version_2)
         if questions is not None:
-            answer_questions(config, questions, objective, start, version_2, precision, here, logger, say)
+            answer_questions(config, questions, objective, start, version_2, precision, world, logger, notice)
 
 
 def answer_questions(
@@ -131,9 +131,9 @@ def answer_questions(
     start: StartingPoint,
     version_2: bool,
     precision: Precision,
-    here: World,
+    world: World,
     logger: Logger,
-    say: Callable[[str], None],
+    notice: Callable[[str], None],
 ) -> None:
     """Predict, write the files and score; the files are written by the main rank alone."""
     squad, run = config.squad, config.training.run
@@ -144,8 +144,8 @@ def answer_questions(
         predict_batch_size=squad.predict_batch_size,
     )
     show = not config.training.log.disable_progress_bar
-    outputs = predict(objective, questions.sequences, squad.predict_batch_size, precision, here, show)
-    if not here.is_main:
+    outputs = predict(objective, questions.sequences, squad.predict_batch_size, precision, world, show)
+    if not world.is_main:
         return
     settings = replace(squad.answers, version_2_with_negative=version_2)
     answers = answer(questions, outputs, start.tokenizer.do_lower_case, settings)
@@ -166,7 +166,7 @@ def answer_questions(
         exact = scores.get("exact_match", scores.get("exact"))
         logger.summary({"exact_match": exact, "F1": scores["f1"]})
         write_eval_results(run.output_dir, scores)
-        say(", ".join(f"{name} {value:.2f}" for name, value in scores.items()))
+        notice(", ".join(f"{name} {value:.2f}" for name, value in scores.items()))
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ main() {
   source=()
   if [[ -n $text ]]; then
     source=(--text "$text")
-  elif [[ $wikipedia == true ]] && attempt Wikipedia python -m bert.prepare.wikipedia --outdir "$data/wikipedia" \
+  elif [[ $wikipedia == true ]] && attempt Wikipedia python -m bert.download.wikipedia --outdir "$data/wikipedia" \
     --language "$language" "${mirrors[@]}"; then
     source=(--wikipedia "$data/wikipedia/source/$language")
   fi

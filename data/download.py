@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout without installation
 
 from bert.config import run_command
-from bert.prepare.datasets import DownloadConfig, download
+from bert.download.datasets import DownloadConfig, download
 
 
 def main(config: DownloadConfig) -> None:

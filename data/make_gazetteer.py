@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bert.config import flag, run_command
 from bert.errors import UsageError
-from bert.prepare.gazetteer import (
+from data.gazetteer import (
     GazetteerConfig,
     TasksConfig,
     articles,

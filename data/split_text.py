@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout without installation
 
 from bert.config import run_command
-from bert.prepare.text import TextConfig, read_documents, write_split
+from bert.prepare.text.held_out import TextConfig, read_documents, write_split
 
 
 def main(config: TextConfig) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout without installation
 
 from bert.config import run_command
-from bert.prepare.verify import VerifyConfig, verify
+from bert.shards.verify import VerifyConfig, verify
 
 
 def main(config: VerifyConfig) -> None:

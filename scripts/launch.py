@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from bert.config import flag, run_command  # noqa: E402
 from bert.errors import UsageError  # noqa: E402
-from bert.jobs import Job, Launch, build_launch, build_words, format_jobs, load_jobs  # noqa: E402
+from scripts.jobs import Job, Launch, build_launch, build_words, format_jobs, load_jobs  # noqa: E402
 
 
 @dataclass

@@ -5,7 +5,7 @@
 #   LDDL_PYTHON=DIR/bin/python python -m pytest tests/interop/test_lddl.py
 #
 #   scripts/lddl_env.sh DIR loader  [PYTHON]   # its loader alone, with current libraries: the faster peer
-#   python -m bert.benchmark loader --lddl_python DIR/bin/python
+#   python benchmarks/loader.py --lddl_python DIR/bin/python
 #
 # lddl declares pins that no longer install together, so it goes in without its dependencies.
 set -euo pipefail

@@ -23,8 +23,8 @@ from bert.features import (
 )
 from bert.model.bert import BertModel
 from bert.model.config import BertConfig
-from bert.precision import Precision, PrecisionConfig
 from bert.tokenization import BertTokenizer
+from bert.train.precision import Precision, PrecisionConfig
 
 LINES = [
     "the bright river walks",

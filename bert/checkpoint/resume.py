@@ -87,7 +87,7 @@ def _refuse_to_mix(config: CheckpointConfig, directory: Path) -> None:
 
 
 def find_checkpoint(
-    config: CheckpointConfig, output_dir: str, here: World, notice: Callable[[str], None]
+    config: CheckpointConfig, output_dir: str, world: World, notice: Callable[[str], None]
 ) -> tuple[Path | None, dict[str, Any] | None]:
     """Return the checkpoint in ``output_dir`` to continue from, the same on every rank, or (None, None).
 
@@ -95,16 +95,16 @@ def find_checkpoint(
     continue, whatever the flag: the checkpoints are their own.
     """
     path = None
-    if agree_any(here.restarts > 0) and not config.resume_from_checkpoint:
-        notice(f"restart {here.restarts} by torchrun: continuing as with --resume_from_checkpoint")
+    if agree_any(world.restarts > 0) and not config.resume_from_checkpoint:
+        notice(f"restart {world.restarts} by torchrun: continuing as with --resume_from_checkpoint")
         config = replace(config, resume_from_checkpoint=True)
-    with collective_errors(here):
-        if here.is_main:
+    with collective_errors(world):
+        if world.is_main:
             path = resolve_resume(config, output_dir, notice)
     step = all_gather_ints([] if path is None else [checkpoint_step(path)])[0]
     if not step:
         return None, None
     path = Path(output_dir) / f"ckpt_{step[0]}.pt"
-    with collective_errors(here):
+    with collective_errors(world):
         return path, load(path)
     return None, None

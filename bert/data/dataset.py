@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert.config import flag
-from bert.data.formats import Limits, Shard, Vocabulary, find_shards, inspect_shard, read_shard
+from bert.data.formats.table import Limits, Shard, Vocabulary, find_shards, inspect_shard, read_shard
 from bert.data.shard import offsets_of
 from bert.errors import UsageError
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert.data.formats import count_samples
+from bert.data.formats.table import count_samples
 from bert.errors import UsageError
 from bert.files import replacing
 from bert.tokenization import BertTokenizer

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bert.data.chance import GAMMA, below, hash64, mix64, uniform
+from bert.data.hashing import GAMMA, below, hash64, mix64, uniform
 from bert.data.shard import offsets_of
 
 MASKED_SHARE = 0.15

@@ -24,7 +24,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from bert.data.chance import hash64
+from bert.data.hashing import hash64
 from bert.errors import UsageError
 
 LANES = 16  # at most about this many shards are decoded at a time, and this many places of the data meet in a batch

@@ -8,7 +8,8 @@ All sequences lie end to end, specials included and padding not; ``offsets`` mar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,3 +161,19 @@ def ranges(starts: NDArray, counts: NDArray) -> NDArray[np.int64]:
     """Return the indices starts[0], starts[0] + 1, ... (counts[0] of them), starts[1], ..."""
     ends = offsets_of(counts)
     return np.arange(ends[-1]) + np.repeat(starts - ends[:-1], counts)
+
+
+# pyarrow's own errors derive from these.
+UNREADABLE = (OSError, EOFError, KeyError, IndexError, TypeError, ValueError, RuntimeError)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn the errors of reading ``path`` inside the block into UsageError."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"{path}: unreadable shard ({reason})") from error

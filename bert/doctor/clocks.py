@@ -26,10 +26,15 @@ def skew_over_ssh(host: str, run: Callable[..., subprocess.CompletedProcess] = s
 
 def skews_of_ranks() -> dict[str, Skew] | None:
     """Compare the clocks of a launched job's machines with rank 0's. Every rank calls it; None on all but rank 0."""
-    from bert.distributed import DistributedConfig, all_gather_ints, barrier, world  # not at import: it needs torch
+    from bert.distributed import (  # not at import: it needs torch
+        DistributedConfig,
+        all_gather_ints,
+        barrier,
+        join_world,
+    )
 
     skews: dict[str, Skew] = {}
-    with world(DistributedConfig(device="cpu")) as here:
+    with join_world(DistributedConfig(device="cpu")) as world:
         for _ in range(3):  # the first connects
             barrier()
             began = time.monotonic_ns()
@@ -37,4 +42,4 @@ def skews_of_ranks() -> dict[str, Skew] | None:
         uncertainty = (time.monotonic_ns() - began) / 1e9
         for nanoseconds, *host in answers[1:]:
             skews[bytes(host).decode()] = ((nanoseconds - answers[0][0]) / 1e9, uncertainty)
-        return skews if here.is_main else None
+        return skews if world.is_main else None

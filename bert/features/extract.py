@@ -28,9 +28,9 @@ from bert.config import flag
 from bert.errors import UsageError
 from bert.model.bert import BertModel
 from bert.model.objective import encode
-from bert.precision import Precision
-from bert.tasks.sequences import Sequences, collate, encode_pairs, from_rows
+from bert.sequences import Sequences, collate, encode_pairs, from_rows
 from bert.tokenization import BertTokenizer
+from bert.train.precision import Precision
 
 SEPARATOR = " ||| "
 POOLINGS = ("none", "cls", "mean", "max", "pooler")

@@ -158,7 +158,7 @@ def fused_attention(qkv: Tensor, layout: Layout, dropout: float) -> Tensor:
     tokens, _, heads, size = qkv.shape
     if qkv.dtype == torch.float32 or size not in (16, 32, 64, 128) or not HAS_TRITON:
         return varlen_attention(qkv, layout, dropout)
-    from bert.model.attention_triton import attention  # here, because a CPU installation has no Triton
+    from bert.model.kernels.attention import attention  # here, because a CPU installation has no Triton
 
     keys = draw_keys(tokens + heads * layout.max_seqlen, qkv.device) if dropout > 0 else None
     return attention(qkv, layout.cu_seqlens, layout.max_seqlen, dropout, keys)[0]

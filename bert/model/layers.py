@@ -82,10 +82,10 @@ class BertSelfAttention(nn.Module):
 
 
 def _kernels(hidden: Tensor) -> Any:
-    """Return :mod:`bert.model.fused_triton` where it is faster, in half precision on CUDA, else None."""
+    """Return :mod:`bert.model.kernels.fused` where it is faster, in half precision on CUDA, else None."""
     if hidden.device.type != "cuda" or _compute_dtype(hidden) == torch.float32 or not HAS_TRITON:
         return None
-    from bert.model import fused_triton  # here, because a CPU installation has no Triton
+    from bert.model.kernels import fused as fused_triton  # here, because a CPU installation has no Triton
 
     return fused_triton
 

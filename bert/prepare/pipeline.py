@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from bert.data.formats import Shard, write_shard
+from bert.data.formats.table import Shard, write_shard
 from bert.data.manifest import describe_shard
 from bert.data.shard import select
 from bert.errors import UsageError
 from bert.files import replacing
 from bert.prepare.masks import MaskConfig, Vocabulary, mask_shard
 from bert.prepare.pairs import PairConfig, assemble, draw_pairs
-from bert.prepare.sources import Block, SourceConfig, read_block
+from bert.prepare.text.sources import Block, SourceConfig, read_block
 from bert.prepare.tokens import DocumentEncoder, Tokens, join
 from bert.tokenization import BertTokenizer
 

@@ -30,7 +30,7 @@ from bert.prepare.cluster import ClusterConfig, connect, memory_bytes, start_ran
 from bert.prepare.masks import MaskConfig, default_predictions
 from bert.prepare.pairs import SPECIALS, PairConfig
 from bert.prepare.pipeline import RECORDS, Job, Record, make_shards, read_records
-from bert.prepare.sources import Block, SourceConfig, plan_blocks
+from bert.prepare.text.sources import Block, SourceConfig, plan_blocks
 from bert.tokenization import BertTokenizer
 
 DEFAULT_BLOCK = 4 << 20  # bytes of text

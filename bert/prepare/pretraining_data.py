@@ -27,12 +27,12 @@ from typing import Any
 import numpy as np
 
 from bert.config import flag
-from bert.data.formats import Shard, check_suffix, write_shard
+from bert.data.formats.table import Shard, check_suffix, write_shard
 from bert.data.shard import concatenate, select
 from bert.errors import UsageError
 from bert.log.progress import progress
-from bert.prepare.inputs import find_files
 from bert.prepare.instances import Document, InstanceConfig, make_instances, pieces_of
+from bert.prepare.text.inputs import find_files
 from bert.tokenization import BertTokenizer
 
 LINES_AT_ONCE = 4096  # enough to keep all cores of the tokenizer busy, little enough to show progress

@@ -21,8 +21,8 @@ from bert.config import flag
 from bert.errors import UsageError
 from bert.files import replacing
 from bert.log.progress import progress
-from bert.prepare.inputs import find_files
 from bert.prepare.pretraining_data import prepare_output, read_lines
+from bert.prepare.text.inputs import find_files
 from bert.tokenization import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, WordNormalizer
 
 FIRST_PIECES = (PAD, UNK, CLS, SEP, MASK)  # [PAD] is id 0, the value that padded shards and embeddings expect

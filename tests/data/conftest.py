@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bert.data.formats import Shard, write_shard
+from bert.data.formats.table import Shard, write_shard
 from bert.data.shard import offsets_of
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

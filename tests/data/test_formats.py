@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bert.data.formats import (
+from bert.data.formats.table import (
     Limits,
     Shard,
     check_suffix,

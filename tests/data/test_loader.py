@@ -11,7 +11,7 @@ import torch
 import bert.data.dataset
 from bert.config import parse_args
 from bert.data.collate import cut_evenly
-from bert.data.formats import find_shards, read_shard, write_shard
+from bert.data.formats.table import find_shards, read_shard, write_shard
 from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader, eval_batches
 from bert.errors import UsageError
 

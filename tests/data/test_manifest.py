@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from bert.data.formats import JOURNAL, find_shards
+from bert.data.formats.table import JOURNAL, find_shards
 from bert.data.manifest import (
     Manifest,
     ShardEntry,

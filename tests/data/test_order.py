@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from bert.data.chance import below, hash64, mix64, uniform
+from bert.data.hashing import below, hash64, mix64, uniform
 from bert.data.order import BLOCK, GlobalOrder, choose_lanes
 from bert.errors import UsageError
 

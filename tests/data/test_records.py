@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from crc32c import crc32c
 
-import bert.data.examples
-import bert.data.records
-from bert.data.formats import (
+import bert.data.formats.examples
+import bert.data.formats.records
+from bert.data.formats.protobuf import LENGTH, Malformed, Spans, field, integers, packed_integers, read_fields
+from bert.data.formats.table import (
     Shard,
     count_samples,
     find_shards,
@@ -21,7 +22,6 @@ from bert.data.formats import (
 )
 from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader
 from bert.data.shard import ShardInfo, concatenate
-from bert.data.wire import LENGTH, Malformed, Spans, field, integers, packed_integers, read_fields
 from bert.errors import UsageError
 
 descriptor_pb2 = pytest.importorskip("google.protobuf.descriptor_pb2")
@@ -239,8 +239,8 @@ def test_all_formats_of_padded_rows_hold_the_same(tmp_path, make_shard, static):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_range_of_rows_is_that_part_of_the_whole(tmp_path, make_shard, monkeypatch, name):
-    monkeypatch.setattr(bert.data.records, "STRIDE", 4)
-    monkeypatch.setattr(bert.data.examples, "BATCH", 3)
+    monkeypatch.setattr(bert.data.formats.records, "STRIDE", 4)
+    monkeypatch.setattr(bert.data.formats.examples, "BATCH", 3)
     shard = make_shard([5, 17, 20, 6, 12] * 4)
     path = tmp_path / name
     write_shard(path, shard, 20, 5)
@@ -585,8 +585,8 @@ def test_the_loader_draws_the_same_batches_from_all_formats(tmp_path, make_shard
 
 @pytest.mark.parametrize("name", ["{}.tfrecord", "part-{}"])
 def test_spliced_records_are_copied_byte_by_byte(tmp_path, make_shard, monkeypatch, name):
-    monkeypatch.setattr(bert.data.records, "STRIDE", 4)
-    monkeypatch.setattr(bert.data.records, "BUFFER", 100)
+    monkeypatch.setattr(bert.data.formats.records, "STRIDE", 4)
+    monkeypatch.setattr(bert.data.formats.records, "BUFFER", 100)
     one, two, empty, target = (tmp_path / name.format(i) for i in range(4))
     write_rows(one, [{**row, "origin": [i]} for i, row in enumerate(rows_of(make_shard([5, 17, 20, 6] * 3), 20, 5))])
     write_shard(two, make_shard([9, 8, 7]), 20, 5)

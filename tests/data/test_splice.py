@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bert.data import hdf5, parquet
-from bert.data.formats import read_shard, splice_shards, write_shard
+from bert.data.formats import hdf5, parquet
+from bert.data.formats.table import read_shard, splice_shards, write_shard
 from bert.data.shard import concatenate, select
 from bert.errors import UsageError
 

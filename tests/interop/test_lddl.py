@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert.data.formats import Shard, find_shards, read_shard, write_shard
+from bert.data.formats.table import Shard, find_shards, read_shard, write_shard
 from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader
 from bert.data.shard import offsets_of
 from bert.prepare.masks import Vocabulary as MaskedVocabulary
@@ -219,7 +219,7 @@ def test_the_same_documents_give_the_same_distribution(tmp_path, vocab, pieces_f
 
 def test_the_benchmark_of_preparing_runs(tmp_path):
     small = ["--text_mb", "0.3", "--rounds", "1", "--times", "2", "--masking"]
-    command = [sys.executable, "-m", "bert.benchmark", "preprocess", *small]
+    command = [sys.executable, "-m", "benchmarks", "preprocess", *small]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "ratio of speeds" in done.stdout
@@ -228,7 +228,7 @@ def test_the_benchmark_of_preparing_runs(tmp_path):
 @pytest.mark.parametrize("options", [[], ["--dynamic", "--bin_size", "64"]])
 def test_the_benchmark_reads_the_same_epochs(options):
     small = ["--sequences", "3000", "--rounds", "1", "--num_workers", "1", "--batch_size", "8", "--shards", "2"]
-    command = [sys.executable, "-m", "bert.benchmark", "loader", *small, *options]
+    command = [sys.executable, "-m", "benchmarks", "loader", *small, *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "this suite" in done.stdout

@@ -5,8 +5,8 @@ import json
 import pytest
 from interop.test_lddl import pytestmark, run_lddl  # noqa: F401  # pyright: ignore[reportMissingImports]
 
-from bert.data.formats import count_samples, find_shards
-from bert.prepare.balance import BalanceConfig, balance
+from bert.data.formats.table import count_samples, find_shards
+from bert.shards.balance import BalanceConfig, balance
 from bert.tokenization import SPECIAL_TOKENS
 
 

@@ -13,9 +13,9 @@ import torch
 import transformers
 
 import convert_checkpoint
+from bert.checkpoint.formats import HEADS, build_model, read_checkpoint
+from bert.checkpoint.formats.tf_bundle import Bundle
 from bert.config import parse_args
-from bert.convert import HEADS, build_model, read_checkpoint
-from bert.convert.tf_bundle import Bundle
 from bert.model.config import BertConfig
 
 TENSORFLOW_PYTHON = os.environ.get("TENSORFLOW_PYTHON")

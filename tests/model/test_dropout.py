@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bert.model.dropout import Dropout, dropout
-from bert.parallel import missing_compiler
+from bert.train.parallel import missing_compiler
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5])

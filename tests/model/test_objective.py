@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from bert.model.bert import BertForQuestionAnswering, BertForSequenceClassification
 from bert.model.objective import ClassificationObjective, QuestionAnsweringObjective
-from bert.tasks.sequences import collate, from_rows
+from bert.sequences import collate, from_rows
 
 LENGTHS = [7, 3, 12, 5]
 

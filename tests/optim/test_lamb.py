@@ -10,7 +10,7 @@ import torch
 from bert.errors import UsageError
 from bert.optim.gradients import global_norm, gradient_factor, tensor_norms
 from bert.optim.lamb import IMPLEMENTATIONS, Lamb, default_implementation, lamb_step
-from bert.optim.lamb_foreach import BlockedUpdate
+from bert.optim.lamb.foreach import BlockedUpdate
 
 PATHS = ["reference", "foreach", "blocked"]
 SHAPES = [(37, 29), (29,), (5, 7, 3), (1,), (64, 64)]  # two-dimensional tensors decay, the others do not
@@ -468,7 +468,7 @@ def test_wrong_betas_and_layouts_are_refused():
 
 
 def test_triton_where_it_is_not_installed(monkeypatch):
-    monkeypatch.setattr("bert.optim.lamb.find_spec", lambda name: None)
+    monkeypatch.setattr("bert.optim.lamb.optimizer.find_spec", lambda name: None)
     params, optimizer = make(implementation="triton")
     set_grads(params, 0)
     with pytest.raises(UsageError, match="the package `triton` is not installed"):
@@ -477,7 +477,7 @@ def test_triton_where_it_is_not_installed(monkeypatch):
 
 
 def test_the_default_goes_by_device_and_dtype(monkeypatch):
-    monkeypatch.setattr("bert.optim.lamb.find_spec", lambda name: object())
+    monkeypatch.setattr("bert.optim.lamb.optimizer.find_spec", lambda name: object())
     assert default_implementation(torch.device("cpu"), {torch.float32}) == "blocked"
     assert default_implementation(torch.device("cuda"), {torch.float32, torch.bfloat16}) == "triton"
     assert default_implementation(torch.device("cuda"), {torch.float64}) == "foreach"

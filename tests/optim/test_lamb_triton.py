@@ -80,7 +80,7 @@ def rounded(weight, dtype):
 
 
 def child():
-    from bert.optim.lamb_triton import TritonUpdate
+    from bert.optim.lamb.triton import TritonUpdate
 
     results = {
         name: difference(run("reference", **case), run(TritonUpdate(**SIZES), **case)) for name, case in CASES.items()
@@ -108,7 +108,7 @@ def test_interpreted_overflow_changes_nothing(interpreted):
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_kernels_compile_to_16_byte_accesses(capability, dtype):
     """Needs no GPU. Without the alignment hint every access would be 4 bytes, and half the bandwidth would be lost."""
-    from bert.optim import lamb_triton
+    from bert.optim.lamb import triton as lamb_triton
 
     moments = compile_kernel(lamb_triton.moments_kernel, capability, GRAD=dtype)
     apply = compile_kernel(lamb_triton.apply_kernel, capability, COPY_TYPE=dtype)
@@ -124,7 +124,7 @@ def compile_kernel(kernel, capability, **types):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from bert.optim.lamb_triton import BLOCK, CHUNK, WARPS
+    from bert.optim.lamb.triton import BLOCK, CHUNK, WARPS
 
     pointers = {"tensors": "*i64", "chunk_tensor": "*i32", "groups": "*fp32", "factor_ptr": "*fp32"}
     pointers |= {"skipped_ptr": "*i1", "u_ptr": "*fp32", "partials": "*fp32"}
@@ -149,7 +149,7 @@ BERT_LIKE = [(3000, 512), (512,), (512, 512), (2048, 512), (2048,), (7,), (2, 51
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("wave_elements", [None, 1 << 20, 1 << 40], ids=["L2", "1 M", "one wave"])
 def test_kernels_equal_foreach_on_a_gpu(name, wave_elements):
-    from bert.optim.lamb_triton import TritonUpdate
+    from bert.optim.lamb.triton import TritonUpdate
 
     case = CASES[name] | {"device": "cuda", "shapes": BERT_LIKE}
     result = difference(run("foreach", **case), run(TritonUpdate(wave_elements), **case))

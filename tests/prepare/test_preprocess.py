@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from bert.config import parse_args
-from bert.data.formats import read_shard
+from bert.data.formats.table import read_shard
 from bert.errors import UsageError
 from bert.prepare.pipeline import RECORDS, Job, make_shards, read_records
 from bert.prepare.preprocess import PreprocessConfig, block_bytes, build_job, check, describe
-from bert.prepare.sources import plan_blocks
+from bert.prepare.text.sources import plan_blocks
 from bert.tokenization import BertTokenizer
 
 

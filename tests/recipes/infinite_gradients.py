@@ -8,36 +8,36 @@ import torch
 
 import bert  # noqa: F401
 from bert.batch import Batch
-from bert.distributed import DistributedConfig, all_gather_ints, world
+from bert.distributed import DistributedConfig, all_gather_ints, join_world
 from bert.errors import UsageError
 from bert.model.bert import BertForPreTraining
 from bert.model.config import BertConfig
 from bert.model.objective import PreTrainingObjective
 from bert.optim.build import OptimizerConfig, build_optimizer
-from bert.parallel import ParallelConfig, apply_parallelism
-from bert.precision import Precision, PrecisionConfig
-from bert.trainer import Trainer
+from bert.train.parallel import ParallelConfig, apply_parallelism
+from bert.train.precision import Precision, PrecisionConfig
+from bert.train.trainer import Trainer
 
 
 def main(output: Path) -> None:
-    with world(DistributedConfig(device="cpu")) as here:
+    with join_world(DistributedConfig(device="cpu")) as world:
         torch.manual_seed(0)
         model = BertForPreTraining(BertConfig(24, 16, 1, 2, 32))
         batch = Batch(
             torch.tensor([2, 7, 3]), torch.zeros(3, dtype=torch.long), torch.tensor([0, 3], dtype=torch.int32), 3,
             torch.tensor([1]), torch.tensor([9]), torch.tensor([0]),
         )  # fmt: skip
-        precision = Precision(PrecisionConfig(fp16=True, init_loss_scale=1024.0), here.device)
+        precision = Precision(PrecisionConfig(fp16=True, init_loss_scale=1024.0), world.device)
         parallel = ParallelConfig()
-        objective = apply_parallelism(PreTrainingObjective(model), [], parallel, here, compiled=False)
+        objective = apply_parallelism(PreTrainingObjective(model), [], parallel, world, compiled=False)
         trainer = Trainer(
-            objective, build_optimizer(OptimizerConfig(), model), lambda step: 1e-3, precision, parallel, here, seed=0
+            objective, build_optimizer(OptimizerConfig(), model), lambda step: 1e-3, precision, parallel, world, seed=0
         )
         overflow = {"now": False}
         model.bert.pooler.dense.weight.register_hook(lambda grad: grad * torch.inf if overflow["now"] else grad)
 
         def step(infinite: bool) -> None:
-            overflow["now"] = infinite and here.rank == 1
+            overflow["now"] = infinite and world.rank == 1
             trainer.train_step([batch], lambda: False)
             trainer.apply()
 
@@ -54,7 +54,7 @@ def main(output: Path) -> None:
         except UsageError as error:
             seen["diagnosis"] = str(error)
         seen["final_scale"] = precision.loss_scale.value
-        (output / f"rank{here.rank}.json").write_text(json.dumps(seen))
+        (output / f"rank{world.rank}.json").write_text(json.dumps(seen))
 
 
 main(Path(sys.argv[1]))

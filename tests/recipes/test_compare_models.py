@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import compare_models
+from bert.checkpoint.formats import BertWithHeads, Weights, read_checkpoint, write_checkpoint
 from bert.config import run_command
-from bert.convert import BertWithHeads, Weights, read_checkpoint, write_checkpoint
 from bert.model.config import BertConfig
 from bert.model.names import DECODER
 from bert.tokenization import BertTokenizer

@@ -13,9 +13,9 @@ import convert_tf_checkpoint_to_pytorch
 import extract_features
 import run_pretraining
 from bert.checkpoint import load
+from bert.checkpoint.formats import build_model
+from bert.checkpoint.formats.tf_bundle import Bundle
 from bert.config import parse_args, run_command
-from bert.convert import build_model
-from bert.convert.tf_bundle import Bundle
 from bert.errors import UsageError
 from bert.model.config import BertConfig
 

@@ -15,14 +15,14 @@ from recipes.conftest import ROOT  # pyright: ignore[reportMissingImports]
 import inference
 from bert.config import parse_args
 from bert.errors import UsageError
-from bert.finetuning.asking import locate
-from bert.finetuning.conversation import render, sentence_around, wants_color
-from bert.finetuning.question_answering import WindowConfig, encode_questions
+from bert.finetune.predict import Outputs
 from bert.model.bert import BertForQuestionAnswering
 from bert.model.config import BertConfig
-from bert.predict import Outputs
-from bert.tasks.answers import Answer, Candidate
-from bert.tasks.squad import example_from_text
+from bert.squad.answers import Answer, Candidate
+from bert.squad.features import example_from_text
+from bert.squad.reader import locate
+from bert.squad.task import WindowConfig, encode_questions
+from bert.squad.terminal import render, sentence_around, wants_color
 from bert.tokenization import BertTokenizer
 
 SCORE = 5.0  # start and end logit of "bright"; that of any other piece is -5

@@ -8,7 +8,7 @@ from recipes.conftest import pretraining_flags, run  # pyright: ignore[reportMis
 
 import run_pretraining
 from bert.config import parse_args
-from bert.data.formats import find_shards
+from bert.data.formats.table import find_shards
 from bert.data.manifest import Manifest, describe_shard, write_manifest
 from bert.errors import UsageError
 from bert.tokenization import BertTokenizer

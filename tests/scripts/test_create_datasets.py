@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from bert.config import parse_args
-from bert.prepare.catalog import DATA_SETS, UNCASED_LARGE_FOLDER, WEIGHT_SETS
-from bert.prepare.datasets import DownloadConfig, choose
+from bert.download.catalog import DATA_SETS, UNCASED_LARGE_FOLDER, WEIGHT_SETS
+from bert.download.datasets import DownloadConfig, choose
 
 ROOT = Path(__file__).resolve().parents[2]
 VOCAB = f"{UNCASED_LARGE_FOLDER}/vocab.txt"
@@ -102,7 +102,7 @@ def test_everything_in_order(checkout):
     result = checkout.run()
     assert result.returncode == 0, result.stderr
     data = checkout.data
-    wiki = ["-m", "bert.prepare.wikipedia", "--outdir", f"{data}/wikipedia", "--language", "en"]
+    wiki = ["-m", "bert.download.wikipedia", "--outdir", f"{data}/wikipedia", "--language", "en"]
     source = ["--wikipedia", f"{data}/wikipedia/source/en"]
     assert checkout.calls() == [*downloads(data, *ENGLISH), wiki, *expected(data, source)]
     assert (checkout.code / "extras").read_text() == "prepare\n"
@@ -180,7 +180,7 @@ def test_without_a_vocabulary_there_are_no_shards(checkout):
 
 
 def test_without_wikipedia_text_there_are_no_shards(checkout):
-    result = checkout.run(fail={"bert.prepare.wikipedia": 1})
+    result = checkout.run(fail={"bert.download.wikipedia": 1})
     assert "  Wikipedia\n  shards of both phases, for want of text\n" in result.stderr
     assert result.returncode == 1 and len(checkout.calls()) == 5
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bert.jobs import build_words, load_jobs
+from scripts.jobs import build_words, load_jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = ROOT / "scripts" / "configs" / "pretrain_config.sh"

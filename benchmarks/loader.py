@@ -1,0 +1,211 @@
+"""The shard loader against ``lddl.torch``, on the same Parquet shards with the same number of workers.
+
+    scripts/lddl_env.sh /tmp/lddl loader
+    python benchmarks/loader.py --lddl_python /tmp/lddl/bin/python --max_seq_length 512 --bin_size 64
+
+Both read whole epochs from disk, in turns (A B A B ...), after one that does not count. This suite starts each turn
+with nothing decoded and no threads; lddl keeps its worker processes. Printed are medians and the median of the ratios
+within a turn. lddl yields padded tables and this suite token streams: what each hands to its model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bert.config import flag, run_command
+from bert.data.formats.table import Shard, write_shard
+from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader
+from bert.data.masking import SPECIAL_TOKENS
+from bert.data.shard import offsets_of
+from bert.errors import UsageError
+from bert.tokenization import BertTokenizer
+
+WORDS = 30522
+
+
+@dataclass
+class LoaderBenchmarkConfig:
+    max_seq_length: int = flag(128, "Tokens in a full sequence.", minimum=16)
+    bin_size: int = flag(0, "Width of LDDL's bins of sequence lengths; 0 = not binned.", minimum=0)
+    dynamic: bool = flag(False, "Shards without masks, which both loaders mask while loading.")
+    sequences: int = flag(40000, "Sequences in an epoch.", minimum=64)
+    shards: int = flag(4, "Shards of each bin; a multiple of the workers, for lddl.", minimum=1)
+    batch_size: int = flag(64, "Sequences in a batch.", minimum=1)
+    num_workers: int = flag(2, "Threads of this suite and processes (of each bin) of lddl.", minimum=0)
+    rounds: int = flag(5, "Counted turns of each.", minimum=1)
+    vocab_file: str | None = flag(None, "Vocabulary; without it, one of random pieces.")
+    lddl_python: str = flag(
+        os.environ.get("LDDL_PYTHON", ""), "Python that has lddl (scripts/lddl_env.sh); or the variable LDDL_PYTHON."
+    )
+
+
+def main(config: LoaderBenchmarkConfig) -> None:
+    if not shutil.which(config.lddl_python):
+        raise UsageError(f"--lddl_python {config.lddl_python!r}: expected a Python that has lddl (scripts/lddl_env.sh)")
+    with tempfile.TemporaryDirectory() as folder:
+        vocab_file = config.vocab_file or write_random_vocabulary(Path(folder, "vocab.txt"))
+        tokenizer = BertTokenizer(vocab_file)
+        write_shards(config, tokenizer, Path(folder, "shards"))
+        request = {
+            "input_dir": f"{folder}/shards",
+            "vocab_file": str(vocab_file),
+            "batch_size": config.batch_size,
+            "num_workers": config.num_workers,
+        }
+        peer = Peer(config.lddl_python, request)
+        try:
+            turns = [(read_epoch(config, tokenizer, request), peer.read_epoch()) for _ in range(config.rounds + 1)][1:]
+        finally:
+            peer.close()
+    report(config, turns)
+
+
+def report(config: LoaderBenchmarkConfig, turns: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    """Print what was read and both speeds."""
+    kind = f"{'dynamic' if config.dynamic else 'static'} masks, " + (
+        f"bins of {config.bin_size}" if config.bin_size else "not binned"
+    )
+    print(f"{config.max_seq_length} tokens, {kind}, batch {config.batch_size}, {config.num_workers} workers")
+    print(f"{'':12}{'sequences/s':>14}{'real tokens/s':>16}{'ratio':>8}")
+    ratio = statistics.median(speed(ours) / speed(theirs) for ours, theirs in turns)
+    for name, results, shown in (
+        ("this suite", [ours for ours, _ in turns], f"{ratio:.2f}"),
+        ("lddl.torch", [theirs for _, theirs in turns], ""),
+    ):
+        sequences = statistics.median(map(speed, results))
+        tokens = statistics.median(r["tokens"] / r["seconds"] for r in results)
+        print(f"{name:12}{sequences:14,.0f}{tokens:16,.0f}{shown:>8}")
+
+
+def speed(result: dict[str, Any]) -> float:
+    return result["sequences"] / result["seconds"]
+
+
+def read_epoch(config: LoaderBenchmarkConfig, tokenizer: BertTokenizer, request: dict[str, Any]) -> dict[str, Any]:
+    """Read one epoch with this suite's loader, from counting the shards to joining the threads."""
+    begin = time.perf_counter()
+    loader_config = LoaderConfig(request["input_dir"], config.max_seq_length, config.max_seq_length)
+    dataset = Dataset.open(loader_config, tokenizer.vocab)
+    sequences = tokens = 0
+    with PretrainingLoader(dataset, config.batch_size, seed=0, num_workers=config.num_workers) as loader:
+        for (batch,) in loader:
+            sequences += batch.num_sequences
+            tokens += batch.num_tokens
+            if sequences + config.batch_size > dataset.num_samples:
+                break
+    return {"sequences": sequences, "tokens": tokens, "seconds": time.perf_counter() - begin}
+
+
+class Peer:
+    """lddl in a process of its own, which reads an epoch when asked."""
+
+    def __init__(self, python: str, request: dict[str, Any]) -> None:
+        self.request = json.dumps(request)
+        script = Path(__file__).with_name("lddl_peer.py")
+        self.process = subprocess.Popen(
+            [python, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_alone()
+        )
+
+    def read_epoch(self) -> dict[str, Any]:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(self.request + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise UsageError(f"{self.process.args[0]}: lddl ended with code {self.process.wait()}")  # type: ignore[index]
+        return json.loads(answer)
+
+    def close(self) -> None:
+        if self.process.stdin:
+            self.process.stdin.close()
+        self.process.wait()
+
+
+def _alone() -> dict[str, str]:
+    """The environment without what would put this suite's own packages before lddl's."""
+    return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+
+
+def write_random_vocabulary(path: Path) -> Path:
+    """Write as many pieces as BERT's English vocabulary has, of 2 to 9 letters."""
+    rng = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    pieces: dict[str, None] = dict.fromkeys(SPECIAL_TOKENS)
+    while len(pieces) < WORDS:
+        pieces["".join(rng.choice(letters, rng.integers(2, 10)))] = None
+    path.write_text("\n".join(pieces) + "\n", encoding="utf8")
+    return path
+
+
+def write_shards(config: LoaderBenchmarkConfig, tokenizer: BertTokenizer, folder: Path) -> None:
+    """Write shards that lddl accepts: in every bin one shard has one sequence more than the others."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    lengths = draw_lengths(config.sequences, config.max_seq_length, rng)
+    bins = (lengths - 1) // config.bin_size if config.bin_size else np.zeros_like(lengths)
+    for bin_id in np.unique(bins):
+        mine = lengths[bins == bin_id]
+        size = len(mine) // config.shards
+        if size == 0:
+            count = f"--sequences {config.sequences} leave {len(mine)} in bin {bin_id}"
+            raise UsageError(f"{count}, too few for --shards {config.shards}")
+        for shard in range(config.shards):
+            part = mine[shard * size : (shard + 1) * size]
+            extra = part[:1] if shard == 0 else part[:0]
+            suffix = f"_{bin_id}" if config.bin_size else ""
+            data = random_shard(np.append(part, extra), tokenizer, not config.dynamic, rng)
+            write_shard(
+                folder / f"shard-{shard}.parquet{suffix}",
+                data,
+                config.max_seq_length,
+                config.max_seq_length,
+                tokenizer.vocab,
+            )
+
+
+def draw_lengths(count: int, longest: int, rng: np.random.Generator) -> np.ndarray:
+    """One sequence in ten is short, as after ``short_seq_prob`` 0.1; the others nearly fill the row."""
+    short = rng.integers(8, longest + 1, count)
+    full = longest - rng.integers(0, longest // 8, count)
+    return np.where(rng.random(count) < 0.1, short, full)
+
+
+def random_shard(lengths: np.ndarray, tokenizer: BertTokenizer, static: bool, rng: np.random.Generator) -> Shard:
+    """Draw pieces by Zipf's law, as text has them, in two segments of random lengths."""
+    offsets = offsets_of(lengths)
+    ordinary = np.array([i for piece, i in tokenizer.vocab.items() if piece not in SPECIAL_TOKENS])
+    frequency = 1.0 / np.arange(10, len(ordinary) + 10)
+    tokens = rng.choice(ordinary, offsets[-1], p=frequency / frequency.sum()).astype(np.int32)
+    starts = rng.integers(3, lengths - 2).astype(np.int32)
+    tokens[offsets[:-1]] = tokenizer.cls_id
+    tokens[offsets[1:] - 1] = tokens[offsets[:-1] + starts - 1] = tokenizer.sep_id
+    masks = {}
+    if static:
+        chosen = (rng.random(len(tokens)) < 0.15) & ~np.isin(tokens, [tokenizer.cls_id, tokenizer.sep_id])
+        rows = np.repeat(np.arange(len(lengths)), lengths)[chosen]
+        masks = {
+            "masked_positions": (np.flatnonzero(chosen) - offsets[rows]).astype(np.int32),
+            "masked_labels": tokens[chosen],
+            "masked_offsets": offsets_of(np.bincount(rows, minlength=len(lengths))),
+        }
+        tokens = np.where(chosen, tokenizer.mask_id, tokens).astype(np.int32)
+    labels = rng.integers(0, 2, len(lengths)).astype(np.int8)
+    return Shard(tokens, offsets, starts, labels, **masks)
+
+
+if __name__ == "__main__":
+    run_command(main, LoaderBenchmarkConfig)

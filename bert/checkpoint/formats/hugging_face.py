@@ -1,0 +1,180 @@
+"""Hugging Face's folders: ``config.json``, ``model.safetensors`` or ``pytorch_model.bin``, and the tokenizer's files.
+
+A folder that is written here opens with ``AutoModel.from_pretrained`` and ``AutoTokenizer.from_pretrained``. Old
+``pytorch_model.bin`` files are read without running code from them. safetensors has no checksums: a header that lies
+and a truncated file are found, a flipped bit in a tensor is not.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken, Tokenizer, decoders
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer, WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
+
+from bert.checkpoint.formats.torch_file import read as read_torch_file
+from bert.checkpoint.formats.weights import Weights, heads_in
+from bert.config import load_json
+from bert.errors import UsageError
+from bert.files import new_folder
+from bert.tokenization import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, BertTokenizer, looks_uncased, read_vocabulary
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+CONFIGS = ("config.json", "bert_config.json")
+# Names of activations: ours -> theirs, and theirs -> ours where that is another one.
+ACTIVATIONS = {"gelu_tanh": "gelu_new"}
+READ_ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "silu": "swish"}
+# The class of transformers for the heads that are there; the first row whose heads are all there.
+ARCHITECTURES = [
+    ("BertForPreTraining", {"cls.predictions", "cls.seq_relationship"}),
+    ("BertForMaskedLM", {"cls.predictions"}),
+    ("BertForNextSentencePrediction", {"cls.seq_relationship"}),
+    ("BertForQuestionAnswering", {"qa_outputs"}),
+    ("BertForSequenceClassification", {"classifier"}),
+    ("BertModel", set()),
+]
+
+
+def recognise(path: Path) -> bool:
+    """Tell whether ``path`` is a folder with weights, or a file of safetensors."""
+    return path.suffix == ".safetensors" or any((path / name).is_file() for name in WEIGHTS)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read the weights, and what lies beside them."""
+    folder = path if path.is_dir() else path.parent
+    file = path if path.is_file() else next((folder / name for name in WEIGHTS if (folder / name).is_file()), path)
+    state = _read_safetensors(file) if file.suffix == ".safetensors" else read_torch_file(file)
+    return {**read_neighbours(folder), **state}
+
+
+def write(path: Path, weights: Weights) -> list[str]:
+    """Write a folder for transformers."""
+    tensors = {name: tensor.contiguous() for name, tensor in weights.unpadded().items()}
+    with new_folder(path) as folder:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        _write_json(folder / "config.json", config_for_transformers(weights))
+        if weights.tokenizer is not None:
+            _write_tokenizer(folder, weights.tokenizer, weights.config.max_position_embeddings)
+    return []
+
+
+def read_neighbours(folder: Path) -> dict[str, Any]:
+    """Read model configuration and tokenizer from the files that are usual beside weights, as far as they exist."""
+    found: dict[str, Any] = {}
+    config = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
+    if config is not None:
+        found["model_config"] = read_config(config)
+    tokenizer = read_tokenizer(folder)
+    if tokenizer is not None:
+        found["tokenizer"] = tokenizer.state_dict()
+    return found
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a model configuration; raises UsageError where it is of another model than BERT."""
+    values = load_json(path, "the model's configuration")
+    expected = {"model_type": "bert", "position_embedding_type": "absolute", "is_decoder": False}
+    for key, value in expected.items():
+        if values.get(key, value) != value:
+            raise UsageError(f"{path}: {key} {values[key]}; expected {value}")
+    act = values.get("hidden_act")
+    return {**values, "hidden_act": READ_ACTIVATIONS.get(act, act)} if act else values
+
+
+def read_tokenizer(folder: Path) -> BertTokenizer | None:
+    """Read ``vocab.txt`` or ``tokenizer.json``, and the casing beside it; by default as the vocabulary looks."""
+    library = _json_or_empty(folder / "tokenizer.json")
+    if (folder / "vocab.txt").is_file():
+        pieces = read_vocabulary(folder / "vocab.txt")
+    elif library:
+        vocabulary = library.get("model", {}).get("vocab", {})
+        pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+    else:
+        return None
+    normalizer, settings = library.get("normalizer") or {}, _json_or_empty(folder / "tokenizer_config.json")
+    lower = settings.get("do_lower_case", normalizer.get("lowercase", looks_uncased(pieces)))
+    accents = settings.get("strip_accents", normalizer.get("strip_accents"))
+    return BertTokenizer.from_state_dict(
+        {
+            "vocab": pieces,
+            "do_lower_case": bool(lower),
+            "strip_accents": accents,
+            "max_input_chars_per_word": library.get("model", {}).get("max_input_chars_per_word", 100),
+            "never_split": list(SPECIAL_TOKENS),
+        }
+    )
+
+
+def config_for_transformers(weights: Weights) -> dict[str, Any]:
+    """Return the ``config.json`` with which transformers builds the same model."""
+    config, heads = weights.config, set(heads_in(weights.tensors))
+    values = config.to_dict()
+    values["hidden_act"] = ACTIVATIONS.get(config.hidden_act, config.hidden_act)
+    values["model_type"] = "bert"
+    values["architectures"] = [next(name for name, needed in ARCHITECTURES if needed <= heads)]
+    if weights.tokenizer is not None:
+        values["pad_token_id"] = weights.tokenizer.pad_id
+    if "classifier" in heads:
+        count = len(weights.tensors["classifier.weight"])
+        labels = weights.facts.get("labels") or []
+        names = labels if len(labels) == count else [f"LABEL_{i}" for i in range(count)]
+        values["id2label"] = {str(i): name for i, name in enumerate(names)}
+        values["label2id"] = {name: i for i, name in enumerate(names)}
+    return values
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        return {"model": load_file(path)}
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise UsageError(f"{path}: damaged, or not a file of safetensors ({error})") from error
+
+
+def _write_tokenizer(folder: Path, tokenizer: BertTokenizer, longest: int) -> None:
+    settings = tokenizer.state_dict()
+    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in settings["vocab"]), encoding="utf8")
+    library = Tokenizer(
+        WordPiece(tokenizer.vocab, unk_token=UNK, max_input_chars_per_word=settings["max_input_chars_per_word"])
+    )
+    library.normalizer = BertNormalizer(  # type: ignore[assignment]
+        True, not tokenizer.pretokenized, settings["strip_accents"], tokenizer.do_lower_case
+    )
+    library.pre_tokenizer = WhitespaceSplit() if tokenizer.pretokenized else BertPreTokenizer()  # type: ignore[assignment]
+    library.post_processor = TemplateProcessing(  # type: ignore[assignment]
+        single=f"{CLS} $A {SEP}",
+        pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
+        special_tokens=[(CLS, tokenizer.cls_id), (SEP, tokenizer.sep_id)],
+    )
+    library.decoder = decoders.WordPiece()  # type: ignore[assignment]
+    library.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
+    library.save(str(folder / "tokenizer.json"))
+    special = {"unk_token": UNK, "sep_token": SEP, "pad_token": PAD, "cls_token": CLS, "mask_token": MASK}
+    _write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": tokenizer.do_lower_case,
+            "strip_accents": settings["strip_accents"],
+            "tokenize_chinese_chars": not tokenizer.pretokenized,
+            "model_max_length": longest,
+            **special,
+        },
+    )
+
+
+def _json_or_empty(path: Path) -> dict[str, Any]:
+    return load_json(path, "the tokenizer's") if path.is_file() else {}
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf8")

@@ -1,0 +1,102 @@
+"""Sorted string tables, the index files of TensorFlow's checkpoints: bytes ⇄ {key: value}.
+
+A table is a row of blocks and a footer that says where the block of blocks lies. A block is a list of entries whose
+keys leave out what they share with the key before, then the places of the entries with a whole key ("restarts"); a
+type and a checksum follow it::
+
+    block ... block  (block of the meta index, empty)  block of (last key, place of block)  footer, 48 bytes
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from itertools import takewhile
+
+from bert.data.formats.protobuf import varint
+from bert.data.formats.records import masked_crc
+
+MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
+FOOTER = 48  # two places, filled up with zeros to 40 bytes, and the magic number
+PLAIN = b"\0"  # type of a block that is not compressed; it is followed by the masked CRC-32C of block and type
+TRAILER = 5  # bytes
+RESTART_INTERVAL = 16  # entries
+
+
+def read_table(data: bytes) -> dict[bytes, bytes]:
+    """Return the entries of a whole table; raises ValueError that says what is wrong with it."""
+    footer = data[-FOOTER:]
+    if len(footer) < FOOTER or not footer.endswith(MAGIC):
+        raise ValueError("it does not end as an index of TensorFlow does: truncated, or another file")
+    try:
+        _, at = _place(footer, 0)
+        index, _ = _place(footer, at)
+        places = [_place(value, 0)[0] for _, value in _entries(_block(data, index))]
+        return {key: value for place in places for key, value in _entries(_block(data, place))}
+    except (IndexError, struct.error) as error:
+        raise ValueError("its blocks are damaged") from error
+
+
+def write_table(entries: dict[bytes, bytes]) -> bytes:
+    """Return the table of ``entries``, all in one block, in the order of their keys."""
+    keys = sorted(entries)
+    data, index = bytearray(), []
+    for block in (_build_block([(key, entries[key]) for key in keys]), _build_block([])):
+        index.append(varint(len(data)) + varint(len(block)))
+        data += _sealed(block)
+    top = _build_block([(keys[-1], index[0])])
+    footer = index[1] + varint(len(data)) + varint(len(top))
+    return bytes(data + _sealed(top) + footer.ljust(FOOTER - len(MAGIC), b"\0") + MAGIC)
+
+
+def _block(data: bytes, place: tuple[int, int]) -> bytes:
+    offset, size = place
+    typed, crc = data[offset : offset + size + 1], data[offset + size + 1 : offset + size + TRAILER]
+    if masked_crc(typed) != crc:
+        raise ValueError("the checksum of a block is wrong")
+    if typed[-1:] != PLAIN:
+        raise ValueError("its blocks are compressed, expected plain ones")
+    return typed[:-1]
+
+
+def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    (restarts,) = struct.unpack_from("<I", block, len(block) - 4)
+    end, at, key = len(block) - 4 - 4 * restarts, 0, b""
+    while at < end:
+        shared, at = _read_varint(block, at)
+        fresh, at = _read_varint(block, at)
+        size, at = _read_varint(block, at)
+        key = key[:shared] + block[at : at + fresh]
+        yield key, block[at + fresh : at + fresh + size]
+        at += fresh + size
+
+
+def _build_block(entries: list[tuple[bytes, bytes]]) -> bytes:
+    block, restarts, before = bytearray(), [0], b""
+    for number, (key, value) in enumerate(entries):
+        if number and number % RESTART_INTERVAL == 0:
+            restarts.append(len(block))
+            before = b""
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, key, strict=False)))
+        block += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
+        before = key
+    return bytes(block) + struct.pack(f"<{len(restarts) + 1}I", *restarts, len(restarts))
+
+
+def _sealed(block: bytes) -> bytes:
+    return block + PLAIN + masked_crc(block + PLAIN)
+
+
+def _place(data: bytes, at: int) -> tuple[tuple[int, int], int]:
+    offset, at = _read_varint(data, at)
+    size, at = _read_varint(data, at)
+    return (offset, size), at
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """Return (number, the place behind it)."""
+    number = shift = 0
+    while data[at] & 0x80:
+        number |= (data[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+    return number | data[at] << shift, at + 1

@@ -1,0 +1,81 @@
+"""The formats of checkpoints, a table, and reading and writing any of them.
+
+state = read_checkpoint("uncased_L-12_H-768_A-12/bert_model.ckpt")      # {"model": ..., "model_config": ..., ...}
+write_checkpoint("made", "hf", weights)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bert.checkpoint.formats import hugging_face, oneflow, tensorflow, torch_file
+from bert.checkpoint.formats.weights import Weights
+from bert.errors import UsageError
+
+
+class Format(NamedTuple):
+    recognise: Callable[[Path], bool]
+    read: Callable[[Path], dict[str, Any]]
+    write: Callable[[Path, Weights], list[str]]  # returns the names of tensors that have no place in the format
+
+
+# Of the formats that recognise a path the first one reads it.
+FORMATS: dict[str, Format] = {
+    "tf": Format(tensorflow.recognise, tensorflow.read, tensorflow.write),
+    "oneflow": Format(oneflow.recognise, oneflow.read, oneflow.write),
+    "hf": Format(hugging_face.recognise, hugging_face.read, hugging_face.write),
+    "native": Format(torch_file.recognise, torch_file.read, torch_file.write_native),
+    "nvidia": Format(torch_file.recognise, torch_file.read, torch_file.write_nvidia),
+    "2018": Format(torch_file.recognise, torch_file.read, torch_file.write_2018),
+}
+
+
+def recognise(path: str | Path) -> str:
+    """Return the name of the format that ``path`` is in; raises UsageError where it is in none."""
+    for name, found in FORMATS.items():
+        if found.recognise(Path(path)):
+            return name
+    if Path(path).is_dir():
+        raise UsageError(
+            f"{path}: a folder without a checkpoint; expected model.safetensors or pytorch_model.bin, *.index, or */out"
+        )
+    raise UsageError(f"{path}: No such file or directory, nor {path}.index")
+
+
+def read_checkpoint(path: str | Path, format: str | None = None) -> dict[str, Any]:
+    """Read a checkpoint of any format, by default the one that ``path`` is in.
+
+    Returns "model", a state dict in any of the spellings that :func:`bert.checkpoint.load_weights` knows, and, as far
+    as the checkpoint has them, "model_config", "tokenizer" and "skipped", the names of what is not weights; of this
+    suite's own checkpoints everything. Raises UsageError that names the file.
+    """
+    if format is None or not FORMATS[format].recognise(Path(path)):
+        found = recognise(path)
+        if format is not None:
+            raise UsageError(f"{path}: expected a checkpoint in the format {format}, this looks like {found}")
+        format = found
+    try:
+        return FORMATS[format].read(Path(path))
+    except OSError as error:
+        raise UsageError(f"{error.filename or path}: {error.strerror or error}") from error
+
+
+def write_checkpoint(path: str | Path, format: str, weights: Weights) -> list[str]:
+    """Write ``weights`` whole or not at all; returns the names of tensors that have no place in ``format``."""
+    try:
+        return FORMATS[format].write(Path(path), weights)
+    except OSError as error:
+        raise UsageError(f"--output {path}: {error.strerror or error}") from error
+
+
+def merge(fresh: str | Path, pretrained: str | Path, output: str | Path, notice: Callable[[str], None]) -> None:
+    """Lay the snapshot ``pretrained`` over ``fresh``, another one: see :func:`oneflow.merge`."""
+    for path in (fresh, pretrained):
+        if not oneflow.recognise(Path(path)):
+            raise UsageError(f"{path}: expected a snapshot of OneFlow, a folder of folders with a file named out")
+    try:
+        oneflow.merge(Path(fresh), Path(pretrained), Path(output), notice)
+    except OSError as error:
+        raise UsageError(f"--output {output}: {error.strerror or error}") from error

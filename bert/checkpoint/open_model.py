@@ -1,0 +1,159 @@
+"""What a fine-tuning run starts from: tokenizer, model configuration and weights, from flags or from the checkpoint.
+
+A checkpoint of this suite carries vocabulary, casing and configuration, so that ``--init_checkpoint`` alone is enough;
+what is given besides must agree with it::
+
+    start = load_start(config, "results/ckpt_8601.pt", max_seq_length=384)
+    model = BertForQuestionAnswering(start.model_config)
+    print(start.load_into(model, fresh=("qa_outputs.*",)))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from bert.checkpoint import LoadReport, check_tokenizer, load_weights
+from bert.checkpoint.formats import read_checkpoint
+from bert.config import flag
+from bert.distributed import DistributedConfig
+from bert.errors import UsageError
+from bert.model.config import BertConfig
+from bert.tokenization import BertTokenizer, looks_uncased, read_vocabulary
+from bert.train.precision import Precision, PrecisionConfig
+
+
+@dataclass
+class ModelDescription:
+    """What a checkpoint may lack."""
+
+    config_file: str | None = flag(
+        None, "bert_config.json of the model; not needed where the checkpoint holds it.", aliases=["bert_config_file"]
+    )
+    vocab_file: str | None = flag(None, "WordPiece vocabulary; not needed where the checkpoint holds it.")
+    do_lower_case: bool | None = flag(
+        None, "Whether the model is uncased; by default what the checkpoint says, or what the vocabulary looks like."
+    )
+    bert_model: str | None = flag(None, "Name of the published model, such as bert-base-cased; tells the casing.")
+
+
+@dataclass
+class ModelFiles(ModelDescription):
+    attention: str = flag("auto", "fused, varlen, sdpa, matmul, reference; auto = the fastest one of the device.")
+
+
+@dataclass
+class StartingPoint:
+    """Tokenizer and configuration that fit each other, and the weights, if there are any."""
+
+    tokenizer: BertTokenizer
+    model_config: BertConfig
+    state: dict[str, Any] | None
+    what: str  # flag and file of the weights, for messages
+
+    def load_into(self, model: nn.Module, fresh: Sequence[str] = ()) -> LoadReport | None:
+        """Fill ``model``; parameters that match a pattern of ``fresh`` may be missing from the checkpoint."""
+        return None if self.state is None else load_weights(model, self.state, self.what, fresh)
+
+    def constants(self) -> dict[str, Any]:
+        """Return what every checkpoint of the run repeats."""
+        return {"model_config": self.model_config.to_dict(), "tokenizer": self.tokenizer.state_dict()}
+
+
+def load_start(
+    files: ModelFiles, init_checkpoint: str | None, max_seq_length: int, state: dict[str, Any] | None = None
+) -> StartingPoint:
+    """Read what ``files`` name and ``init_checkpoint`` holds; ``state`` is a checkpoint that was loaded already.
+
+    Raises UsageError where something is missing, or two of them disagree.
+    """
+    what = f"--init_checkpoint {init_checkpoint}"
+    if state is None and init_checkpoint is not None:
+        state = read_checkpoint(init_checkpoint)
+    held = state or {}
+    tokenizer = find_tokenizer(files, held, what)
+    if tokenizer is None:
+        raise UsageError(f"--vocab_file: needed, {_lacks('vocabulary', held, what)}")
+    model_config = find_model_config(files, held, tokenizer, what)
+    if max_seq_length > model_config.max_position_embeddings:
+        raise UsageError(
+            f"--max_seq_length {max_seq_length}: the model has positions for {model_config.max_position_embeddings}"
+        )
+    return StartingPoint(tokenizer, model_config, state, what)
+
+
+def load_model_config(files: ModelDescription, init_checkpoint: str | None) -> BertConfig:
+    """Return the model's configuration alone, which needs no vocabulary; raises UsageError as :func:`load_start`."""
+    state = {} if init_checkpoint is None else read_checkpoint(init_checkpoint)
+    what = f"--init_checkpoint {init_checkpoint}"
+    return find_model_config(files, state, find_tokenizer(files, state, what), what)
+
+
+def find_tokenizer(files: ModelDescription, state: dict[str, Any], what: str) -> BertTokenizer | None:
+    """Return the checkpoint's tokenizer or that of ``files``, None without either.
+
+    Raises UsageError where both are there and disagree.
+    """
+    if "tokenizer" not in state:
+        if files.vocab_file is None:
+            return None
+        lower = _looks_uncased(files) if files.do_lower_case is None else files.do_lower_case
+        return BertTokenizer(files.vocab_file, lower)
+    saved = BertTokenizer.from_state_dict(state["tokenizer"])
+    lower = saved.do_lower_case if files.do_lower_case is None else files.do_lower_case
+    given = saved if files.vocab_file is None else BertTokenizer(files.vocab_file, lower)
+    if files.vocab_file is not None or lower != saved.do_lower_case:
+        given.do_lower_case = lower
+        check_tokenizer(given, state["tokenizer"], what, files.vocab_file or "")
+    return saved
+
+
+def _looks_uncased(files: ModelDescription) -> bool:
+    """Tell the casing from the model's name, or from whether any piece has a capital letter."""
+    if files.bert_model is not None and "cased" in files.bert_model:
+        return "uncased" in files.bert_model
+    return looks_uncased(read_vocabulary(files.vocab_file or ""))
+
+
+def find_model_config(
+    files: ModelDescription, state: dict[str, Any], tokenizer: BertTokenizer | None, what: str
+) -> BertConfig:
+    """Return the configuration that ``files`` or else the checkpoint have, with the vocabulary's true size."""
+    source = f"--config_file {files.config_file}" if files.config_file is not None else f"the configuration of {what}"
+    if files.config_file is not None:
+        config = BertConfig.from_json_file(files.config_file)
+    elif "model_config" in state:
+        config = BertConfig.from_dict(state["model_config"])
+    else:
+        raise UsageError(f"--config_file: needed, {_lacks('configuration', state, what)}")
+    if tokenizer is not None and not config.set_vocabulary(tokenizer.vocab_size):
+        raise UsageError(
+            f"{source}: vocab_size {config.vocab_size}, expected {tokenizer.vocab_size}, the pieces of the vocabulary"
+        )
+    return config
+
+
+def _lacks(part: str, state: dict[str, Any], what: str) -> str:
+    return f"{what} holds no {part}" if state else "no checkpoint was given"
+
+
+@dataclass
+class InferenceConfig:
+    init_checkpoint: str = flag(help="Checkpoint of the model, in any format that convert_checkpoint.py reads.")
+    fp16: bool = flag(False, "Compute in fp16.")
+    bf16: bool = flag(False, "Compute in bf16.")
+    no_cuda: bool = flag(False, "Run on the CPU, as --device cpu does.")
+    model: ModelFiles = field(default_factory=ModelFiles)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
+
+    def place(self) -> DistributedConfig:
+        """Return where to run."""
+        return replace(self.distributed, device="cpu") if self.no_cuda else self.distributed
+
+    def number_format(self, device: torch.device) -> Precision:
+        """Return the number format to run in."""
+        return Precision(PrecisionConfig(fp16=self.fp16, bf16=self.bf16), device)

@@ -1,0 +1,294 @@
+"""Ranks: who this process is, what the ranks tell each other, and when they stop.
+
+Every function does nothing at world size 1, so the code of one process and of a thousand is the same. A tensor is
+reduced where it lies (NCCL for CUDA, Gloo for the host), so a decision made on the host never waits for the GPU. The
+default process group of torch.distributed is the only state. No function pickles anything::
+
+    with join_world(config.distributed) as world:
+        with collective_errors(world):                   # a bad shard on rank 3 ends every rank with the same line
+            shards = read_my_shards(world.rank, world.size)
+        seed_everything(seed, step, world.rank)          # once per optimizer step: no random state to save
+        all_reduce_sum(loss)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from bert.config import flag
+from bert.distributed.elastic import open_store, restart_count
+from bert.distributed.heartbeat import Heartbeat, Progress
+from bert.errors import UsageError
+
+# What a launcher sets: (rank, world size, rank on this machine).
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
+
+
+@dataclass
+class DistributedConfig:
+    """Where a process runs. The launcher says who it is."""
+
+    local_rank: int = flag(
+        -1, "Rank on this machine, and so its GPU. Set by launchers; LOCAL_RANK in the environment wins.", minimum=-1
+    )
+    device: str = flag("auto", "Where to run; auto: a GPU where there is one.", choices=("auto", "cpu", "cuda"))
+    use_env: bool = flag(False, "Accepted for old launchers and ignored: the environment is always read.")
+    timeout: float = flag(
+        1800.0,
+        "Seconds to wait for a rank before the run ends with its name and last step; longer than a checkpoint takes.",
+        minimum=1,
+        aliases=["ddp_timeout"],
+    )
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all of them."""
+
+    rank: int
+    local_rank: int
+    size: int
+    device: torch.device
+    restarts: int = 0  # how often torchrun started this rank again after a failure
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def is_main(self) -> bool:
+        """True on the one rank that writes files and logs."""
+        return self.rank == 0
+
+
+@contextmanager
+def join_world(config: DistributedConfig) -> Iterator[World]:
+    """Join the other ranks for the duration of a ``with`` block, once per process.
+
+    A rank that is late by more than ``--timeout`` ends the run with its name. Raises UsageError for a missing GPU and
+    for an environment that contradicts itself. (Not twice: the store would still hold the addresses of the first time.)
+    """
+    rank, local_rank, size = read_launcher(os.environ, config.local_rank)
+    device = resolve_device(config.device, local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    world = World(rank, local_rank, size, device, restart_count(os.environ))
+    if size == 1:
+        yield world
+        return
+    on_gpu = device.type == "cuda"
+    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    store = open_store(os.environ, rank, size)
+    finished = False
+    with Heartbeat(store, rank, size, config.timeout, world.progress) as heartbeat:
+        # A collective gives up a little later than the heartbeat, which knows a silent rank's name.
+        patience = timedelta(seconds=config.timeout + 5 * heartbeat.interval)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
+        try:
+            heartbeat.start()
+            yield world
+            finished = True
+        except RuntimeError:
+            heartbeat.explain()
+            raise
+        finally:
+            # After an error the peers may sit in a collective that this rank never joins. NCCL's orderly shutdown would
+            # wait for it; ending the process instead lets the launcher end the peers.
+            if finished or not on_gpu:
+                dist.destroy_process_group()
+
+
+def read_launcher(environ: Mapping[str, str], local_rank: int = -1) -> tuple[int, int, int]:
+    """Return (rank, local rank, world size) from torchrun's variables, else Slurm's, else (0, local rank or 0, 1).
+
+    Slurm's count only where MASTER_ADDR is set too: a shell inside an allocation has them as well. The local rank is
+    LOCAL_RANK, else ``local_rank`` (the flag), else Slurm's, else 0. Raises UsageError where they clash.
+    """
+    names = _find_launcher(environ)
+    local = 0
+    if "LOCAL_RANK" in environ:
+        local = _integer(environ, "LOCAL_RANK")
+    elif local_rank >= 0:
+        local = local_rank
+    elif names and names[2] in environ:
+        local = _integer(environ, names[2])
+    if names is None:
+        return 0, local, 1
+    rank, size = _integer(environ, names[0]), _integer(environ, names[1])
+    if not 0 <= rank < size or local < 0:
+        raise UsageError(f"{names[0]} {rank}, {names[1]} {size}, local rank {local}: expected 0 <= rank < {names[1]}")
+    if size > 1 and "MASTER_ADDR" not in environ:
+        raise UsageError(f"{names[1]} is {size} but MASTER_ADDR is not set; expected the host name of rank 0")
+    if size > 1:
+        _integer(environ, "MASTER_PORT")
+    return rank, local, size
+
+
+def resolve_device(setting: str, local_rank: int) -> torch.device:
+    """Turn ``--device`` into the device of this rank; each rank of a machine has a GPU of its own."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if setting == "cpu" or (setting == "auto" and gpus == 0):
+        return torch.device("cpu")
+    if gpus == 0:
+        raise UsageError("--device cuda: PyTorch finds no CUDA GPU here; expected --device cpu or auto")
+    if local_rank >= gpus:
+        raise UsageError(
+            f"local rank {local_rank} has no GPU: {gpus} visible here (CUDA_VISIBLE_DEVICES "
+            f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'unset')}); expected at most {gpus} processes per machine"
+        )
+    return torch.device("cuda", local_rank)
+
+
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Replace ``tensor`` by its sum over the ranks, in place, and return it."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
+    return tensor
+
+
+def agree_any(flag: bool) -> bool:
+    """True on every rank if ``flag`` is true on any; decided on the host."""
+    votes = torch.tensor([int(flag)])
+    if dist.is_initialized():
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+    return bool(votes)
+
+
+def all_gather_ints(values: list[int]) -> list[list[int]]:
+    """Return the ``values`` of every rank, in rank order. Lengths may differ; values are int64."""
+    if not dist.is_initialized():
+        return [list(values)]
+    lengths = [int(length) for length in _all_gather(torch.tensor([len(values)]))]
+    padded = torch.zeros(max(lengths), dtype=torch.int64)
+    padded[: len(values)] = torch.tensor(values, dtype=torch.int64)
+    gathered = _all_gather(padded) if len(padded) else [padded] * len(lengths)
+    return [tensor[:length].tolist() for tensor, length in zip(gathered, lengths, strict=True)]
+
+
+def barrier() -> None:
+    """Wait, on the host, until every rank is here."""
+    agree_any(False)
+
+
+def broadcast_error(error: str | None) -> None:
+    """Raise the same UsageError on every rank if any rank has one: the message of the lowest such rank.
+
+    Every rank calls this, with None where nothing is wrong.
+    """
+    messages = all_gather_ints([] if error is None else [1, *error.encode()])
+    for message in messages:
+        if message:
+            raise UsageError(bytes(message[1:]).decode())
+
+
+@contextmanager
+def collective_errors(world: World) -> Iterator[None]:
+    """Turn a UsageError of the body on any rank into the same UsageError on every rank, instead of a hang.
+
+    Every rank runs the block. Its body must not contain a collective: the rank that fails would not join it. Any other
+    exception ends its own rank at once, and the launcher ends the rest.
+    """
+    if world.size == 1:
+        yield
+        return
+    error = None
+    try:
+        yield
+    except UsageError as raised:
+        error = str(raised)
+    broadcast_error(error)
+
+
+def derive_seed(*keys: int) -> int:
+    """Hash ``keys`` to a seed of 63 bits: the head of SHA-256 over their decimal digits joined by commas.
+
+    Sums such as ``seed + rank`` collide ((1, 2) and (2, 1)), and neighbouring seeds give related streams in some
+    generators; a hash does neither.
+    """
+    digest = hashlib.sha256(",".join(str(int(key)) for key in keys).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def seed_everything(*keys: int) -> int:
+    """Seed torch's generators (host and GPUs) with a pure function of ``keys`` and return the seed.
+
+    Called with (seed, step, rank) at the start of each optimizer step, a resumed run draws what the uninterrupted one
+    would have drawn, and no random state needs saving.
+    """
+    seed = derive_seed(*keys)
+    torch.manual_seed(seed)
+    return seed
+
+
+class StopSignal(AbstractContextManager["StopSignal"]):
+    """Notice SIGTERM, SIGUSR1 (Slurm's warning) and Ctrl-C while active; the loop asks ``requested`` when it suits it.
+
+    The handler only sets a flag; a second Ctrl-C raises KeyboardInterrupt at once. The handlers of before are put back
+    on leaving. Main thread only, as all of `signal`.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.by_keyboard = False
+        self._requested = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        return self._requested
+
+    def __enter__(self) -> StopSignal:
+        self._previous = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            # None: the handler was not installed from Python, and cannot be put back from it.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._requested = True
+        if number == signal.SIGINT:
+            if self.by_keyboard:
+                raise KeyboardInterrupt
+            self.by_keyboard = True
+            # Not print: the signal may have come in the middle of one.
+            os.write(2, b"\nstopping after this micro-batch and saving; Ctrl-C again stops at once\n")
+
+
+def _all_gather(tensor: Tensor) -> list[Tensor]:
+    """[n] on the host, n equal on all ranks -> one such tensor per rank"""
+    gathered = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, tensor)
+    return gathered
+
+
+def _find_launcher(environ: Mapping[str, str]) -> tuple[str, str, str] | None:
+    rank, size, _ = TORCHRUN
+    if rank in environ and size in environ:
+        return TORCHRUN
+    if SLURM[0] in environ and SLURM[1] in environ and "MASTER_ADDR" in environ:
+        return SLURM
+    if rank in environ or size in environ:
+        # Running alone would be worse than an error: every process would take itself for rank 0.
+        raise UsageError(f"the environment sets only one of {rank} and {size}; expected both, from a launcher, or none")
+    return None
+
+
+def _integer(environ: Mapping[str, str], name: str) -> int:
+    text = environ.get(name, "")
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{name} {text!r} in the environment is not a whole number") from None

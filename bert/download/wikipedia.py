@@ -1,0 +1,114 @@
+"""A Wikipedia → text files with an article a line: the command ``download_wikipedia``, for LDDL's.
+
+``OUTDIR/source/LANGUAGE/N.txt`` holds the articles of the N-th part of the dump, each as "wiki-<id> text". A part is
+written whole or not at all, and one that is there is not done again, so a run that was stopped goes on::
+
+    download_wikipedia(WikipediaConfig(outdir="wikipedia", language="simple"))
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from bert.config import flag, load_json, parse_size, run_command
+from bert.download.dumps import check_language, dump_path, fetch_dump
+from bert.download.fetch import Fetcher, FetchError, TransferConfig, read_record
+from bert.download.partial_file import locked
+from bert.errors import UsageError
+from bert.files import replacing
+from bert.prepare.text.wikidump import is_multistream, next_stream, read_articles
+from bert.shards.pool import run_parallel
+
+PLAN = ".plan.json"
+
+
+@dataclass
+class WikipediaConfig:
+    """Which Wikipedia, and where to put it."""
+
+    outdir: str = flag(help="Folder for the dump and, below source/LANGUAGE, its text.")
+    language: str = flag(
+        "en", "Which Wikipedia, by the code in its address, such as en, zh or simple.", aliases=["langs"]
+    )
+    extract_shard_size: str = flag("64M", "Bytes of the packed dump that go to one text file, such as 64M.")
+    num_workers: int = flag(
+        0,
+        "Processes that extract; 0 = one per core. The same text for any number.",
+        aliases=["num_processes"],
+        minimum=0,
+    )
+    transfer: TransferConfig = field(default_factory=TransferConfig)
+
+
+class Part(NamedTuple):
+    """The bytes ``start`` to ``stop`` of a dump, and the file for their articles."""
+
+    dump: Path
+    start: int
+    stop: int
+    target: Path
+
+
+def download_wikipedia(config: WikipediaConfig) -> None:
+    """Fetch the dump, unless one is there, and extract what is not; exits with code 1 where it cannot be fetched."""
+    check_language("--language", config.language)
+    outdir, step = Path(config.outdir), parse_size(config.extract_shard_size, "--extract_shard_size")
+    source = outdir / "source" / config.language
+    try:
+        fetch_dump(Fetcher(config.transfer), config.language, outdir)
+        source.mkdir(parents=True, exist_ok=True)
+        with locked(source) as is_mine:
+            if not is_mine:
+                raise UsageError(f"--outdir {outdir}: another process is extracting to {source}")
+            dump = dump_path(config.language, outdir)
+            extract(dump, source, step, config.num_workers, show=not config.transfer.disable_progress_bar)
+    except FetchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        raise UsageError(f"--outdir {outdir}: {error.strerror or error}") from error
+
+
+def extract(dump: Path, source: Path, step: int, num_workers: int, show: bool) -> None:
+    """Write the articles of each ``step`` bytes of ``dump`` to a file in ``source``, those that are not there."""
+    _check_plan(dump, source, step)
+    for left in source.glob(".*.txt"):  # of a run that was killed
+        left.unlink()
+    size = dump.stat().st_size
+    starts = {next_stream(dump, position) for position in range(0, size, step)} if is_multistream(dump) else {0}
+    cuts = sorted(starts | {size})
+    parts = [Part(dump, *cut, source / f"{number}.txt") for number, cut in enumerate(pairwise(cuts))]
+    todo = [part for part in parts if not part.target.exists()]
+    for _ in run_parallel(extract_part, todo, num_workers, description="Extracting", show=show):
+        pass
+    print(f"{source}: {dump.name} as text, {len(todo)} files written and {len(parts) - len(todo)} there before")
+
+
+def extract_part(part: Part) -> None:
+    """Write the articles of one part."""
+    with replacing(part.target) as temporary, temporary.open("w", encoding="utf8", newline="\n") as file:
+        for number, article in enumerate(read_articles(part.dump, part.start, part.stop)):
+            if text := " ".join(article.split()):
+                file.write(f"wiki-{part.target.stem}-{number} {text}\n")
+
+
+def _check_plan(dump: Path, source: Path, step: int) -> None:
+    """Note what the files of ``source`` are from, or refuse to mix them with others."""
+    plan = {"dump": dump.name, "sha256": read_record(dump), "extract_shard_size": step}
+    noted = source / PLAN
+    if not noted.exists():
+        with replacing(noted) as temporary:
+            temporary.write_text(json.dumps(plan), encoding="utf8")
+    elif load_json(noted, "--outdir") != plan:
+        raise UsageError(
+            f"--outdir: {source} was extracted from another dump or with another --extract_shard_size; remove it first"
+        )
+
+
+if __name__ == "__main__":
+    run_command(download_wikipedia, WikipediaConfig)

@@ -1,0 +1,36 @@
+"""The fine-tuned model as files: ``pytorch_model.bin``, ``config.json`` and ``vocab.txt``.
+
+``pytorch_model.bin`` is ``{"model": state dict, ...}`` as NVIDIA's scripts write it, with configuration and tokenizer
+beside the weights, so that it needs no other file when it is given as --init_checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bert.checkpoint import copy_state
+from bert.checkpoint.open_model import StartingPoint
+from bert.errors import UsageError
+from bert.files import replacing
+
+
+def save_model(output_dir: str | Path, model: nn.Module, start: StartingPoint, **more: Any) -> Path:
+    """Write the three files and return the model's; ``more`` are plain values to keep with it."""
+    folder = Path(output_dir)
+    state = copy_state({"model": model.state_dict(), **start.constants(), **more})
+    config = json.dumps(start.model_config.to_dict(), indent=2, sort_keys=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / "pytorch_model.bin") as temporary, temporary.open("wb") as file:
+            torch.save(state, file)  # not to a path, whose name would be among the bytes
+        for name, text in (("config.json", config), ("vocab.txt", "\n".join(start.tokenizer.vocab))):
+            with replacing(folder / name) as temporary:
+                temporary.write_text(f"{text}\n", encoding="utf8")
+    except OSError as error:
+        raise UsageError(f"--output_dir {folder}: {error.strerror or error}") from error
+    return folder / "pytorch_model.bin"

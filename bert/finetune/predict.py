@@ -1,0 +1,92 @@
+"""Outputs of a model for many sequences: batches of near-equal length, dealt to the ranks, results in input order.
+
+The batches are the same for any number of ranks, and so are the results, bit for bit::
+
+    outputs = predict(objective, sequences, batch_size=8, precision, world)
+    outputs.values              # [n, classes], or [T, 2] for an objective that scores tokens
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bert.distributed import World, all_reduce_sum
+from bert.log import progress
+from bert.sequences import Sequences, collate
+from bert.train.precision import Precision
+
+
+class Predictor(Protocol):
+    """What is asked of an objective."""
+
+    per_token: bool
+    width: int
+
+    def predict(self, batch: Any) -> Any: ...
+    def eval(self) -> Any: ...
+    def train(self, mode: bool = True) -> Any: ...
+
+
+@dataclass
+class Outputs:
+    """What the model said, and how long that took."""
+
+    values: NDArray[np.float32]  # [rows, width], a row per sequence or per token
+    seconds: float
+    latencies: list[float] = field(default_factory=list)  # seconds of each batch of this rank
+    batch_sizes: list[int] = field(default_factory=list)
+
+
+@torch.no_grad()
+def predict(
+    objective: Predictor, sequences: Sequences, batch_size: int, precision: Precision, world: World, show: bool = False
+) -> Outputs:
+    """Run all ``sequences``; every rank gets all results. Raises RuntimeError if one is missing or there twice."""
+    began = time.perf_counter()
+    starts = sequences.offsets[:-1] if objective.per_token else np.arange(len(sequences))
+    rows = int(sequences.offsets[-1]) if objective.per_token else len(sequences)
+    values = torch.zeros(rows, objective.width)
+    seen = torch.zeros(len(sequences), dtype=torch.int64)
+    outputs = Outputs(values.numpy(), 0.0)
+    mine = batches_of(sequences, batch_size)[world.rank :: world.size]
+    objective.eval()
+    for chosen in progress(mine, description="Predicting", unit="batch", disable=not (show and world.is_main)):
+        start = time.perf_counter()
+        with precision.autocast():
+            result = objective.predict(collate(sequences, chosen).to(world.device)).float().cpu()
+        outputs.latencies.append(time.perf_counter() - start)
+        outputs.batch_sizes.append(len(chosen))
+        counts = sequences.lengths[chosen] if objective.per_token else np.ones(len(chosen), np.int64)
+        values[torch.from_numpy(_places(starts[chosen], counts))] = result
+        seen[torch.from_numpy(chosen)] += 1
+    objective.train()
+    # Every row is filled by one rank and zero on the others, so that the sum is exact.
+    outputs.values = _summed(values, world).numpy()
+    if not bool((_summed(seen, world) == 1).all()):
+        raise RuntimeError("predictions are missing or there twice")
+    outputs.seconds = time.perf_counter() - began
+    return outputs
+
+
+def batches_of(sequences: Sequences, batch_size: int) -> list[NDArray[np.int64]]:
+    """Cut the sequences, longest first, into batches."""
+    order = np.argsort(-sequences.lengths, kind="stable")
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def _places(starts: NDArray, counts: NDArray) -> NDArray[np.int64]:
+    """Return starts[0], starts[0] + 1, ... (counts[0] of them), starts[1], ..."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1]) + np.repeat(starts - (ends - counts), counts)
+
+
+def _summed(values: torch.Tensor, world: World) -> torch.Tensor:
+    on_device = values.to(world.device)
+    all_reduce_sum(on_device)
+    return on_device.cpu()

@@ -1,0 +1,175 @@
+"""Sentences, or pairs of them, with a class or a number: what a task is, how its files lie, and how they become inputs.
+
+A task is a value; the published ones are rows of :data:`bert.glue.tasks.TASKS`. Labels stay the strings of the files
+until :func:`encode`, and an example's guid is what the published scripts call it::
+
+    examples = read_examples(find_task("mrpc"), "MRPC", "dev")
+    examples[0]                 # Example(guid='dev-1', text_a='He said the foodservice ...', text_b=..., label='1')
+    inputs = encode(examples, find_task("mrpc"), tokenizer, max_seq_length=128)
+    inputs.labels["label"]      # [1, 0, ...]
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bert.errors import UsageError
+from bert.glue.tables import Row, read_table
+from bert.log import progress
+from bert.sequences import Sequences, encode_pairs
+from bert.tokenization import BertTokenizer
+
+CHUNK = 8192  # examples tokenised at once: all of MNLI would need several gigabytes
+SHOWN = 8  # labels that an error line lists
+
+
+class Example(NamedTuple):
+    """One input as it stands in the file; ``label`` is None in a test set."""
+
+    guid: str
+    text_a: str
+    text_b: str | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one split of a task lies on the disk."""
+
+    file: str  # below --data_dir
+    prefix: str  # of the guids
+    text: tuple[str, ...]  # the column, or the two columns of a pair
+    label: str | None = None  # its column; None: a test set
+    guid: str | None = None  # column of ids; None: rows are numbered, the header being 0
+    names: tuple[str, ...] = ()  # columns of a file without a header
+    only: tuple[str, str] | None = None  # (column, value) of the rows to read
+    skip_broken: bool = False  # leave out rows with a wrong number of columns
+
+
+@dataclass(frozen=True)
+class Task:
+    """Classification where ``labels`` are given, in the order of the classes, else regression."""
+
+    name: str
+    submission: str | None  # its name on gluebenchmark.com
+    layouts: Mapping[str, Layout]  # split -> file
+    metrics: Callable[[NDArray, NDArray], dict[str, float]]  # (predictions [n], labels [n]) of a whole set
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, float] = (-math.inf, math.inf)  # of a regression's values
+    aliases: tuple[str, ...] = ()
+    synonyms: Mapping[str, str] = field(default_factory=dict)  # label in the file -> label
+
+    @property
+    def is_regression(self) -> bool:
+        return not self.labels
+
+    @property
+    def num_labels(self) -> int:
+        """Outputs of the head: 1 for regression."""
+        return len(self.labels) or 1
+
+    def predictions(self, logits: NDArray) -> NDArray:
+        """Return the classes [n], or the values of a regression, that ``logits`` [n, num_labels] stand for."""
+        return logits[:, 0] if self.is_regression else logits.argmax(axis=1)
+
+
+def read_examples(
+    task: Task, data_dir: str | Path, split: str, notice: Callable[[str], None] | None = None
+) -> list[Example]:
+    """Read ``train``, ``dev`` or ``test`` of a task; ``notice`` is told of rows that were left out.
+
+    Raises UsageError for a missing or empty file, a row that does not fit, a label that the task does not have, and an
+    id that comes twice outside of the training set.
+    """
+    if split not in task.layouts:
+        raise UsageError(f"--task_name {task.name}: no {split} examples, it has {', '.join(task.layouts)}")
+    layout = task.layouts[split]
+    path = Path(data_dir) / layout.file
+    broken: list[int] = []
+    examples: list[Example] = []
+    first: dict[str, int] = {}  # guid -> line
+    for line, example in _rows(task, layout, path, broken):
+        if first.setdefault(example.guid, line) != line and split != "train":
+            raise UsageError(f"{path}: line {line}: id {example.guid} is on line {first[example.guid]} too")
+        examples.append(example)
+    if not examples:
+        which = f" with {layout.only[0]} {layout.only[1]!r}" if layout.only else ""
+        raise UsageError(f"{path}: no examples{which}, expected at least one")
+    if broken and notice:
+        notice(f"{path}: left out {len(broken)} lines with a wrong number of columns, the first is line {broken[0]}")
+    return examples
+
+
+def _rows(task: Task, layout: Layout, path: Path, broken: list[int]) -> Iterator[tuple[int, Example]]:
+    chosen, value = layout.only or (None, None)
+    columns = [*layout.text, *filter(None, (layout.label, layout.guid, chosen))]
+    for row in read_table(path, columns, names=layout.names, broken=broken if layout.skip_broken else None):
+        values = dict(zip(columns, row.values, strict=True))
+        if chosen and values[chosen] != value:
+            continue
+        guid = f"{layout.prefix}-{values[layout.guid] if layout.guid else row.line - 1}"
+        texts = [values[column] for column in layout.text]
+        label = _check(task, values[layout.label], path, row) if layout.label else None
+        yield row.line, Example(guid, texts[0], texts[1] if len(texts) > 1 else None, label)
+
+
+def _check(task: Task, value: str, path: Path, row: Row) -> str:
+    """Return the label that the file's ``value`` stands for."""
+    label = task.synonyms.get(value.strip(), value.strip())
+    if not (_is_within(label, task.bounds) if task.is_regression else label in task.labels):
+        raise UsageError(f"{path}: line {row.line}: label {value[:40]!r}, expected {_expected(task)}")
+    return label
+
+
+def _expected(task: Task) -> str:
+    if task.is_regression:
+        return "a number" + (f" from {task.bounds[0]} to {task.bounds[1]}" if math.isfinite(task.bounds[0]) else "")
+    return ", ".join(task.labels[:SHOWN]) + (", ..." if len(task.labels) > SHOWN else "")
+
+
+def _is_within(text: str, bounds: tuple[float, float]) -> bool:
+    try:
+        value = float(text)
+    except ValueError:
+        return False
+    return math.isfinite(value) and bounds[0] <= value <= bounds[1]
+
+
+def encode(
+    examples: Sequence[Example], task: Task, tokenizer: BertTokenizer, max_seq_length: int, show: bool = False
+) -> Sequences:
+    """Tokenise examples; ``labels["label"]`` is the class (int64) or the value (float32), absent from a test set."""
+    parts = []
+    for start in progress(range(0, len(examples), CHUNK), description="Tokenising", unit="chunk", disable=not show):
+        chunk = examples[start : start + CHUNK]
+        first = tokenizer.encode_batch([example.text_a for example in chunk])
+        pairs = [example.text_b for example in chunk if example.text_b is not None]
+        parts.append(encode_pairs(first, tokenizer.encode_batch(pairs) if pairs else None, max_seq_length, tokenizer))
+    return _joined(parts, _labels(examples, task))
+
+
+def _labels(examples: Sequence[Example], task: Task) -> dict[str, NDArray]:
+    labels = [example.label for example in examples if example.label is not None]
+    if not labels:
+        return {}
+    if task.is_regression:
+        return {"label": np.array([float(label) for label in labels], np.float32)}
+    classes = {label: index for index, label in enumerate(task.labels)}
+    return {"label": np.array([classes[label] for label in labels], np.int64)}
+
+
+def _joined(parts: Sequence[Sequences], labels: dict[str, NDArray]) -> Sequences:
+    lengths = np.concatenate([part.lengths for part in parts])
+    return Sequences(
+        np.concatenate([part.tokens for part in parts]),
+        np.concatenate([[0], np.cumsum(lengths)]),
+        np.concatenate([part.segment_starts for part in parts]),
+        labels,
+    )

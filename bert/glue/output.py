@@ -1,0 +1,115 @@
+"""The files that a fine-tuned classifier leaves, under the names and in the formats of the published scripts.
+
+========================  ==================================================================================
+``results.txt``           all numbers of a run, one JSON object
+``eval_results.txt``      ``key = value`` lines, sorted by key
+``predictions.json``      guid -> label
+``test_results.tsv``      a line for each example: the probability of each label, or the value of a regression
+``CoLA.tsv`` and so on    index and prediction, as gluebenchmark.com takes them
+========================  ==================================================================================
+
+Each appears whole or not at all. Outputs are the logits [n, num_labels] of all examples, in their order::
+
+    write_test_results(folder, logits, task)
+    print(summarise_seeds([{"seed": 1, "acc": 0.86}, {"seed": 2, "acc": 0.88}]).text)
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bert.errors import UsageError
+from bert.files import replacing
+from bert.glue.examples import Example, Task
+from bert.log.logger import plain
+
+
+class SeedSummary(NamedTuple):
+    """``values[metric]`` holds mean, std (of a sample; 0 of one run), best and, where known, the best run's seed."""
+
+    text: str  # a Markdown table
+    values: dict[str, dict[str, float]]
+
+
+def write_results(folder: str | Path, results: Mapping[str, Any]) -> None:
+    """Write results.txt; NaN and infinities become strings, which strict JSON allows."""
+    _write(folder, "results.txt", [json.dumps(plain(results), allow_nan=False)])
+
+
+def write_eval_results(folder: str | Path, results: Mapping[str, Any]) -> None:
+    """Write eval_results.txt."""
+    _write(folder, "eval_results.txt", [f"{key} = {plain(results[key])}" for key in sorted(results)])
+
+
+def write_predictions(folder: str | Path, logits: NDArray, task: Task, examples: Sequence[Example]) -> None:
+    """Write predictions.json."""
+    answers = zip(examples, _answers(logits, task), strict=True)
+    _write(folder, "predictions.json", [json.dumps({example.guid: answer for example, answer in answers}, indent=4)])
+
+
+def write_test_results(folder: str | Path, logits: NDArray, task: Task) -> None:
+    """Write test_results.tsv: no header, probabilities in the order of the task's labels, tabs between."""
+    values = np.asarray(logits, np.float32)
+    if not task.is_regression:
+        values = torch.from_numpy(np.asarray(logits, np.float64)).softmax(dim=1).numpy().astype(np.float32)
+    _write(folder, "test_results.tsv", ("\t".join(map(str, row)) for row in values))
+
+
+def write_submission(folder: str | Path, logits: NDArray, task: Task) -> None:
+    """Write the file that gluebenchmark.com takes for the task's test set; nothing for a task outside of GLUE.
+
+    Its index counts the examples from 0. Values of a regression are cut to their bounds.
+    """
+    if task.submission is not None:
+        rows = (f"{index}\t{answer}" for index, answer in enumerate(_answers(logits, task)))
+        _write(folder, f"{task.submission}.tsv", ["index\tprediction", *rows])
+
+
+def summarise_seeds(results: Sequence[Mapping[str, float]]) -> SeedSummary:
+    """Summarise the metrics of runs that differ by their seed, which may stand under ``seed``.
+
+    The best is the highest, but the lowest of a metric that ends in "loss". Metrics are those of the first run.
+    """
+    values = {metric: _summarise(metric, results) for metric in results[0] if metric != "seed"}
+    rows = [["metric", "mean", "std", "best", "seed"], ["---", *["---:"] * 4]]
+    for metric, row in values.items():
+        rows.append([metric, *(f"{row[name]:.4f}" for name in ("mean", "std", "best")), str(row.get("seed", ""))])
+    return SeedSummary("".join(f"| {' | '.join(row)} |\n" for row in rows), values)
+
+
+def _summarise(metric: str, results: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    numbers = [float(result[metric]) for result in results]
+    best = (min if metric.endswith("loss") else max)(numbers)
+    summary = {
+        "mean": statistics.fmean(numbers),
+        "std": statistics.stdev(numbers) if len(numbers) > 1 else 0.0,
+        "best": best,
+    }
+    winner = results[numbers.index(best)]
+    return summary | ({"seed": winner["seed"]} if "seed" in winner else {})
+
+
+def _answers(logits: NDArray, task: Task) -> list[str]:
+    """Return the label of each example, or the value of a regression within its bounds."""
+    predictions = task.predictions(np.asarray(logits))
+    if task.is_regression:
+        return [f"{value:.3f}" for value in np.clip(predictions, *task.bounds)]
+    return [task.labels[prediction] for prediction in predictions]
+
+
+def _write(folder: str | Path, name: str, lines: Iterable[str]) -> None:
+    path = Path(folder) / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, temporary.open("w", encoding="utf8", newline="\n") as file:
+            file.writelines(f"{line}\n" for line in lines)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error

@@ -1,0 +1,284 @@
+"""The parts of a pre-training run that are not the loop: what it starts from, what it saves, what it reports.
+
+``run_pretraining.py`` connects them. A checkpoint made here holds tensors and plain values only, and everything that a
+resume needs: step, data position, optimizer, loss scale, phase, model configuration, tokenizer and flags.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bert.batch import Batch
+from bert.checkpoint import (
+    CheckpointWriter,
+    NullCheckpointWriter,
+    check_tokenizer,
+    load_weights,
+)
+from bert.checkpoint.formats import read_checkpoint
+from bert.checkpoint.formats.moments import as_state_dict, moments
+from bert.config import flag
+from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader, eval_batches
+from bert.errors import UsageError
+from bert.log import Logger
+from bert.model.config import BertConfig
+from bert.model.objective import PreTrainingObjective
+from bert.pretrain.evaluation import evaluate, unigram_accuracy
+from bert.pretrain.phases import Start
+from bert.tokenization import BertTokenizer
+from bert.train.throughput import training_flops
+from bert.train.trainer import BatchGeometry, Outcome, StepReport, Trainer
+
+
+@dataclass
+class ModelConfig:
+    config_file: str = flag(help="bert_config.json of the model.")
+    vocab_file: str = flag(help="WordPiece vocabulary that the shards were made with.")
+    do_lower_case: bool = flag(True, "Whether the vocabulary is uncased; recorded in the checkpoint.")
+    attention: str = flag("auto", "fused, varlen, sdpa, matmul, reference; auto = the fastest one of the device.")
+    no_dense_sequence_output: bool = flag(
+        False, "Run the MLM head on every token instead of the masked ones: the same loss, slower."
+    )
+
+
+def load_model_files(config: ModelConfig, max_seq_length: int) -> tuple[BertTokenizer, BertConfig]:
+    """Read vocabulary and model configuration, which must fit each other and the sequence length.
+
+    The configuration's vocab_size may be the vocabulary's or that padded to a multiple of 8.
+    """
+    tokenizer = BertTokenizer(config.vocab_file, config.do_lower_case)
+    model_config = BertConfig.from_json_file(config.config_file)
+    stated, actual = model_config.vocab_size, tokenizer.vocab_size
+    if not model_config.set_vocabulary(actual):
+        raise UsageError(
+            f"--vocab_file {config.vocab_file} has {actual} pieces, --config_file {config.config_file} says "
+            f"vocab_size {stated}: use the pair that belongs together, or write {actual} there for a new model"
+        )
+    if max_seq_length > model_config.max_position_embeddings:
+        raise UsageError(
+            f"--max_seq_length {max_seq_length} exceeds max_position_embeddings "
+            f"{model_config.max_position_embeddings} of --config_file {config.config_file}"
+        )
+    return tokenizer, model_config
+
+
+def load_initial_weights(
+    model: nn.Module,
+    tokenizer: BertTokenizer,
+    resumed: tuple[Path | None, dict[str, Any] | None],
+    init_checkpoint: str | None,
+    vocab_file: str,
+    notice: Callable[[str], None],
+) -> None:
+    """Fill ``model`` from the run's own checkpoint, else from --init_checkpoint, else leave it as drawn."""
+    path, state = resumed
+    if state is not None:
+        what = f"--resume_from_checkpoint {path}"
+    elif init_checkpoint is not None:
+        what, state = f"--init_checkpoint {init_checkpoint}", read_checkpoint(init_checkpoint)
+    else:
+        return
+    if "tokenizer" in state:
+        check_tokenizer(tokenizer, state["tokenizer"], what, vocab_file)
+    allow = () if path else ("cls.*",)  # a bare encoder is a fair start; a checkpoint of this run must be whole
+    notice(f"{what}: {load_weights(model, state, what, allow)}")
+
+
+def pretraining_flops(model_config: BertConfig) -> Callable[[Batch], float]:
+    """Return the function that counts a batch's floating-point operations, forward and backward."""
+    size = dataclasses.replace(model_config, vocab_size=model_config.padded_vocab_size)
+
+    def flops(batch: Batch) -> float:
+        squares = int(batch.cu_seqlens.diff().long().square().sum())
+        return training_flops(size, batch.num_tokens, squares, batch.masked_labels.numel(), batch.num_sequences)
+
+    return flops
+
+
+def expected_flops(model_config: BertConfig, data: LoaderConfig, geometry: BatchGeometry, steps: int) -> float:
+    """Return one device's work in ``steps`` optimizer steps of full sequences, in FLOP; an upper bound."""
+    size = dataclasses.replace(model_config, vocab_size=model_config.padded_vocab_size)
+    sequences = geometry.micro * geometry.accumulation * steps
+    length = data.max_seq_length
+    return sequences * training_flops(size, length, length**2, data.max_predictions_per_seq, 1)
+
+
+# Flags that shape the learning rate or the gradient: changing one in the middle of a phase is allowed, but said.
+SHAPING = ("max_steps", "learning_rate", "warmup_proportion", "lr_schedule", "weight_decay", "max_grad_norm")
+
+
+def restore(
+    trainer: Trainer,
+    model: nn.Module,
+    start: Start,
+    checkpoint: dict[str, Any] | None,
+    flags: dict[str, Any],
+    notice: Callable[[str], None],
+) -> None:
+    """Put optimizer, counters and loss scale where ``start`` says. Model weights are loaded by the caller.
+
+    ``flags`` are those of this run. Raises UsageError where the moments belong to another optimizer. Of a checkpoint
+    that NVIDIA's script wrote the moments are used if they are certainly those of ``model``'s parameters.
+    """
+    if checkpoint is None:
+        return
+    if start.keep_moments and "flags" not in checkpoint:
+        try:
+            adopt_moments(trainer.optimizer, model, checkpoint, flags["optimizer"])
+            notice(f"the moments of {len(trainer.optimizer.state)} parameters are used")
+        except ValueError as error:
+            notice(f"its weights are used, its moments are not: {error}")
+    elif start.keep_moments:
+        before = checkpoint["flags"]
+        if before["optimizer"] != flags["optimizer"]:
+            raise UsageError(
+                f"--optimizer {flags['optimizer']}: the checkpoint holds the moments of {before['optimizer']}; "
+                "keep it, or start from the weights alone with --init_checkpoint"
+            )
+        for name in SHAPING if start.training else ():
+            if before[name] != flags[name]:
+                notice(f"--{name} was {before[name]} and is now {flags[name]}")
+        trainer.optimizer.load_state_dict(checkpoint["optimizer"])
+    if start.keep_scale:
+        trainer.precision.load_state_dict(checkpoint["grad_scaler"])
+    if start.training:
+        trainer.state = dataclasses.replace(trainer.state, **start.training)
+    elif start.keep_moments:  # a new phase: bias correction and learning rate begin anew, moments go on
+        reset_optimizer_step(trainer.optimizer)
+
+
+def adopt_moments(optimizer: Any, model: nn.Module, checkpoint: dict[str, Any], name: str) -> None:
+    """Load the moments of NVIDIA's LAMB; raises ValueError, and changes nothing, where that is not sound."""
+    if name not in ("lamb", "apex_lamb"):
+        raise ValueError(f"they are of LAMB, and --optimizer is {name}")
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    order = [names[parameter] for parameter in parameters]
+    state = as_state_dict(moments(checkpoint), order, [parameter.shape for parameter in parameters])
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def reset_optimizer_step(optimizer: Any) -> None:
+    """Set the step counters of bias correction back to 0 and keep the moments."""
+    reset = getattr(optimizer, "reset_step", None)
+    if reset is not None:
+        reset()
+        return
+    for group in optimizer.param_groups:
+        if "step" in group:
+            group["step"] = torch.zeros_like(group["step"]) if torch.is_tensor(group["step"]) else 0
+    for state in optimizer.state.values():
+        if torch.is_tensor(state.get("step")):
+            state["step"].zero_()
+
+
+UNITS = {  # metric -> (unit, format on stdout)
+    "average_loss": (None, ":.4f"),
+    "mlm_loss": (None, ":.4f"),
+    "nsp_loss": (None, ":.4f"),
+    "learning_rate": (None, ":.3e"),
+    "grad_norm": (None, ":.3f"),
+    "sequences_per_second": ("sequences/s", ":.1f"),
+    "tokens_per_second": ("real tokens/s", ":.0f"),
+    "flop_utilisation": (None, ":.3f"),
+    "eta": ("s", ":.0f"),
+    "eval_mlm_loss": (None, ":.4f"),
+    "eval_nsp_loss": (None, ":.4f"),
+    "eval_mlm_accuracy": (None, ":.4f"),
+    "eval_nsp_accuracy": (None, ":.4f"),
+    "final_loss": (None, ":.4f"),
+    "training_sequences_per_second": ("sequences/s", ":.1f"),
+    "e2e_train_time": ("s", ":.1f"),
+    "raw_train_time": ("s", ":.1f"),
+}
+
+
+@dataclass
+class Recorder:
+    """Reports, evaluates and saves a run; the trainer calls it through its hooks."""
+
+    trainer: Trainer
+    objective: PreTrainingObjective
+    loader: PretrainingLoader
+    logger: Logger
+    writer: CheckpointWriter | NullCheckpointWriter
+    start: Start
+    max_steps: int
+    constant: dict[str, Any]  # what every checkpoint of the run repeats: configuration, tokenizer, batch geometry
+    held_out: Dataset | None
+    eval_batch_size: int
+    ceiling: float  # FLOP/s of a large matrix product here
+
+    def begin(self, **facts: Any) -> None:
+        """Log the PARAMETER events that precede the first step."""
+        for metric, (unit, format) in UNITS.items():
+            self.logger.metadata(metric, unit, format)
+        if self.held_out:
+            size, world = self.objective.model.config.vocab_size, self.trainer.world
+            facts["unigram_mlm_accuracy"] = unigram_accuracy(self._eval_batches(self.held_out), size, world)
+        self.logger.parameter(phase=self.start.phase, loss_scale=self.trainer.precision.loss_scale.value, **facts)
+        self.logger.parameter(train_start=True)
+
+    def report(self, report: StepReport) -> None:
+        precision = self.trainer.precision
+        data: dict[str, Any] = {
+            "average_loss": sum(report.losses.values()),
+            **report.losses,
+            "learning_rate": report.learning_rate,
+            "grad_norm": report.grad_norm,
+            "sequences_per_second": report.sequences_per_second,
+            "tokens_per_second": report.tokens_per_second,
+            "flop_utilisation": report.flops_per_second / (self.ceiling * self.trainer.world.size),
+        }
+        if report.eta is not None:
+            data["eta"] = report.eta
+        if precision.skipped:
+            data["skipped_steps"] = precision.skipped
+        if precision.loss_scale.value != 1:
+            data["loss_scale"] = precision.loss_scale.value
+        self.logger.log((int(self.loader.epoch), report.step), data)
+
+    def evaluate(self) -> None:
+        if self.held_out:
+            trainer = self.trainer
+            metrics = evaluate(self.objective, self._eval_batches(self.held_out), trainer.precision, trainer.world)
+            self.logger.log((int(self.loader.epoch), trainer.state.step), metrics)
+
+    def save(self) -> None:
+        """Start writing ckpt_{offset + step}.pt; the end of phase 1 is kept for ever."""
+        trainer, step = self.trainer, self.trainer.state.step
+        state = {
+            "model": self.objective.model.state_dict(),
+            "optimizer": trainer.optimizer.state_dict(),
+            "grad_scaler": trainer.precision.state_dict(),
+            "epoch": int(self.loader.epoch),
+            "training": trainer.state.to_dict(),
+            "phase": self.start.phase,
+            "offset": self.start.offset,
+            "max_steps": self.max_steps,
+            **self.constant,
+        }
+        self.writer.save(self.start.offset + step, state, self.start.phase == 1 and step == self.max_steps)
+
+    def finish(self, outcome: Outcome, seconds: float) -> None:
+        """Log the summary of NVIDIA's names; ``seconds`` is the time of the whole command."""
+        self.logger.parameter(final_loss=outcome.final_loss)
+        self.logger.summary(
+            {
+                "e2e_train_time": seconds,
+                "training_sequences_per_second": outcome.sequences_per_second,
+                "final_loss": outcome.final_loss,
+                "raw_train_time": outcome.seconds,
+            }
+        )
+
+    def _eval_batches(self, held_out: Dataset) -> Iterable[Batch]:
+        world = self.trainer.world
+        return eval_batches(held_out, self.eval_batch_size, rank=world.rank, world_size=world.size)

@@ -1,0 +1,187 @@
+"""What is wrong with one shard, and the numbers that tell what is wrong with all: for :mod:`bert.shards.verify`.
+
+A shard is read in pieces, so memory does not depend on its size; of a sequence only 8 bytes are kept, its hash::
+
+    found = examine(Task(path, manifest.shards.get(path.name), Rules(vocab_file="vocab.txt", max_seq_length=128)))
+    found.problems      # ["token id 40000 is outside the vocabulary of 30522 pieces"]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bert.data.formats.table import PARQUET, Limits, Shard, format_of, inspect_shard, read_shard
+from bert.data.hashing import hash64, mix64
+from bert.data.manifest import MANIFEST, ShardEntry
+from bert.errors import UsageError
+from bert.shards.bins import bin_of
+from bert.tokenization import CLS, MASK, SEP, read_vocabulary
+
+ROWS_AT_ONCE = 65536
+ROWS_HASHED_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the shards of a folder must keep to; None = not known, so not checked."""
+
+    vocab_file: str | None = None
+    vocab_size: int | None = None
+    max_seq_length: int | None = None
+    max_predictions_per_seq: int | None = None
+    masked_lm_ratio: float = 0.15
+    bin_size: int | None = None
+    last_bin: int = 0  # holds all longer sequences, too
+
+
+@dataclass(frozen=True)
+class Task:
+    """A shard to examine; ``listed`` is what its manifest says."""
+
+    path: Path
+    listed: ShardEntry | None
+    rules: Rules
+
+
+@dataclass
+class Found:
+    """What a shard holds; the counts after ``samples`` are of the sequences that could be read."""
+
+    path: Path
+    problems: list[str] = field(default_factory=list)
+    samples: int = 0
+    tokens: int = 0
+    longest: int = 0
+    random: int = 0  # sequences whose second segment is random
+    is_static: bool | None = None  # None = not read
+    masked: int = 0
+    wanted: int = 0  # masked tokens, by the rules
+    as_mask: int | None = None  # of the masked ones, those that became [MASK]; None = its id is not known
+    hashes: list[NDArray[np.uint64]] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """Sequences that were read."""
+        return sum(map(len, self.hashes))
+
+
+def examine(task: Task) -> Found:
+    """Read a shard and note what is wrong; never raises for bad content."""
+    found = Found(task.path)
+    try:
+        if task.listed is not None:
+            found.problems += _compare_bytes(task.path, task.listed)
+        found.samples = inspect_shard(task.path).num_samples
+        if task.listed is not None and found.samples != task.listed.num_samples:
+            found.problems.append(f"{found.samples} samples, {MANIFEST} says {task.listed.num_samples}")
+        if is_readable(task.path, task.rules):
+            vocab = _vocabulary(task.rules.vocab_file) if task.rules.vocab_file else None
+            for start in range(0, found.samples, ROWS_AT_ONCE):
+                shard = read_shard(task.path, vocab, start, min(start + ROWS_AT_ONCE, found.samples))
+                _check(shard, task, vocab)
+                _count(shard, task.rules, vocab, found)
+    except UsageError as error:
+        found.problems.append(str(error).removeprefix(f"{task.path}: "))
+    except OSError as error:
+        found.problems.append(error.strerror or str(error))
+    return found
+
+
+def is_readable(path: Path, rules: Rules) -> bool:
+    """Whether the sequences of a shard can be told: Parquet holds text, which needs a vocabulary."""
+    return rules.vocab_file is not None or format_of(path) != PARQUET
+
+
+def _compare_bytes(path: Path, listed: ShardEntry) -> Iterator[str]:
+    size = path.stat().st_size
+    if size != listed.bytes:
+        yield f"{size} bytes, {MANIFEST} says {listed.bytes}"
+        return
+    with path.open("rb") as file:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if actual != listed.sha256:
+        yield f"SHA-256 {actual[:12]}..., {MANIFEST} says {listed.sha256[:12]}...: the content has changed"
+
+
+@lru_cache(maxsize=1)
+def _vocabulary(path: str) -> dict[str, int]:
+    return {piece: index for index, piece in enumerate(read_vocabulary(path))}
+
+
+def _check(shard: Shard, task: Task, vocab: dict[str, int] | None) -> None:
+    """Raise UsageError for the first sequence that is not as it should be."""
+    path, rules, lengths = task.path, task.rules, shard.lengths
+    longest, most = rules.max_seq_length or sys.maxsize, rules.max_predictions_per_seq or sys.maxsize
+    Limits(longest, most, len(vocab) if vocab else rules.vocab_size).check(shard, path)
+    _refuse(lengths < 3, path, "is shorter than [CLS], a token and [SEP]")
+    first, last = shard.offsets[:-1], shard.offsets[1:] - 1
+    middle = first + np.minimum(shard.segment_starts, lengths) - 1  # the same as last where there is one segment
+    if vocab is not None:
+        _refuse(shard.tokens[first] != vocab[CLS], path, "does not begin with [CLS]")
+        _refuse(shard.tokens[last] != vocab[SEP], path, "does not end with [SEP]")
+        _refuse(shard.tokens[middle] != vocab[SEP], path, "has no [SEP] before its second segment")
+    if shard.masks is not None:
+        positions, _, offsets = shard.masks
+        rows = np.repeat(np.arange(shard.num_samples), np.diff(offsets))
+        places = first[rows] + positions
+        special = (places == first[rows]) | (places == middle[rows]) | (places == last[rows])
+        _refuse(np.bincount(rows[special], minlength=shard.num_samples) > 0, path, "has a masked [CLS] or [SEP]")
+    if rules.bin_size and bin_of(path):
+        number = int(bin_of(path))
+        wrong = np.minimum((lengths - 1) // rules.bin_size, rules.last_bin) != number
+        _refuse(wrong, path, f"is not of a length that belongs in bin {number} (bin_size {rules.bin_size})", lengths)
+
+
+def _refuse(wrong: NDArray[np.bool_], path: Path, what: str, lengths: NDArray | None = None) -> None:
+    if wrong.any():
+        row = int(wrong.argmax())
+        tokens = "" if lengths is None else f" with {lengths[row]} tokens"
+        more = f" (and {int(wrong.sum()) - 1} more)" if wrong.sum() > 1 else ""
+        raise UsageError(f"{path}: sequence {row}{tokens} {what}{more}")
+
+
+def _count(shard: Shard, rules: Rules, vocab: dict[str, int] | None, found: Found) -> None:
+    lengths = shard.lengths
+    found.tokens += len(shard.tokens)
+    found.longest = max(found.longest, int(lengths.max()))
+    found.random += int(shard.next_sentence_labels.astype(bool).sum())
+    found.is_static = shard.masks is not None
+    found.hashes += [_hash_rows(shard, low) for low in range(0, shard.num_samples, ROWS_HASHED_AT_ONCE)]
+    if shard.masks is None:
+        return
+    positions, _, offsets = shard.masks
+    found.masked += len(positions)
+    wanted = np.maximum(1, np.rint(lengths * rules.masked_lm_ratio))
+    found.wanted += int(np.minimum(wanted, rules.max_predictions_per_seq or sys.maxsize).sum())
+    if vocab is not None:
+        places = np.repeat(shard.offsets[:-1], np.diff(offsets)) + positions
+        found.as_mask = (found.as_mask or 0) + int((shard.tokens[places] == vocab[MASK]).sum())
+
+
+def _hash_rows(shard: Shard, low: int) -> NDArray[np.uint64]:
+    """Return a hash of each sequence from ``low`` on: of tokens and masks in their places, segments and label."""
+    high = min(low + ROWS_HASHED_AT_ONCE, shard.num_samples)
+    bounds = shard.offsets[low : high + 1]
+    places = np.arange(bounds[0], bounds[-1]) - np.repeat(bounds[:-1], np.diff(bounds))
+    total = _sums(places << 32 | shard.tokens[bounds[0] : bounds[-1]], bounds)
+    if shard.masks is not None:
+        positions, labels, offsets = shard.masks
+        bounds = offsets[low : high + 1]
+        mine = slice(bounds[0], bounds[-1])
+        total += _sums(1 << 62 | positions[mine].astype(np.int64) << 32 | labels[mine], bounds)
+    return hash64(total.view(np.int64), shard.segment_starts[low:high], shard.next_sentence_labels[low:high])
+
+
+def _sums(keys: NDArray[np.int64], bounds: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return the sum of the scrambled keys between each two bounds, modulo 2^64."""
+    ends = np.zeros(len(keys) + 1, np.uint64)
+    np.cumsum(mix64(keys.astype(np.uint64)), out=ends[1:])
+    return np.diff(ends[bounds - bounds[0]])

@@ -1,0 +1,320 @@
+"""The training loop. It knows no task: an objective returns summed losses, a batch says how many terms they have.
+
+Invariant: one optimizer step is a pure function of (parameters, moments, iteration, seed, the global batch). The loss
+is divided by the number of terms in the whole step, over all micro-batches of all ranks, and dropout is seeded by
+(seed, iteration, rank); so a step that was cut off is simply done again after a resume::
+
+    trainer = Trainer(objective, optimizer, learning_rate, precision, parallel, world, seed=42)
+    outcome = trainer.fit(loader, last_step=7038, hooks=Hooks(report=..., evaluate=..., save=...))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bert.config import flag
+from bert.distributed import StopSignal, World, agree_any, all_reduce_sum, collective_errors, seed_everything
+from bert.errors import UsageError
+from bert.log import progress
+from bert.memory import RELEASE_EVERY, HostCopy, build_release, upload
+from bert.optim.build import apply_gradients
+from bert.optim.host import HostOptimizer
+from bert.train.parallel import ParallelConfig, accumulate
+from bert.train.precision import Precision
+from bert.train.throughput import Meter
+
+
+@dataclass
+class BatchConfig:
+    train_batch_size: int = flag(
+        32, "Sequences per device and optimizer step, before it is cut into micro-batches.", minimum=1
+    )
+    gradient_accumulation_steps: int = flag(1, "Micro-batches that --train_batch_size is cut into.", minimum=1)
+    global_batch_size: int = flag(
+        0, "Sequences per optimizer step over all devices; replaces --train_batch_size. 0 = not set.", minimum=0
+    )
+
+
+@dataclass(frozen=True)
+class BatchGeometry:
+    """micro-batch × accumulation steps × world size = global batch, in sequences."""
+
+    micro: int
+    accumulation: int
+    world: int
+
+    @property
+    def global_batch(self) -> int:
+        return self.micro * self.accumulation * self.world
+
+    def banner(self) -> str:
+        return (
+            f"batch: {self.micro} sequences per micro-batch x {self.accumulation} accumulation steps "
+            f"x {self.world} devices = {self.global_batch} per optimizer step"
+        )
+
+
+def batch_geometry(config: BatchConfig, world_size: int) -> BatchGeometry:
+    """Resolve the batch flags; NVIDIA's meaning: --train_batch_size is per device, before accumulation."""
+    per_device, steps = config.train_batch_size, config.gradient_accumulation_steps
+    if config.global_batch_size:
+        if config.global_batch_size % world_size:
+            raise UsageError(f"--global_batch_size {config.global_batch_size} is not divisible by {world_size} devices")
+        per_device = config.global_batch_size // world_size
+    if per_device % steps:
+        name = "--global_batch_size / devices =" if config.global_batch_size else "--train_batch_size"
+        raise UsageError(f"{name} {per_device} is not divisible by --gradient_accumulation_steps {steps}")
+    return BatchGeometry(per_device // steps, steps, world_size)
+
+
+class MicroBatch(Protocol):
+    """What the loop asks of a batch; :class:`bert.batch.Batch` is one."""
+
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def num_sequences(self) -> int: ...
+    def loss_weights(self) -> dict[str, int]: ...
+    def to(self, device: torch.device) -> MicroBatch: ...
+
+
+class Loader(Protocol):
+    """Micro-batches of one optimizer step after the other; ``state_dict`` is the position after the last one drawn."""
+
+    def __next__(self) -> Any: ...
+    def state_dict(self) -> dict[str, Any]: ...
+
+
+@dataclass
+class TrainState:
+    """The counters that a checkpoint carries."""
+
+    step: int = 0  # optimizer steps applied
+    iteration: int = 0  # global batches drawn: applied and skipped
+    data: dict[str, Any] = field(default_factory=dict)  # the loader's position
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"step": self.step, "iteration": self.iteration, "data": self.data}
+
+
+@dataclass
+class StepReport:
+    """Means over the steps since the last report."""
+
+    step: int
+    losses: dict[str, float]
+    learning_rate: float
+    grad_norm: float
+    sequences_per_second: float
+    tokens_per_second: float
+    flops_per_second: float
+    eta: float | None  # seconds
+
+
+@dataclass
+class Hooks:
+    """What the loop calls, and every how many optimizer steps; ``save`` and ``evaluate`` also run at the end."""
+
+    report: Callable[[StepReport], None]
+    report_every: int = 1
+    evaluate: Callable[[], None] = lambda: None
+    evaluate_every: int = 0  # 0 = only at the end
+    save: Callable[[], None] = lambda: None
+    save_every: int = 0
+    step: Callable[[], None] = lambda: None  # after every optimizer step
+
+    def due(self, step: int, last_step: int) -> bool:
+        """Tell whether ``step`` is followed by something that looks at its outcome."""
+        return step == last_step or any(
+            every and step % every == 0 for every in (self.report_every, self.evaluate_every, self.save_every)
+        )
+
+
+@dataclass
+class Outcome:
+    """How ``fit`` ended."""
+
+    interrupted: bool
+    steps: int  # applied, earlier runs included
+    final_loss: float
+    sequences_per_second: float
+    seconds: float
+
+
+class Trainer:
+    """Owns the optimizer step and the loop around it."""
+
+    def __init__(
+        self,
+        objective: nn.Module,
+        optimizer: torch.optim.Optimizer | HostOptimizer,
+        learning_rate: Callable[[int], float],
+        precision: Precision,
+        parallel: ParallelConfig,
+        world: World,
+        *,
+        seed: int,
+        max_grad_norm: float = 1.0,
+        flops: Callable[[Any], float] = lambda batch: 0.0,
+        meter: Meter | None = None,
+    ) -> None:
+        self.objective, self.optimizer, self.learning_rate = objective, optimizer, learning_rate
+        self.precision, self.parallel, self.world = precision, parallel, world
+        self.seed, self.max_grad_norm, self.flops = seed, max_grad_norm, flops
+        self.meter = meter or Meter(warmup_steps=4)
+        # A GPU is kept busy by queueing the next step before it is known whether this one was applied. An adaptive loss
+        # scale has to know first.
+        self.queues_ahead = world.device.type == "cuda" and not precision.loss_scale.dynamic
+        self._release_memory = build_release(world.device)
+        self._grad_norm: HostCopy | None = None  # of an update that was queued and not settled
+        self.state = TrainState()
+
+    def train_step(self, micro_batches: list[Any], interrupted: Callable[[], bool]) -> dict[str, Tensor] | None:
+        """Run one optimizer step; None when interrupted, which leaves parameters and moments as they were.
+
+        Returns this rank's part of each mean loss, on the device; their sum over the ranks is the loss.
+        """
+        scales = self._loss_scales(micro_batches)
+        seed_everything(self.seed, self.state.iteration, self.world.rank)
+        parts = {name: torch.zeros((), device=self.world.device) for name in scales}
+        for index, batch in enumerate(micro_batches):
+            last = index == len(micro_batches) - 1
+            with accumulate(self.objective, last, self.parallel):
+                with self.precision.autocast():
+                    losses = self.objective(batch.to(self.world.device))
+                scaled = {name: loss * scales[name] for name, loss in losses.items()}
+                total = torch.stack(list(scaled.values())).sum()
+                # DDP averages over ranks what has to be summed, hence the factor.
+                self.precision.scale(total * self.world.size).backward()
+            parts = {name: parts[name] + loss.detach() for name, loss in scaled.items()}
+            if not last and agree_any(interrupted()):
+                self.optimizer.zero_grad(set_to_none=True)
+                return None
+        return parts
+
+    def apply(self) -> tuple[bool, float]:
+        """Update the parameters from the accumulated gradients: (whether they were finite, global gradient norm)."""
+        self.queue_update()
+        return self.settle()
+
+    def queue_update(self) -> None:
+        """Start the update that :meth:`settle` finishes, without waiting for the device."""
+        rate = self.learning_rate(self.state.step + 1)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self._grad_norm = HostCopy(apply_gradients(self.optimizer, self.precision.loss_scale.value, self.max_grad_norm))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.state.iteration += 1
+
+    def settle(self) -> tuple[bool, float]:
+        """Wait for the queued update and count it; see :meth:`apply` for what is returned."""
+        assert self._grad_norm, "no update was queued"
+        norm, self._grad_norm = self._grad_norm.read(), None
+        finite = norm < float("inf")  # False for NaN too
+        self.state.step += finite
+        self.precision.update(finite, norm)
+        return finite, norm
+
+    def fit(self, loader: Loader, last_step: int, hooks: Hooks, *, stop: StopSignal, show: bool = True) -> Outcome:
+        """Train until ``last_step`` optimizer steps were applied or ``stop`` was requested on any rank."""
+        window: list[dict[str, Tensor]] = []
+        queued: dict[str, Tensor] | None = None  # losses of an update that is not settled
+        final_loss, interrupted, saved = float("nan"), False, self.state.iteration
+        self.meter.start()
+        bar = progress(total=last_step, initial=self.state.step, description="Training", disable=not show)
+
+        def settle(parts: dict[str, Tensor]) -> tuple[bool, float]:
+            finite, norm = self.settle()
+            if finite:
+                window.append(parts)
+                bar.update()
+            return finite, norm
+
+        with bar:
+            while self.state.step < last_step:
+                self.world.progress.step = self.state.step
+                with collective_errors(self.world):  # a damaged shard on one rank ends all of them
+                    micro_batches = next(loader)
+                parts = self.train_step(micro_batches, lambda: stop.requested)
+                if queued is not None:
+                    settle(queued)
+                queued = parts
+                if parts is None:
+                    interrupted = True
+                    break
+                self.queue_update()
+                self.state.data = loader.state_dict()
+                self._count(micro_batches)
+                hooks.step()
+                if self.state.iteration % RELEASE_EVERY == 0:
+                    self._release_memory()
+                interrupted = agree_any(stop.requested)
+                if self.queues_ahead and not interrupted and not hooks.due(self.state.step + 1, last_step):
+                    continue
+                (finite, norm), queued = settle(parts), None
+                step = self.state.step
+                if finite and (step % hooks.report_every == 0 or step == last_step):
+                    report = self._report(window, norm, last_step)
+                    final_loss = sum(report.losses.values())
+                    window.clear()
+                    bar.set_postfix(loss=f"{final_loss:.3f}", refresh=False)
+                    hooks.report(report)
+                if step == last_step or interrupted:
+                    break
+                if finite and hooks.evaluate_every and step % hooks.evaluate_every == 0:
+                    hooks.evaluate()
+                if finite and hooks.save_every and step % hooks.save_every == 0:
+                    hooks.save()
+                    saved = self.state.iteration
+        total = self.meter.total()
+        if self.state.iteration != saved:
+            hooks.save()
+        if not interrupted:
+            hooks.evaluate()
+        return Outcome(
+            interrupted, self.state.step, final_loss, self._summed([total.sequences_per_second])[0], total.seconds
+        )
+
+    def _loss_scales(self, micro_batches: Iterable[Any]) -> dict[str, Tensor]:
+        """1 / (number of terms of each loss in the whole optimizer step), on the device, without a synchronisation."""
+        weights: dict[str, int] = {}
+        for batch in micro_batches:
+            for name, weight in batch.loss_weights().items():
+                weights[name] = weights.get(name, 0) + weight
+        counts = all_reduce_sum(upload(torch.tensor(list(weights.values())), self.world.device))
+        # A step may hold no term of a loss (no token was masked): the sum is 0 and so is the mean.
+        return dict(zip(weights, 1.0 / counts.clamp(min=1), strict=True))
+
+    def _count(self, micro_batches: Iterable[Any]) -> None:
+        batches = list(micro_batches)
+        sequences, tokens = sum(b.num_sequences for b in batches), sum(b.num_tokens for b in batches)
+        self.meter.update(sequences, tokens, sum(self.flops(b) for b in batches))
+
+    def _report(self, window: list[dict[str, Tensor]], norm: float, last_step: int) -> StepReport:
+        means = {name: torch.stack([parts[name] for parts in window]).mean() for name in window[0]}
+        losses = torch.stack(list(means.values())).double()
+        all_reduce_sum(losses)
+        rates = self.meter.window()
+        sequences, tokens, flops = self._summed(
+            [rates.sequences_per_second, rates.tokens_per_second, rates.flops_per_second]
+        )
+        return StepReport(
+            step=self.state.step,
+            losses=dict(zip(means, losses.tolist(), strict=True)),
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            grad_norm=norm,
+            sequences_per_second=sequences,
+            tokens_per_second=tokens,
+            flops_per_second=flops,
+            eta=self.meter.eta(last_step - self.state.step),
+        )
+
+    def _summed(self, values: list[float]) -> list[float]:
+        tensor = torch.tensor(values, device=self.world.device, dtype=torch.float64)
+        all_reduce_sum(tensor)
+        return tensor.tolist()

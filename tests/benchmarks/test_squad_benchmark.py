@@ -1,0 +1,126 @@
+"""The benchmark on SQuAD: that both sides get the same work, and that it runs."""
+
+import random
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import squad
+from benchmarks.squad import SquadBenchmarkConfig, first, join_contexts, train_words, write_questions
+from benchmarks.squad_peer import Peer, convert, pad, peer_tokenizer
+from bert.config import parse_args
+from bert.errors import UsageError
+from bert.model.objective import QuestionAnsweringObjective
+from bert.sequences import Sequences, collate
+from bert.squad.examples import load_dataset, paragraphs
+from bert.squad.features import convert_examples_to_features, features_to_sequences, read_squad_examples
+from bert.tokenization import BertTokenizer
+
+pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> tuple[str, str]:
+    """A file of questions and a vocabulary."""
+    folder = tmp_path_factory.mktemp("squad")
+    file = write_questions(folder, 300)
+    train_words(folder, file, str(folder / "vocab.txt"))
+    return file, str(folder / "vocab.txt")
+
+
+def sequences_of(files: tuple[str, str]) -> Sequences:
+    examples = read_squad_examples(files[0], True, False)
+    return features_to_sequences(convert_examples_to_features(examples, BertTokenizer(files[1]), 384, 128, 64, True))
+
+
+def test_contexts_are_as_long_as_squads(files):
+    contexts = [each.context for each in paragraphs(load_dataset(files[0]), files[0])]
+    lengths = [len(context.split()) for context in contexts]
+    assert 130 < np.mean(lengths) < 170
+    assert np.std(lengths) > 40
+
+
+def test_answers_move_along_with_their_contexts():
+    single = [
+        {"context": f"{n} stones", "qas": [{"answers": [{"text": "stones", "answer_start": 2}]}]} for n in "12345"
+    ]
+    made = join_contexts(single, random.Random(3))
+    assert " ".join(each["context"] for each in made) == "1 stones 2 stones 3 stones 4 stones 5 stones"
+    assert 1 < len(made) < 5
+    starts = [[question["answers"][0]["answer_start"] for question in each["qas"]] for each in made]
+    assert starts == [[2 + 9 * n for n in range(len(each["qas"]))] for each in made]
+
+
+def test_both_sides_make_the_same_windows(files):
+    """Of questions whose context fits one window; elsewhere the two mean different things by a stride."""
+    ours, theirs = sequences_of(files), convert(files[0], peer_tokenizer(files[1], True), 384, 128)
+    assert len(ours) == len(theirs["input_ids"]) > 100
+    assert theirs["start_positions"] == ours.labels["start"].tolist()
+    assert theirs["end_positions"] == ours.labels["end"].tolist()
+    padded = pad(collate(ours, np.arange(len(ours))), 384, torch.device("cpu"))
+    for name in ("input_ids", "token_type_ids", "attention_mask"):
+        assert padded[name].tolist() == theirs[name]
+
+
+def test_the_peer_finds_answers_in_overlapping_windows(files):
+    tokenizer = peer_tokenizer(files[1], True)
+    columns = convert(files[0], tokenizer, 96, 32)
+    whole = convert(files[0], tokenizer, 384, 128)
+    assert len(columns["input_ids"]) > 2 * len(whole["input_ids"])
+
+    def answers(of: dict) -> list[tuple[int, ...]]:
+        rows = zip(of["input_ids"], of["start_positions"], of["end_positions"], strict=True)
+        return [tuple(ids[start : end + 1]) for ids, start, end in rows if start]
+
+    assert set(answers(columns)) == set(answers(whole))
+    assert 0 in columns["start_positions"]
+
+
+def test_the_peer_has_the_same_model(files, tiny_config):
+    """With the same weights both compute the same logits; the loss differs, transformers' softmax has padding in it."""
+    tiny_config.vocab_size, tiny_config.max_position_embeddings = BertTokenizer(files[1]).vocab_size, 384
+    peer = Peer(tiny_config, torch.device("cpu"))
+    model = squad.BertForQuestionAnswering(tiny_config)
+    state = dict(peer.model.state_dict())
+    table = "bert.embeddings.word_embeddings.weight"
+    rows = tiny_config.padded_vocab_size - tiny_config.vocab_size
+    state[table] = torch.nn.functional.pad(state[table], (0, 0, 0, rows))
+    missing = model.load_state_dict(state, strict=False).missing_keys
+    assert all("pooler" in name for name in missing)
+    objective = QuestionAnsweringObjective(model).eval()
+    batch = collate(sequences_of(files), np.arange(3))
+    padded = pad(batch, 384, torch.device("cpu"))
+    with torch.no_grad():
+        logits = objective.predict(batch)
+    real = padded["attention_mask"].bool()
+    torch.testing.assert_close(logits, peer.predict([padded])[real], rtol=1e-4, atol=1e-5)
+
+
+def test_the_first_sequences(files):
+    whole = sequences_of(files)
+    some = first(whole, 5)
+    assert len(some) == 5
+    expected, found = (collate(each, np.arange(5)) for each in (whole, some))
+    assert found.input_ids.equal(expected.input_ids)
+    assert found.token_type_ids.equal(expected.token_type_ids)
+    assert len(first(whole, 10**6)) == len(whole)
+
+
+def test_it_runs(files, capsys, monkeypatch):
+    tiny = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+    monkeypatch.setitem(squad.PRESETS, "small", tiny)
+    words = ["--file", files[0], "--vocab_file", files[1], "--rounds", "2", "--batch_size", "2"]
+    squad.main(parse_args(SquadBenchmarkConfig, [*words, "--predict_windows", "5", "--device", "cpu"]))
+    out = capsys.readouterr().out
+    assert "windows of " in out
+    for what in ("training", "prediction", "preparing"):
+        assert re.search(rf"^\| {what}, [^|]+ \| [\d,.]+ \| [\d,.]+ \| \d+\.\d\d x \|$", out, re.MULTILINE), what
+
+
+@pytest.mark.parametrize("name", ["--file", "--vocab_file"])
+def test_a_missing_file_is_one_line(files, name):
+    words = {"--file": files[0], "--vocab_file": files[1], name: "/nowhere/at/all"}
+    with pytest.raises(UsageError, match="/nowhere/at/all"):
+        squad.main(parse_args(SquadBenchmarkConfig, [word for pair in words.items() for word in pair]))

@@ -1,0 +1,31 @@
+"""When a run is compiled, and what is said about it."""
+
+import pytest
+import torch
+
+from bert.train.parallel import ParallelConfig, missing_compiler, resolve_compile
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "config,flops,compiler,expected,said",
+    [
+        (ParallelConfig(compile="off"), 1e18, True, False, ""),
+        (ParallelConfig(compile="on", disable_jit_fusions=True), 1e18, True, False, ""),
+        (ParallelConfig(compile="auto"), 5e13, True, False, ""),  # 500 s of eager work on a CPU: not worth it
+        (ParallelConfig(compile="auto"), 7e13, True, True, "compiling the model"),  # 700 s
+        (ParallelConfig(compile="on"), 0.0, True, True, "compiling the model"),
+        (ParallelConfig(compile="on"), 1e18, False, False, "no C++ compiler"),
+        (ParallelConfig(compile="auto"), 1e18, False, False, ""),
+    ],
+)
+def test_compile_where_it_pays_and_can(monkeypatch, tmp_path, config, flops, compiler, expected, said):
+    tool = tmp_path / "c++"
+    if compiler:
+        tool.touch(mode=0o755)
+    monkeypatch.setenv("CXX", str(tool))
+    assert (missing_compiler(CPU) is None) == compiler
+    notices: list[str] = []
+    assert resolve_compile(config, CPU, flops, notices.append) is expected
+    assert notices == [] if not said else said in notices[0]
