@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bert.checkpoint.files import checkpoint_step, find_damage, list_checkpoints, load
 from bert.config import flag
@@ -86,10 +86,15 @@ def _refuse_to_mix(config: CheckpointConfig, directory: Path) -> None:
         )
 
 
-def find_checkpoint(
-    config: CheckpointConfig, output_dir: str, world: World, notice: Callable[[str], None]
-) -> tuple[Path | None, dict[str, Any] | None]:
-    """Return the checkpoint in ``output_dir`` to continue from, the same on every rank, or (None, None).
+class Found(NamedTuple):
+    """The checkpoint that a run continues from; neither, where it starts."""
+
+    path: Path | None = None
+    state: dict[str, Any] | None = None
+
+
+def find_checkpoint(config: CheckpointConfig, output_dir: str, world: World, notice: Callable[[str], None]) -> Found:
+    """Return the checkpoint in ``output_dir`` to continue from, the same on every rank.
 
     Rank 0 searches and verifies; the others take its word and load the same file. Ranks that torchrun has started again
     continue, whatever the flag: the checkpoints are their own.
@@ -103,8 +108,8 @@ def find_checkpoint(
             path = resolve_resume(config, output_dir, notice)
     step = all_gather_ints([] if path is None else [checkpoint_step(path)])[0]
     if not step:
-        return None, None
+        return Found()
     path = Path(output_dir) / f"ckpt_{step[0]}.pt"
     with collective_errors(world):
-        return path, load(path)
-    return None, None
+        return Found(path, load(path))
+    return Found()  # not reached: collective_errors raises

@@ -30,7 +30,7 @@ from bert.batch import TaskBatch
 from bert.checkpoint.open_model import load_model_config
 from bert.distributed import World, join_world
 from bert.errors import UsageError
-from bert.finetune.training import TrainingConfig, build_trainer, place
+from bert.finetune.training import TrainingConfig, build_task_trainer, place
 from bert.memory import build_release
 from bert.model.attention import build_layout
 from bert.model.config import BertConfig
@@ -39,6 +39,7 @@ from bert.optim.host import HostOptimizer
 from bert.sequences import Sequences, collate
 from bert.tokenization import SPECIAL_TOKENS
 from bert.train.precision import Precision
+from bert.train.run import Run
 from bert.train.trainer import Trainer
 
 LENGTHS = (64, 128, 256, 320, 384, 512)  # those of the memory table that the first BERT was published with
@@ -63,13 +64,10 @@ class Memory:
     host: int  # --optimize_on_cpu: fp32 parameters, gradients and moments
 
 
-def find_micro_batches(
-    config: TrainingConfig, build: Callable[[BertConfig], nn.Module], labels: Sequence[str]
-) -> list[Row]:
-    """Print the table for the model of the flags and return its rows.
+def find_micro_batches(config: TrainingConfig, build: Callable[[BertConfig], Any]) -> list[Row]:
+    """Print the table for the model of the flags and return its rows; ``build`` makes the objective of a task.
 
-    ``build`` makes the task's objective, which learns ``labels``. Raises UsageError for more than one process and for a
-    limit that the device does not have.
+    Raises UsageError for more than one process and for a limit that the device does not have.
     """
     with join_world(place(config)) as world:
         if world.size > 1:
@@ -78,7 +76,8 @@ def find_micro_batches(
         precision = Precision(replace(config.precision, loss_scale=1.0), world.device)
         model_config = load_model_config(config.model, config.checkpoint.init_checkpoint)
         objective = build(model_config).to(world.device, precision.parameter_dtype)
-        trainer = build_trainer(config, objective, random_sequences(1, 8, labels), precision, world, 1, print)
+        labels = objective.labels
+        trainer = build_task_trainer(Run(config, world, precision), objective, random_sequences(1, 8, labels), 1)
         memory = memory_of(trainer, random_batch(1, 8, labels))
         limit = limit_of(config.run.memory_gb, memory, world)
         positions = model_config.max_position_embeddings
@@ -194,7 +193,7 @@ def compute(
     layer = [kept_by_layer(model_config, trainer, count, length) for count in (1, 2)]
     # Of a layer, the tensors that grow with the batch; the largest one's gradient is the most that is ever on its way.
     largest = max(Counter(layer[1]) - Counter(layer[0])) // 2
-    recomputed = (sum(layer[1]) - sum(layer[0])) * trainer.parallel.checkpoint_activations
+    recomputed = (sum(layer[1]) - sum(layer[0])) * trainer.run.settings.parallel.checkpoint_activations
     per_sequence = twice - once + recomputed + largest
     return Row(length, largest_within(limit, memory.device + 2 * once - twice, per_sequence), per_sequence)
 
@@ -229,8 +228,8 @@ def kept_by_layer(model_config: BertConfig, trainer: Trainer, count: int, length
     return kept_bytes(forward, layer)
 
 
-def kept_bytes(run: Callable[[], Any], module: nn.Module) -> list[int]:
-    """Return the bytes of each storage that autograd keeps of ``run``; parameters of ``module`` are left out."""
+def kept_bytes(forward: Callable[[], Any], module: nn.Module) -> list[int]:
+    """Return the bytes of each storage that autograd keeps of ``forward``; parameters of ``module`` are left out."""
     own = {each.untyped_storage().data_ptr() for each in module.parameters()}
     kept: dict[int, int] = {}
 
@@ -241,7 +240,7 @@ def kept_bytes(run: Callable[[], Any], module: nn.Module) -> list[int]:
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = run()
+        result = forward()
     del result  # only now: while the graph lives, no address is used twice
     return list(kept.values())
 

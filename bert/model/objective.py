@@ -78,6 +78,7 @@ class ClassificationObjective(nn.Module):
     """Cross-entropy of the class ``label``, or the squared error of a regression, summed over sequences."""
 
     per_token = False
+    labels = ("label",)
 
     def __init__(self, model: BertForSequenceClassification) -> None:
         super().__init__()
@@ -105,6 +106,7 @@ class QuestionAnsweringObjective(nn.Module):
     """Mean of the cross-entropies of an answer's ``start`` and ``end`` over the tokens of its sequence, summed."""
 
     per_token = True
+    labels = ("start", "end")
     width = 2
 
     def __init__(self, model: BertForQuestionAnswering) -> None:

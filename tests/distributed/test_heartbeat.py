@@ -125,7 +125,7 @@ def test_idle_is_the_time_without_a_step_or_a_move(ranks):
 
 
 def test_the_place_is_the_innermost_line_of_the_package_or_else_of_all():
-    assert re.fullmatch(r"bert/heartbeat.py:\d+ _place", heartbeat._place(threading.main_thread().ident))
+    assert re.fullmatch(r"bert/distributed/heartbeat.py:\d+ _place", heartbeat._place(threading.main_thread().ident))
     end = threading.Event()
     outside = threading.Thread(target=end.wait)
     outside.start()
