@@ -1,7 +1,7 @@
 """BertAdam: the Adam of the original BERT code, without bias correction and with clipping per tensor.
 
-Google's AdamWeightDecayOptimizer as the first PyTorch ports wrote it. Invariants: :func:`bertadam_step` is the rule; the
-class applies it to all tensors at once through torch's fused AdamW kernel, with the same result. A step whose
+Google's AdamWeightDecayOptimizer as the first PyTorch ports wrote it. Invariants: :func:`bertadam_step` is the rule;
+the class applies it to all tensors at once through torch's fused AdamW kernel, with the same result. A step whose
 gradients hold an infinity or a NaN changes nothing::
 
     optimizer = BertAdam(parameter_groups(model.named_parameters(), 0.01), lr=5e-5)

@@ -391,7 +391,7 @@ def test_the_new_one_is_good_before_an_old_one_goes(tmp_path):
 def test_descriptions_without_a_checkpoint_are_cleaned_up(tmp_path):
     save(tmp_path, 1, 2)
     (tmp_path / "ckpt_1.pt").unlink()  # a crash in the middle of pruning
-    (tmp_path / ".ckpt_3.pt.tmp").write_text("half")
+    (tmp_path / ".77.ckpt_3.pt").write_text("half")
     CheckpointWriter(tmp_path).close()
     assert names(tmp_path) == ["ckpt_2.json", "ckpt_2.pt"]
 

@@ -100,17 +100,17 @@ def test_of_many_silent_ranks_the_first_are_named(ranks, capsys):
 
 def test_a_rank_that_lives_but_does_not_come_is_late(ranks):
     zero, *_ = ranks(4)
-    world = "bert/distributed.py:1 barrier"
-    zero._own = Beat(9, "a", 1, world, idle=9.0)
+    barrier = "bert/distributed/world.py:1 barrier"
+    zero._own = Beat(9, "a", 1, barrier, idle=9.0)
     zero.beats = {
-        1: Beat(9, "b", 2, world, idle=9.0),  # waits as well
+        1: Beat(9, "b", 2, barrier, idle=9.0),  # waits as well
         2: Beat(9, "c", 3, "bert/data/loader.py:5 __next__", idle=8.0),
-        3: Beat(9, "d", 4, "bert/trainer.py:5 fit", idle=1.0),  # moves
+        3: Beat(9, "d", 4, "bert/train/trainer.py:5 fit", idle=1.0),  # moves
     }
     assert zero.late_ranks(5.0) == [
         "rank 2 (c, process 3) is late: at bert/data/loader.py:5 __next__ for 8 s; its last step was 7"
     ]
-    zero._own = Beat(9, "a", 1, world, idle=0.0)  # failed at once: a peer died, and nobody was waited for
+    zero._own = Beat(9, "a", 1, barrier, idle=0.0)  # failed at once: a peer died, so this rank did not wait
     assert zero.late_ranks(5.0) == []
 
 
@@ -125,7 +125,7 @@ def test_idle_is_the_time_without_a_step_or_a_move(ranks):
 
 
 def test_the_place_is_the_innermost_line_of_the_package_or_else_of_all():
-    assert re.fullmatch(r"bert/heartbeat.py:\d+ _place", heartbeat._place(threading.main_thread().ident))
+    assert re.fullmatch(r"bert/distributed/heartbeat.py:\d+ _place", heartbeat._place(threading.main_thread().ident))
     end = threading.Event()
     outside = threading.Thread(target=end.wait)
     outside.start()
