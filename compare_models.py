@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from bert.checkpoint import load_weights
 from bert.checkpoint.compare import Difference, Inputs, Outputs, compare, draw, pad, run, run_transformers
-from bert.checkpoint.formats import FORMATS, build_model, fit, read_checkpoint
+from bert.checkpoint.formats import FORMATS, build_model, match_config, read_checkpoint
 from bert.checkpoint.open_model import ModelDescription, find_model_config, find_tokenizer
 from bert.config import flag, run_command
 from bert.errors import UsageError
@@ -95,11 +95,11 @@ def outputs(config: Config, side: Side, tokenizer: BertTokenizer, inputs: Inputs
         )
     if side.format == TRANSFORMERS:
         return run_transformers(side.path, inputs)
-    weights, report = fit(side.state, model_config, tokenizer, side.what, ["bert.pooler.*"])
+    weights, report = match_config(side.state, model_config, tokenizer, side.what, ["bert.pooler.*"])
     model = build_model(weights.tensors, model_config)
     load_weights(model, weights.tensors, side.what)
     found = run(model, inputs)
-    return found.without_pooler() if report.fresh else found
+    return found.without_pooler() if report.missing else found
 
 
 def show(differences: list[Difference]) -> None:

@@ -53,5 +53,5 @@ def test_what_is_not_sound_is_refused(checkpoint):
         as_state_dict(found, ["classifier.bias"], [(3,)])
     groups = checkpoint["optimizer"]["param_groups"]
     groups[0]["params"].append(groups[1]["params"].pop(0))
-    with pytest.raises(ValueError, match="other groups of parameters"):
+    with pytest.raises(ValueError, match="groups of parameters are not NVIDIA's"):
         moments(checkpoint)

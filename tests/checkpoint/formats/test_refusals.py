@@ -9,7 +9,7 @@ import pytest
 import torch
 from random_models import random_model, weights_of
 
-from bert.checkpoint.formats import FORMATS, fit, read_checkpoint, write_checkpoint
+from bert.checkpoint.formats import FORMATS, match_config, read_checkpoint, write_checkpoint
 from bert.checkpoint.formats.tf_bundle import Bundle, write_bundle
 from bert.errors import UsageError
 
@@ -18,7 +18,7 @@ WHAT = "--checkpoint it"
 
 def refusal(path, config, format=None) -> str:
     with pytest.raises(UsageError) as raised:
-        fit(read_checkpoint(path, format), config, None, WHAT)
+        match_config(read_checkpoint(path, format), config, None, WHAT)
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -81,13 +81,13 @@ def test_only_what_may_be_missing_is(weights, config, tmp_path):
     write_checkpoint(tmp_path / "made", "tf", weights)
     state = read_checkpoint(tmp_path / "made")
     with pytest.raises(UsageError, match=r"not in it \(bert\.pooler\.dense\.weight, bert\.pooler\.dense\.bias\)"):
-        fit(state, config, None, WHAT)
-    found, report = fit(state, config, None, WHAT, ["bert.pooler.*"])
-    assert report.fresh == ["bert.pooler.dense.weight", "bert.pooler.dense.bias"]
+        match_config(state, config, None, WHAT)
+    found, report = match_config(state, config, None, WHAT, ["bert.pooler.*"])
+    assert report.missing == ["bert.pooler.dense.weight", "bert.pooler.dense.bias"]
     assert report.matched == list(weights.tensors)
-    assert "fresh, drawn at random: bert.pooler.dense.weight, bert.pooler.dense.bias" in str(report)
+    assert "left as initialised: bert.pooler.dense.weight, bert.pooler.dense.bias" in str(report)
     assert found.tensors["bert.pooler.dense.weight"].std() == pytest.approx(0.02, rel=0.1)
-    again, _ = fit(state, config, None, WHAT, ["bert.pooler.*"])
+    again, _ = match_config(state, config, None, WHAT, ["bert.pooler.*"])
     assert torch.equal(found.tensors["bert.pooler.dense.weight"], again.tensors["bert.pooler.dense.weight"])
 
 
@@ -103,10 +103,10 @@ def test_slots_and_counters_are_skipped_and_counted(weights, config, tmp_path):
     arrays = {name: plain.read(name) for name in plain.entries}
     slots = {f"{name}/{slot}": array for name, array in arrays.items() for slot in ("adam_m", "adam_v")}
     write_bundle(tmp_path / "made", {**arrays, **slots, "global_step": np.int64(7)})
-    found, report = fit(read_checkpoint(tmp_path / "made"), config, None, WHAT)
+    found, report = match_config(read_checkpoint(tmp_path / "made"), config, None, WHAT)
     assert len(report.skipped) == 2 * len(arrays) + 1
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in weights.tensors.items())
-    assert str(report) == f"{len(arrays)} tensors matched; skipped: {len(slots) + 1} of an optimizer"
+    assert str(report) == f"{len(arrays)} tensors loaded; skipped: {len(slots) + 1} of an optimizer"
 
 
 def test_a_strange_variable_of_the_encoder_is_an_error_and_another_is_reported(weights, config, tmp_path):
@@ -114,7 +114,7 @@ def test_a_strange_variable_of_the_encoder_is_an_error_and_another_is_reported(w
     plain = Bundle(tmp_path / "plain")
     arrays = {name: plain.read(name) for name in plain.entries}
     write_bundle(tmp_path / "made", {**arrays, "cls/other/output_weights": np.zeros((2, 2), np.float32)})
-    _, report = fit(read_checkpoint(tmp_path / "made"), config, None, WHAT)
+    _, report = match_config(read_checkpoint(tmp_path / "made"), config, None, WHAT)
     assert report.unexpected == ["cls.other.output_weights"]
     write_bundle(tmp_path / "odd", {**arrays, "bert/encoder/layer_0/adapter/kernel": np.zeros((2, 2), np.float32)})
     message = refusal(tmp_path / "odd", config)
