@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bert.checkpoint.files import prune, read_description, remove_leftovers, write_checkpoint
 from bert.checkpoint.resume import CheckpointConfig
-from bert.errors import os_errors
+from bert.errors import naming_os_errors
 
 PLAIN = (type(None), bool, int, float, str, bytes)  # exactly: numpy's float64 is a float, but cannot be loaded
 
@@ -32,7 +32,7 @@ class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
 
     def __init__(self, directory: str | Path, keep: int = 3) -> None:
         self.directory, self.keep = Path(directory), keep
-        with os_errors(f"cannot save {self.directory}"):
+        with naming_os_errors(f"cannot save {self.directory}"):
             self.directory.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.directory)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -75,7 +75,7 @@ class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
             if old.phase != state.get("phase"):
                 return  # step 0 of phase 2 has the number, weights and moments of the end of phase 1
             keep = True
-        with os_errors(f"cannot save {path}"):
+        with naming_os_errors(f"cannot save {path}"):
             write_checkpoint(path, step, state, keep)
             prune(self.directory, self.keep, path)
 

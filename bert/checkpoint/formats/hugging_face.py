@@ -14,16 +14,13 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from tokenizers import AddedToken, Tokenizer, decoders
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer, WhitespaceSplit
+from tokenizers import AddedToken, decoders
 from tokenizers.processors import TemplateProcessing
 
 from bert.checkpoint.formats.torch_file import read as read_torch_file
 from bert.checkpoint.formats.weights import Weights, heads_in
 from bert.config import load_json
-from bert.errors import UsageError, os_errors
+from bert.errors import UsageError, naming_os_errors
 from bert.files import new_folder
 from bert.tokenization import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, BertTokenizer, looks_uncased, read_vocabulary
 
@@ -133,7 +130,7 @@ def config_for_transformers(weights: Weights) -> dict[str, Any]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
-    with os_errors(path):
+    with naming_os_errors(str(path)):
         try:
             return {"model": load_file(path)}
         except (SafetensorError, ValueError, KeyError) as error:
@@ -143,13 +140,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 def _write_tokenizer(folder: Path, tokenizer: BertTokenizer, longest: int) -> None:
     settings = tokenizer.state_dict()
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in settings["vocab"]), encoding="utf8")
-    library = Tokenizer(
-        WordPiece(tokenizer.vocab, unk_token=UNK, max_input_chars_per_word=settings["max_input_chars_per_word"])
-    )
-    library.normalizer = BertNormalizer(  # type: ignore[assignment]
-        True, not tokenizer.pretokenized, settings["strip_accents"], tokenizer.do_lower_case
-    )
-    library.pre_tokenizer = WhitespaceSplit() if tokenizer.pretokenized else BertPreTokenizer()  # type: ignore[assignment]
+    library = tokenizer.copy_library()
     library.post_processor = TemplateProcessing(  # type: ignore[assignment]
         single=f"{CLS} $A {SEP}",
         pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
@@ -158,18 +149,15 @@ def _write_tokenizer(folder: Path, tokenizer: BertTokenizer, longest: int) -> No
     library.decoder = decoders.WordPiece()  # type: ignore[assignment]
     library.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
     library.save(str(folder / "tokenizer.json"))
-    special = {"unk_token": UNK, "sep_token": SEP, "pad_token": PAD, "cls_token": CLS, "mask_token": MASK}
-    _write_json(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "BertTokenizer",
-            "do_lower_case": tokenizer.do_lower_case,
-            "strip_accents": settings["strip_accents"],
-            "tokenize_chinese_chars": not tokenizer.pretokenized,
-            "model_max_length": longest,
-            **special,
-        },
-    )
+    values = {
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": tokenizer.do_lower_case,
+        "strip_accents": settings["strip_accents"],
+        "tokenize_chinese_chars": not tokenizer.pretokenized,
+        "model_max_length": longest,
+        **{"unk_token": UNK, "sep_token": SEP, "pad_token": PAD, "cls_token": CLS, "mask_token": MASK},
+    }
+    _write_json(folder / "tokenizer_config.json", values)
 
 
 def _first_file(folder: Path, names: Sequence[str]) -> Path | None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bert.checkpoint import shorten
 from bert.checkpoint.formats.names import ONEFLOW, export_arrays, import_arrays
 from bert.checkpoint.formats.weights import Weights
-from bert.errors import UsageError, os_errors
+from bert.errors import UsageError, naming_os_errors
 from bert.files import new_folder
 
 HIDDEN = "bert-embeddings-LayerNorm-gamma"
@@ -69,7 +69,7 @@ def merge(fresh: Path, pretrained: Path, output: Path, notice: Callable[[str], N
     for name in common:
         if theirs[name] != ours[name]:
             raise UsageError(f"{pretrained}: {name} has {theirs[name]} bytes; expected {ours[name]}, as in {fresh}")
-    with os_errors(f"--output {output}"), new_folder(output) as folder:
+    with naming_os_errors(f"--output {output}"), new_folder(output) as folder:
         shutil.copytree(fresh, folder, dirs_exist_ok=True)
         for name in common:
             shutil.copyfile(pretrained / name / "out", folder / name / "out")
@@ -83,7 +83,7 @@ def merge(fresh: Path, pretrained: Path, output: Path, notice: Callable[[str], N
 
 def _sizes(path: Path) -> dict[str, int]:
     """Return the bytes of every variable, sorted by name."""
-    with os_errors(path):
+    with naming_os_errors(str(path)):
         return {file.parent.name: file.stat().st_size for file in sorted(path.glob("*/out"))}
 
 

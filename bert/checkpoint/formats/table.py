@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from bert.checkpoint.formats import hugging_face, oneflow, tensorflow, torch_file
 from bert.checkpoint.formats.weights import Weights
-from bert.errors import UsageError, os_errors
+from bert.errors import UsageError, naming_os_errors
 
 
 class CheckpointFormat(NamedTuple):
@@ -64,5 +64,5 @@ def read_checkpoint(path: str | Path, format: str | None = None) -> dict[str, An
 
 def write_checkpoint(path: str | Path, format: str, weights: Weights) -> list[str]:
     """Write ``weights`` whole or not at all; returns the names of tensors that ``format`` cannot hold."""
-    with os_errors(f"--output {path}"):
+    with naming_os_errors(f"--output {path}"):
         return FORMATS[format].write(Path(path), weights)

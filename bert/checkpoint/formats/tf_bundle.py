@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from bert.checkpoint.formats.sstable import read_table, read_varint, write_table
 from bert.data.formats.protobuf import FIXED32, FIXED64, LENGTH, VARINT, field, number_field
 from bert.data.formats.records import masked_crc
-from bert.errors import UsageError, os_errors
+from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
 
 DTYPES = {1: np.dtype("<f4"), 2: np.dtype("<f8"), 3: np.dtype("<i4"), 9: np.dtype("<i8"), 19: np.dtype("<f2")}
@@ -55,7 +55,7 @@ class Bundle:
     def __init__(self, prefix: str | Path) -> None:
         self.prefix = Path(prefix)
         self.index = Path(f"{prefix}.index")
-        with os_errors(self.index):
+        with naming_os_errors(str(self.index)):
             content = self.index.read_bytes()
         try:
             table = read_table(content)
@@ -74,7 +74,7 @@ class Bundle:
         dtype = DTYPES.get(entry.dtype)
         if dtype is None or entry.sliced or math.prod(entry.shape) * dtype.itemsize != entry.size:
             raise UsageError(f"{self.index}: {name} is not a plain array of numbers (type {entry.dtype})")
-        with os_errors(path):
+        with naming_os_errors(str(path)):
             if path.stat().st_size < entry.offset + entry.size:
                 raise UsageError(f"{path}: truncated, it ends before {name} does")
             array = np.fromfile(path, dtype, entry.size // dtype.itemsize, offset=entry.offset)
