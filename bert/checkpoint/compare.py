@@ -9,12 +9,14 @@ The models get the same padded batch, and only real tokens count::
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from bert.checkpoint.formats import BertWithHeads
 from bert.errors import UsageError
@@ -71,20 +73,18 @@ class Difference(NamedTuple):
 
     @property
     def judged(self) -> float:
-        """The value that a bound applies to: heads sum over a layer's width, so only their relative difference counts."""
+        """The value to bound: heads sum over a layer's width, so only their relative difference counts."""
         return self.rms if self.is_layer else self.relative
 
 
 def pad(sequences: Sequences) -> Inputs:
     """Pad sequences as the models of transformers expect them."""
-    shape = len(sequences), int(sequences.lengths.max())
-    ids, types, mask = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
-    for row, (length, start) in enumerate(zip(sequences.lengths, sequences.segment_starts, strict=True)):
-        begin = int(sequences.offsets[row])
-        ids[row, :length] = torch.from_numpy(sequences.tokens[begin : begin + length]).long()
-        types[row, start:length] = 1
-        mask[row, :length] = 1
-    return Inputs(ids, types, mask)
+    rows = [torch.from_numpy(sequences.tokens[a:b]).long() for a, b in pairwise(sequences.offsets)]
+    ids = pad_sequence(rows, batch_first=True)
+    columns = torch.arange(ids.shape[1])
+    lengths, starts = (torch.from_numpy(each)[:, None] for each in (sequences.lengths, sequences.segment_starts))
+    real = columns < lengths
+    return Inputs(ids, (real & (columns >= starts)).long(), real.long())
 
 
 @torch.no_grad()

@@ -137,7 +137,7 @@ def load(path: str | Path) -> dict[str, Any]:
         raise UsageError(f"{path}: {error.strerror or error}") from error
     except Exception as error:  # torch.load raises nearly anything on a foreign file, KeyError: 101 among others
         found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        reason = f"holds a {found[1]} beside tensors and plain values" if found else "not a checkpoint, or damaged"
+        reason = f"holds a {found[1]} besides tensors and plain values" if found else "not a checkpoint, or damaged"
         raise UsageError(f"{path}: {reason} ({type(error).__name__})") from error
     if not isinstance(state, dict):
         raise UsageError(f"{path}: holds a {type(state).__name__}; expected a dictionary")

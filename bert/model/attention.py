@@ -23,7 +23,7 @@ HAS_TRITON = find_spec("triton") is not None
 
 
 class Layout(NamedTuple):
-    """Where the S sequences of a stream of T tokens lie."""
+    """The places of the S sequences in a stream of T tokens."""
 
     cu_seqlens: Tensor  # [S + 1] int32, start of each sequence, then T
     max_seqlen: int

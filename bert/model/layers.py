@@ -82,7 +82,7 @@ class BertSelfAttention(nn.Module):
 
 
 def _kernels(hidden: Tensor) -> Any:
-    """Return :mod:`bert.model.kernels.fused` where it is faster, in half precision on CUDA, else None."""
+    """Return :mod:`bert.model.kernels.fused` if it is faster (half precision on CUDA), else None."""
     if hidden.device.type != "cuda" or _compute_dtype(hidden) == torch.float32 or not HAS_TRITON:
         return None
     from bert.model.kernels import fused  # imported here: a CPU installation has no Triton

@@ -97,7 +97,7 @@ def child():
 
 
 def padding_does_not_count():
-    """Scores of -300: what lies behind the end of a sequence must not turn into infinity times zero."""
+    """Scores of -300: what follows the end of a sequence must not turn into infinity times zero."""
     from bert.model.kernels.attention import attention
 
     qkv, cu_seqlens = stream([5, 3])
@@ -141,7 +141,7 @@ def test_interpreted_kernels_in_half_precision(interpreted):
 
 
 @pytest.mark.triton
-def test_what_lies_behind_a_sequence_does_not_count(interpreted):
+def test_what_follows_a_sequence_does_not_count(interpreted):
     assert interpreted["padding"]
 
 

@@ -367,7 +367,7 @@ def test_loading_nvidia_state_with_a_plain_step_and_fewer_keys():
     assert int(fresh.param_groups[1]["step"]) == 7039
 
 
-def test_a_step_set_to_a_number_is_taken_up():
+def test_a_step_set_to_a_number_is_continued():
     params, optimizer = make()
     optimizer.param_groups[0]["step"] = 4
     set_grads(params, 0)
@@ -467,7 +467,7 @@ def test_wrong_betas_and_layouts_are_refused():
         Lamb([torch.nn.Parameter(torch.ones(3, 2).t())])
 
 
-def test_triton_where_it_is_not_installed(monkeypatch):
+def test_triton_that_is_not_installed(monkeypatch):
     monkeypatch.setattr("bert.optim.lamb.optimizer.find_spec", lambda name: None)
     params, optimizer = make(implementation="triton")
     set_grads(params, 0)

@@ -130,10 +130,9 @@ def _parse_entry(message: bytes) -> Entry:
 
 def _encode_entry(array: NDArray, offset: int) -> bytes:
     dims = b"".join(field(DIMENSION, number_field(LENGTH_OF_DIMENSION, length)) for length in array.shape)
-    numbers = {DTYPE: NUMBER_OF[array.dtype], OFFSET: offset, SIZE: array.nbytes}
-    encoded = {number: number_field(number, value) for number, value in numbers.items()}
-    crc = bytes((CRC << 3 | FIXED32,)) + masked_crc(_raw(array))
-    return encoded[DTYPE] + field(SHAPE, dims) + encoded[OFFSET] + encoded[SIZE] + crc
+    kind = number_field(DTYPE, NUMBER_OF[array.dtype]) + field(SHAPE, dims)
+    place = number_field(OFFSET, offset) + number_field(SIZE, array.nbytes)
+    return kind + place + bytes((CRC << 3 | FIXED32,)) + masked_crc(_raw(array))
 
 
 def _raw(array: NDArray) -> memoryview:

@@ -48,7 +48,7 @@ LN2 = tl.constexpr(math.log(2))
 
 @triton.jit
 def _tile(base, rows, limit, STRIDE: tl.constexpr, SIZE: tl.constexpr):
-    """Load [rows, SIZE] from ``base``, where rows lie ``STRIDE`` apart; zeros from row ``limit`` on."""
+    """Load [rows, SIZE] from ``base``, where rows are ``STRIDE`` apart; zeros from row ``limit`` on."""
     return tl.load(base + rows[:, None] * STRIDE + tl.arange(0, SIZE)[None, :], mask=rows[:, None] < limit, other=0.0)
 
 

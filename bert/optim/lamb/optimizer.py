@@ -92,7 +92,7 @@ class Lamb(torch.optim.Optimizer):
         self.skipped = torch.zeros((), dtype=torch.bool, device=self._device)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; its step counter starts at 0 unless the group brings one."""
+        """Add a group; its step counter starts at 0 unless the group has one."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         for param in group["params"]:

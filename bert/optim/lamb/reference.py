@@ -61,7 +61,7 @@ def lamb_step(
 
 
 def _trust_ratio(param: Tensor, update: Tensor) -> float:
-    """‖p‖ / ‖u‖, or 1 where either is 0 (a fresh zero weight would otherwise never leave zero)."""
+    """‖p‖ / ‖u‖, or 1 if either is 0 (a fresh zero weight would otherwise never leave zero)."""
     param_norm = torch.linalg.vector_norm(param, dtype=torch.float64).item()
     update_norm = torch.linalg.vector_norm(update, dtype=torch.float64).item()
     return param_norm / update_norm if param_norm > 0 and update_norm > 0 else 1.0

@@ -114,7 +114,7 @@ def moments_kernel(
 
 @triton.jit
 def _trust_ratio(partials, chunks, BLOCK: tl.constexpr):
-    """‖p‖ / ‖u‖ from the partial sums of one tensor, or 1 where either is 0."""
+    """‖p‖ / ‖u‖ from the partial sums of one tensor, or 1 if either is 0."""
     p_squares = tl.zeros((BLOCK,), tl.float32)
     u_squares = tl.zeros((BLOCK,), tl.float32)
     for at in range(0, chunks, BLOCK):
@@ -266,7 +266,7 @@ class _Bucket:
 
 
 def _l2_elements(device: torch.device) -> int:
-    """Return how many elements of u and of p (4 + 4 bytes) fit in the L2 cache beside the streams."""
+    """Return how many elements of u and of p (4 + 4 bytes) fit in the L2 cache together with the streams."""
     if device.type == "cpu":  # Triton's interpreter
         return 1 << 22
     return int(torch.cuda.get_device_properties(device).L2_cache_size * L2_SHARE) // 8

@@ -1,4 +1,4 @@
-"""transformers opens what is written here, and what it writes opens here: every layer, head and piece is the same."""
+"""transformers reads what is written here, and the reverse: every layer, head and piece is the same."""
 
 import json
 
@@ -135,7 +135,7 @@ def test_an_old_folder_with_pytorch_model_bin(config, tokenizer, tmp_path):
     (tmp_path / "bert_config.json").write_text(json.dumps({**config.to_dict(), "hidden_act": "gelu_pytorch_tanh"}))
     read = read_checkpoint(tmp_path)
     assert BertConfig.from_dict(read["model_config"]).hidden_act == "gelu_tanh"
-    assert read["tokenizer"]["vocab"] == list(tokenizer.vocab)  # vocab.txt lies there, too
+    assert read["tokenizer"]["vocab"] == list(tokenizer.vocab)  # from vocab.txt in the same folder
     found, report = match_config(read, config, None, "it")
     expected = weights_of(model).tensors
     assert report.unexpected == [] and found.tensors.keys() == expected.keys()

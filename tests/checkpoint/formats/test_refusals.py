@@ -1,4 +1,4 @@
-"""What is wrong with a checkpoint is said by name, and nothing is read from it that should not be."""
+"""Errors name what is wrong with a checkpoint, and nothing dangerous is read from it."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def refusal(path, config, format=None) -> str:
 
 @pytest.fixture
 def written(weights, tmp_path):
-    """Return a function format -> the checkpoint, written in it, and the file of it that holds most."""
+    """Return a function format -> (the checkpoint written in it, its largest file)."""
 
     def write(format: str):
         path = tmp_path / "made"
@@ -42,7 +42,7 @@ def test_a_truncated_file(written, config, format, part):
     path, file = written(format)
     file.write_bytes(file.read_bytes()[: int(part * file.stat().st_size) // 4 * 4])
     message = refusal(path, config)
-    # Raw numbers that end early may be a whole table of fewer rows: then it is the shape that is wrong.
+    # Truncated raw numbers may still be a whole table of fewer rows: then the shape is wrong.
     assert "made" in message or (format == "oneflow" and message.startswith(f"{WHAT}: bert.embeddings.word_embedding"))
 
 
@@ -75,7 +75,7 @@ def test_a_configuration_of_another_depth(written, config, format):
     assert "16 of its encoder tensors are not in the model (bert.encoder.layer.1." in refusal(path, config)
 
 
-def test_only_what_may_be_missing_is(weights, config, tmp_path):
+def test_only_allowed_tensors_may_be_missing(weights, config, tmp_path):
     for name in [name for name in weights.tensors if "pooler" in name or "seq_relationship" in name]:
         del weights.tensors[name]
     write_checkpoint(tmp_path / "made", "tf", weights)
@@ -145,7 +145,7 @@ def test_code_in_a_pickle_is_not_run(config, tmp_path, folder):
     path.mkdir()
     torch.save({"model": {"x": Planted(tmp_path / "ran")}}, path / "pytorch_model.bin")
     message = refusal(path if folder else path / "pytorch_model.bin", config)
-    assert re.search(r"pytorch_model\.bin: holds a \S*open beside tensors", message)
+    assert re.search(r"pytorch_model\.bin: holds a \S*open besides tensors", message)
     assert not (tmp_path / "ran").exists()
 
 
@@ -155,7 +155,7 @@ def safetensors_file(header: dict, data: bytes) -> bytes:
 
 
 BIAS = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
-LIES = {
+WRONG_HEADERS = {
     "longer than the file": {"x": {**BIAS, "shape": [1000], "data_offsets": [0, 4000]}},
     "another shape than its bytes": {"x": {**BIAS, "shape": [5]}},
     "overlapping": {"x": BIAS, "y": BIAS},
@@ -165,8 +165,8 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("header", LIES.values(), ids=LIES)
-def test_a_safetensors_header_that_lies(config, tmp_path, header):
+@pytest.mark.parametrize("header", WRONG_HEADERS.values(), ids=WRONG_HEADERS)
+def test_a_wrong_safetensors_header(config, tmp_path, header):
     (tmp_path / "model.safetensors").write_bytes(safetensors_file(header, bytes(16)))
     assert "model.safetensors: damaged, or not a file of safetensors" in refusal(tmp_path, config)
 
@@ -190,7 +190,7 @@ def test_two_variables_of_one_meaning(config, tmp_path):
     assert "two tensors mean qa_outputs.bias" in refusal(tmp_path / "made", config)
 
 
-def test_a_path_that_is_no_checkpoint(config, tmp_path):
+def test_a_path_that_is_not_a_checkpoint(config, tmp_path):
     assert refusal(tmp_path / "none.pt", config) == (
         f"{tmp_path}/none.pt: No such file or directory, nor {tmp_path}/none.pt.index"
     )

@@ -45,7 +45,7 @@ def test_the_name_of_a_file_is_not_among_its_bytes(weights, tmp_path, format):
 
 
 @pytest.mark.parametrize("format", CARRIES_CONFIG)
-def test_configuration_and_tokenizer_go_along(weights, tmp_path, format):
+def test_configuration_and_tokenizer_are_carried_over(weights, tmp_path, format):
     weights.config.hidden_act = "gelu_tanh"
     write_checkpoint(tmp_path / "made", format, weights)
     state = read_checkpoint(tmp_path / "made")
@@ -57,7 +57,7 @@ def test_configuration_and_tokenizer_go_along(weights, tmp_path, format):
     assert state["tokenizer"] == weights.tokenizer.state_dict()
 
 
-def test_facts_of_a_fine_tuned_model_go_along(config, tokenizer, tmp_path):
+def test_facts_of_a_fine_tuned_model_are_carried_over(config, tokenizer, tmp_path):
     tuned = weights_of(random_model(config, ["classifier"]), tokenizer, task="mnli", labels=["no", "maybe", "yes"])
     write_checkpoint(tmp_path / "a", "native", tuned)
     state = read_checkpoint(tmp_path / "a")
@@ -67,7 +67,7 @@ def test_facts_of_a_fine_tuned_model_go_along(config, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("format", ["tf", "oneflow", "hf", "2018"])
 def test_word_pieces_have_no_padding_in_other_systems(weights, tmp_path, format):
-    """73 pieces, 80 rows here; what stands in the padding does not come along."""
+    """73 pieces in 80 rows: the padding is not written."""
     weights.tensors[WORDS][73:] = 5
     weights.tensors["cls.predictions.bias"][73:] = 5
     write_checkpoint(tmp_path / "made", format, weights)
