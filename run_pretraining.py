@@ -9,7 +9,7 @@ On several GPUs: torchrun --nproc_per_node=8 run_pretraining.py ...
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bert.checkpoint import CheckpointConfig, build_checkpoint_writer, find_checkpoint
 from bert.config import flag, run_command, to_dict
@@ -29,7 +29,6 @@ from bert.pretrain.run import (
     load_initial_weights,
     load_model_files,
     open_shards,
-    pretraining_flops,
     restore,
 )
 from bert.train.batch_geometry import BatchConfig
@@ -39,7 +38,7 @@ from bert.train.parallel import ParallelConfig
 from bert.train.precision import PrecisionConfig
 from bert.train.profiling import ProfileConfig, build_profiler
 from bert.train.run import Run, build_run, open_log
-from bert.train.throughput import measure_peak
+from bert.train.throughput import flops_of_batches, measure_peak
 
 
 @dataclass
@@ -111,8 +110,9 @@ def pretrain(config: Config, run: Run[Config]) -> None:
         load_initial_weights(model, tokenizer, found, config.checkpoint.init_checkpoint, run)
     model.to(run.world.device, run.precision.parameter_dtype)
     objective = PreTrainingObjective(model, not config.model.no_dense_sequence_output)
-    work = expected_flops(model_config, config.data, geometry, max_steps)
-    trainer = build_trainer(run, objective, max_steps, pretraining_flops(model_config), work)
+    size = replace(model_config, vocab_size=model_config.padded_vocab_size)
+    work = expected_flops(size, config.data, geometry, max_steps)
+    trainer = build_trainer(run, objective, max_steps, flops_of_batches(size), work)
     restore(trainer, model, start, found.state)
     steps = config.run.steps_this_run
     last = max_steps if steps < 0 else min(max_steps, trainer.state.step + steps)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bert.batch import TaskBatch
 from bert.checkpoint import CheckpointConfig, Found, build_checkpoint_writer, find_checkpoint
 from bert.checkpoint.open_model import ModelFiles, StartingPoint
 from bert.config import flag
@@ -29,7 +28,7 @@ from bert.train.foreign_flags import ForeignFlags
 from bert.train.parallel import ParallelConfig
 from bert.train.precision import PrecisionConfig
 from bert.train.run import Run
-from bert.train.throughput import training_flops
+from bert.train.throughput import flops_of_batches, training_flops
 from bert.train.trainer import Hooks, Outcome, StepReport, Trainer
 
 
@@ -175,14 +174,4 @@ def build_task_trainer(run: TaskRun, objective: Any, sequences: Sequences, steps
     model_config, lengths = objective.model.config, sequences.lengths
     mean = training_flops(model_config, int(lengths.sum()), int((lengths**2).sum()), 0, len(lengths)) / len(lengths)
     work = steps * settings.batch.train_batch_size * mean
-    return build_trainer(run, objective, steps, task_flops(model_config), work, settings.run.optimize_on_cpu)
-
-
-def task_flops(model_config: BertConfig) -> Callable[[TaskBatch], float]:
-    """Return the function that counts a batch's floating-point operations, forward and backward."""
-
-    def flops(batch: TaskBatch) -> float:
-        squares = int(batch.cu_seqlens.diff().long().square().sum())
-        return training_flops(model_config, batch.num_tokens, squares, 0, batch.num_sequences)
-
-    return flops
+    return build_trainer(run, objective, steps, flops_of_batches(model_config), work, settings.run.optimize_on_cpu)

@@ -7,7 +7,7 @@ resume needs: step, data position, optimizer, loss scale, phase, model configura
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,20 +92,8 @@ def load_initial_weights(
     run.notice(f"{what}: {load_weights(model, state, what, allow)}")
 
 
-def pretraining_flops(model_config: BertConfig) -> Callable[[Batch], float]:
-    """Return the function that counts a batch's floating-point operations, forward and backward."""
-    size = dataclasses.replace(model_config, vocab_size=model_config.padded_vocab_size)
-
-    def flops(batch: Batch) -> float:
-        squares = int(batch.cu_seqlens.diff().long().square().sum())
-        return training_flops(size, batch.num_tokens, squares, batch.masked_labels.numel(), batch.num_sequences)
-
-    return flops
-
-
-def expected_flops(model_config: BertConfig, data: LoaderConfig, geometry: BatchGeometry, steps: int) -> float:
+def expected_flops(size: BertConfig, data: LoaderConfig, geometry: BatchGeometry, steps: int) -> float:
     """Return the work of one device in ``steps`` optimizer steps of full sequences, in FLOP; an upper bound."""
-    size = dataclasses.replace(model_config, vocab_size=model_config.padded_vocab_size)
     sequences = geometry.micro * geometry.accumulation * steps
     length = data.max_seq_length
     return sequences * training_flops(size, length, length**2, data.max_predictions_per_seq, 1)
