@@ -1,6 +1,6 @@
 """Find late ranks: every few seconds each rank tells the store that it is alive and where in the program it is.
 
-When a rank or its machine dies, the others wait for it in a collective, which does not say for whom. Here rank 0
+When a rank or its machine dies, the others wait for it in a collective, which does not name it. Here rank 0
 watches all ranks, the others watch rank 0, and the run ends with a line such as ::
 
     error: rank 3 (node7, process 4242) has been silent for 1800 s; its last step was 41

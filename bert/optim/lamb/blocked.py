@@ -89,11 +89,15 @@ def _kernel_step(group: LambGroup) -> Tensor:
 
 def _fused_adam(group: LambGroup, lr: float, step: Tensor, tensors: tuple[list[Tensor], ...]) -> None:
     """Run torch's kernel on lists of weights, gradients and both moments."""
+    p, g, m, v = tensors
     beta1, beta2 = group.options.betas
     torch._fused_adam_(
-        *tensors,
+        p,
+        g,
+        m,
+        v,
         [],
-        [step] * len(tensors[0]),
+        [step] * len(p),
         lr=lr,
         beta1=beta1,
         beta2=beta2,
