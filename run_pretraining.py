@@ -15,7 +15,7 @@ from typing import Any
 
 from bert.checkpoint import CheckpointConfig, build_checkpoint_writer, find_checkpoint
 from bert.config import flag, run_command, to_dict
-from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader
+from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader, Share
 from bert.data.manifest import check_manifests
 from bert.distributed import DistributedConfig, StopSignal, World, collective_errors, join_world, seed_everything
 from bert.errors import UsageError
@@ -205,12 +205,9 @@ def build_loader(
     return PretrainingLoader(
         shards,
         geometry.global_batch,
+        Share(world.rank, world.size, geometry.accumulation, pin_memory=world.device.type == "cuda"),
         seed=config.run.seed,
-        rank=world.rank,
-        world_size=world.size,
-        micro_batches=geometry.accumulation,
         num_workers=config.data.num_workers,
-        pin_memory=world.device.type == "cuda",
         state=position or None,
     )
 

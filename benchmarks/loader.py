@@ -30,8 +30,8 @@ from bert.config import flag, run_command
 from bert.data.formats.table import Shard, write_shard
 from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader
 from bert.data.masking import SPECIAL_TOKENS
-from bert.data.shard import offsets_of
 from bert.errors import UsageError
+from bert.ragged import offsets_of
 from bert.tokenization import BertTokenizer
 
 WORDS = 30522

@@ -12,11 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bert.errors import UsageError
+from bert.ragged import offsets_of, ranges, rows_of
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Shard:
     offsets: NDArray[np.int64]  # [n + 1]
     segment_starts: NDArray[np.int32]  # [n], first token of segment B; the sequence's length where there is none
     next_sentence_labels: NDArray[np.int8]  # [n], 1 = segment B is random
-    masked_positions: NDArray[np.int32] | None = None  # [M]; None = the loader masks, anew in every epoch
+    masked_positions: NDArray[np.int32] | None = None  # [M]; None = the loader masks, differently in every epoch
     masked_labels: NDArray[np.int32] | None = None  # [M], the original token ids
     masked_offsets: NDArray[np.int64] | None = None  # [n + 1]
 
@@ -47,9 +49,17 @@ class Shard:
         return np.diff(self.offsets)
 
 
+class RowRange(NamedTuple):
+    """Rows ``start`` to ``stop`` of a file."""
+
+    path: Path
+    start: int
+    stop: int
+
+
 @dataclass(frozen=True)
 class ShardInfo:
-    """What a file says of itself without being decoded; None = only decoding tells."""
+    """What a file tells without being decoded; None = only decoding tells."""
 
     num_samples: int
     max_length: int | None  # tokens of the longest sequence, or the width of its padded rows
@@ -65,7 +75,7 @@ class Limits:
     vocab_size: int | None = None  # None = any
 
     def check_info(self, info: ShardInfo, path: Path | str) -> None:
-        """Raise UsageError where the file already says that it does not fit."""
+        """Raise UsageError where the file exceeds the limits by its own account."""
         if info.num_samples:
             self._check_most(info.max_length or 0, info.max_predictions or 0, path)
 
@@ -80,7 +90,7 @@ class Limits:
         positions, labels, offsets = shard.masks
         self._check_most(0, int(np.diff(offsets).max()), path)
         self._check_ids(labels, "masked label", path)
-        rows = np.repeat(np.arange(shard.num_samples), np.diff(offsets))
+        rows = rows_of(offsets)
         outside = (positions < 0) | (positions >= shard.lengths[rows])
         if outside.any():
             row = rows[outside][0]
@@ -107,7 +117,7 @@ class Limits:
 
 
 def select(shard: Shard, order: NDArray) -> Shard:
-    """Return the sequences of ``shard`` with the indices ``order``, in that order."""
+    """Return the sequences ``order`` of ``shard``, in that order."""
     lengths = shard.lengths[order]
     masks = {}
     if shard.masks is not None:
@@ -129,7 +139,7 @@ def select(shard: Shard, order: NDArray) -> Shard:
 
 
 def concatenate(shards: Sequence[Shard]) -> Shard:
-    """Put the sequences of all ``shards`` one after another; all are masked or none."""
+    """Join the sequences of all ``shards``, which are all masked or all unmasked."""
 
     def joined(name: str) -> NDArray:
         return np.concatenate([getattr(shard, name) for shard in shards])
@@ -150,26 +160,13 @@ def concatenate(shards: Sequence[Shard]) -> Shard:
     )
 
 
-def offsets_of(counts: NDArray) -> NDArray[np.int64]:
-    """Return where each of ``counts`` items begins, and the end: [0, c0, c0 + c1, ...]."""
-    offsets = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    return offsets
-
-
-def ranges(starts: NDArray, counts: NDArray) -> NDArray[np.int64]:
-    """Return the indices starts[0], starts[0] + 1, ... (counts[0] of them), starts[1], ..."""
-    ends = offsets_of(counts)
-    return np.arange(ends[-1]) + np.repeat(starts - ends[:-1], counts)
-
-
 # pyarrow's own errors derive from these.
 UNREADABLE = (OSError, EOFError, KeyError, IndexError, TypeError, ValueError, RuntimeError)
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Turn the errors of reading ``path`` inside the block into UsageError."""
+    """Turn errors of the block, which reads ``path``, into UsageError."""
     try:
         yield
     except UsageError:

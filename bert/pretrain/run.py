@@ -281,4 +281,4 @@ class Recorder:
 
     def _eval_batches(self, held_out: Dataset) -> Iterable[Batch]:
         world = self.trainer.world
-        return eval_batches(held_out, self.eval_batch_size, rank=world.rank, world_size=world.size)
+        return eval_batches(held_out, self.eval_batch_size, world.rank, world.size)

@@ -1,7 +1,7 @@
 """Record files whose records map names to lists of numbers: TensorFlow's Example and OneFlow's OFRecord.
 
-The names and widths are those of :mod:`bert.data.formats.padded`; other features may ride along. A format is an
-instance of :class:`Examples`, and its methods are what :mod:`bert.data.formats.table` asks for. A record::
+The names and widths are those of :mod:`bert.data.formats.padded`; other features are ignored. A format is an instance
+of :class:`Examples`, whose methods are those that :mod:`bert.data.formats.table` expects. A record::
 
     {"input_ids": [2, 71, 3, 9, 3, 0], "input_mask": [1, 1, 1, 1, 1, 0], "segment_ids": [0, 0, 0, 1, 1, 0], ...}
 """
@@ -33,7 +33,7 @@ from bert.data.formats.protobuf import (
 from bert.data.formats.records import OFRECORD as OFRECORD_FRAMING
 from bert.data.formats.records import TFRECORD as TFRECORD_FRAMING
 from bert.data.formats.records import Framing, RecordFile, write_records
-from bert.data.shard import Limits, Shard, ShardInfo, concatenate, naming, select
+from bert.data.shard import Limits, RowRange, Shard, ShardInfo, concatenate, naming, select
 from bert.errors import UsageError
 
 BATCH = 4096  # records decoded at once, so that their arrays stay in the processor's cache
@@ -85,16 +85,16 @@ class Examples:
         """Write ``shard`` zero-padded to ``limits``."""
         write_records(path, self._encode(shard, limits), self.framing)
 
-    def splice(self, path: Path, pieces: Sequence[tuple[Path, int, int]]) -> None:
-        """Write the records of ``pieces``, which all have the widths of the first."""
-        filled = [piece for piece, start, stop in pieces if start < stop]
-        for piece in filled:
-            own, others = self._layout(piece), self._layout(filled[0])
+    def splice(self, path: Path, parts: Sequence[RowRange]) -> None:
+        """Write the records of ``parts``, which all have the widths of the first."""
+        filled = [part.path for part in parts if part.start < part.stop]
+        for source in filled:
+            own, others = self._layout(source), self._layout(filled[0])
             if own != others:
-                raise UsageError(f"{piece}: {own} in a record, but {others} in {filled[0]}")
+                raise UsageError(f"{source}: {own} in a record, but {others} in {filled[0]}")
         with path.open("wb") as file:
-            for piece, start, stop in pieces:
-                file.writelines(RecordFile(piece, self.framing).copy(start, stop))
+            for part in parts:
+                file.writelines(RecordFile(part.path, self.framing).copy(part.start, part.stop))
 
     def _layout(self, path: Path) -> str:
         with naming(path):

@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bert.data.shard import Limits, Shard, offsets_of
+from bert.data.shard import Limits, Shard
 from bert.errors import UsageError
+from bert.ragged import offsets_of
 
 REQUIRED = ("input_ids", "input_mask", "segment_ids", "next_sentence_labels")
 STATIC = ("masked_lm_positions", "masked_lm_ids", "masked_lm_weights")

@@ -26,8 +26,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bert.data.shard import Limits, Shard, ShardInfo, naming, offsets_of, ranges
+from bert.data.shard import Limits, RowRange, Shard, ShardInfo, naming
 from bert.errors import UsageError
+from bert.ragged import offsets_of, ranges
 
 # pyarrow.compute makes its functions while it is imported, so a type checker does not see them.
 # pyright: reportAttributeAccessIssue=false
@@ -98,12 +99,12 @@ def write(path: Path, shard: Shard, limits: Limits, vocab: Mapping[str, int] | N
     pq.write_table(pa.table(columns), path, row_group_size=ROWS_AT_ONCE, **COMPRESSION)
 
 
-def splice(path: Path, pieces: Sequence[tuple[Path, int, int]]) -> None:
-    """Write the rows of ``pieces`` with all their columns; the bytes depend on the rows alone."""
-    first = pieces[0][0]
+def splice(path: Path, parts: Sequence[RowRange]) -> None:
+    """Write the rows of ``parts`` with all their columns; the bytes depend on the rows alone."""
+    first = parts[0].path
     with naming(first):
         schema = pq.read_schema(first).remove_metadata()  # pandas notes the number of rows there
-    batches = (batch for piece in pieces for batch in _batches_of(*piece, schema, first))
+    batches = (batch for part in parts for batch in _batches_of(part, schema, first))
     with pq.ParquetWriter(path, schema, **COMPRESSION) as writer:
         for table in _regrouped(batches):
             writer.write_table(table, row_group_size=ROWS_AT_ONCE)
@@ -159,8 +160,9 @@ def _batches(file: pq.ParquetFile, names: list[str], start: int, stop: int, size
             break
 
 
-def _batches_of(path: Path, start: int, stop: int, schema: pa.Schema, first: Path) -> Iterator[pa.RecordBatch]:
-    """Yield rows of a file that has the columns of the ``first``, in all their types."""
+def _batches_of(part: RowRange, schema: pa.Schema, first: Path) -> Iterator[pa.RecordBatch]:
+    """Yield rows of a file that must have the columns of the ``first``, of the same types."""
+    path, start, stop = part
     with naming(path), pq.ParquetFile(path) as file:
         own = file.schema_arrow.remove_metadata()
         if own != schema:

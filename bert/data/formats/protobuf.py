@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from bert.data.shard import offsets_of, ranges
+from bert.ragged import offsets_of, ranges
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5  # wire types: how a field's value is laid out
 LONGEST = 10  # bytes of a varint
