@@ -41,7 +41,7 @@ class LoaderConfig:
     )
     shard_cache_gb: float = flag(
         4.0,
-        "Memory for decoded shards, in GB per process. Enough for 32 shards on one device, fewer on several.",
+        "Memory for decoded shards, in GB per process: of 32 shards at a time on one device, of fewer on several.",
         minimum=0,
     )
 

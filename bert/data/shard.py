@@ -8,11 +8,12 @@ All sequences lie end to end, specials included and padding not; ``offsets`` mar
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,45 +120,33 @@ class Limits:
 def select(shard: Shard, order: NDArray) -> Shard:
     """Return the sequences ``order`` of ``shard``, in that order."""
     lengths = shard.lengths[order]
-    masks = {}
-    if shard.masks is not None:
-        positions, labels, bounds = shard.masks
-        counts = np.diff(bounds)[order]
-        masked = ranges(bounds[order], counts)
-        masks = {
-            "masked_positions": positions[masked],
-            "masked_labels": labels[masked],
-            "masked_offsets": offsets_of(counts),
-        }
-    return Shard(
+    chosen = Shard(
         tokens=shard.tokens[ranges(shard.offsets[order], lengths)],
         offsets=offsets_of(lengths),
         segment_starts=shard.segment_starts[order],
         next_sentence_labels=shard.next_sentence_labels[order],
-        **masks,
     )
+    if shard.masks is None:
+        return chosen
+    positions, labels, bounds = shard.masks
+    counts = np.diff(bounds)[order]
+    masked = ranges(bounds[order], counts)
+    masks = {"masked_positions": positions[masked], "masked_labels": labels[masked]}
+    return dataclasses.replace(chosen, **masks, masked_offsets=offsets_of(counts))
 
 
 def concatenate(shards: Sequence[Shard]) -> Shard:
     """Join the sequences of all ``shards``, which are all masked or all unmasked."""
 
-    def joined(name: str) -> NDArray:
-        return np.concatenate([getattr(shard, name) for shard in shards])
+    def joined(name: str) -> Any:
+        arrays = [getattr(shard, name) for shard in shards]
+        if arrays[0] is None:
+            return None
+        if name.endswith("offsets"):
+            return offsets_of(np.concatenate([np.diff(array) for array in arrays]))
+        return np.concatenate(arrays)
 
-    def joined_offsets(name: str) -> NDArray:
-        return offsets_of(np.concatenate([np.diff(getattr(shard, name)) for shard in shards]))
-
-    masks = {}
-    if shards[0].masks is not None:
-        masks = {name: joined(name) for name in ("masked_positions", "masked_labels")}
-        masks["masked_offsets"] = joined_offsets("masked_offsets")
-    return Shard(
-        tokens=joined("tokens"),
-        offsets=joined_offsets("offsets"),
-        segment_starts=joined("segment_starts"),
-        next_sentence_labels=joined("next_sentence_labels"),
-        **masks,
-    )
+    return Shard(**{field.name: joined(field.name) for field in dataclasses.fields(Shard)})
 
 
 # pyarrow's own errors derive from these.

@@ -58,7 +58,10 @@ def natural(path: Path) -> list[tuple[int, str]]:
 
 
 def find_bins(paths: Sequence[Path], wanted: Sequence[int] | None, show: bool) -> list[Bin]:
-    """Sort ``paths`` into bins and count the samples of those wanted, None being all; raises UsageError."""
+    """Sort ``paths`` into bins and count the samples of the ``wanted`` ones; None = all.
+
+    Raises UsageError for shards of several formats and for bins that do not exist.
+    """
     files: dict[str, list[Path]] = {}
     for path in sorted(paths, key=natural):
         files.setdefault(bin_of(path), []).append(path)

@@ -49,8 +49,9 @@ def staging(*folders: Path) -> Iterator[dict[str, Any] | None]:
     Yields the request of a swap that was interrupted here and is now complete, else None. Raises UsageError where
     another process works on a folder.
     """
+    folders = tuple(dict.fromkeys(folders))
     with ExitStack() as stack:
-        for folder in dict.fromkeys(folders):
+        for folder in folders:
             stack.enter_context(_locked(folder))
         completed = [_complete(folder) for folder in folders]
         for folder in folders:

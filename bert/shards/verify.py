@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from math import sqrt
-from operator import itemgetter
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -194,11 +194,14 @@ def _judge_sizes(found: list[Findings], verdict: Verdict) -> None:
     """Balanced shards of a bin differ by at most one sample; others may differ."""
     largest_gap, balanced = 0, all(re.match(r"shard-[0-9]+\.", each.path.name) for each in found)
     for number in sorted({bin_of(each.path) for each in found}):
-        sizes = [(each.samples, each) for each in found if bin_of(each.path) == number and not each.problems]
-        (least, small), (most, large) = (choose(sizes, key=itemgetter(0), default=(0, None)) for choose in (min, max))
-        largest_gap = max(largest_gap, most - least)
-        if balanced and small and large and most - least > 1:
-            verdict.complain(large.path, f"{most} samples, {small.path.name} has {least}: run data/balance.py")
+        intact = [each for each in found if bin_of(each.path) == number and not each.problems]
+        if intact:
+            small, large = (choose(intact, key=attrgetter("samples")) for choose in (min, max))
+            gap = large.samples - small.samples
+            largest_gap = max(largest_gap, gap)
+            if balanced and gap > 1:
+                than = f"{small.path.name} has {small.samples}: run data/balance.py"
+                verdict.complain(large.path, f"{large.samples} samples, {than}")
     verdict.note("sizes", f"differ by {largest_gap}", "at most 1" if balanced else "")
 
 

@@ -409,10 +409,10 @@ def test_packed_numbers_that_do_not_end_are_refused(damaged):
         ({"masked_lm_weights": [1, 1, 0]}, "has 0 values in masked_lm_weights, expected 3"),
         ({"input_ids": [1.0] * 8}, "has 0 values in input_ids, expected 8"),
         ({"input_ids": b"12345678"}, "has 0 values in input_ids, expected 8"),
-        ({"masked_lm_weights": [1.0, 0.5, 0.0]}, r"has 0\.5 in masked_lm_weights, which is no bool"),
-        ({"masked_lm_weights": [1.0, float("nan"), 0.0]}, r"has nan in masked_lm_weights, which is no bool"),
-        ({"input_mask": [1, 1, 1, 1, 1, 2, 0, 0]}, "has 2 in input_mask, which is no bool"),
-        ({"next_sentence_labels": [300]}, "has 300 in next_sentence_labels, which is no int8"),
+        ({"masked_lm_weights": [1.0, 0.5, 0.0]}, r"has 0\.5 in masked_lm_weights, expected bool"),
+        ({"masked_lm_weights": [1.0, float("nan"), 0.0]}, r"has nan in masked_lm_weights, expected bool"),
+        ({"input_mask": [1, 1, 1, 1, 1, 2, 0, 0]}, "has 2 in input_mask, expected bool"),
+        ({"next_sentence_labels": [300]}, "has 300 in next_sentence_labels, expected int8"),
         ({"input_mask": [1, 0, 1, 1, 1, 1, 0, 0]}, "input_mask of row 1 is not one run of ones"),
         ({"segment_ids": [0, 1, 0, 1, 1, 1, 0, 0]}, "segment_ids of row 1 is not one run of ones"),
     ],
@@ -430,7 +430,7 @@ def test_ids_beyond_32_bits_are_not_cut(tmp_path):
     write_rows(
         tmp_path / "a.tfrecord", [ROWS[0], changed(ROWS[1], input_ids=[101, 2**32 + 5, *ROWS[1]["input_ids"][2:]])]
     )
-    with pytest.raises(UsageError, match="a.tfrecord: record 1 has 4294967301 in input_ids, which is no int32"):
+    with pytest.raises(UsageError, match="a.tfrecord: record 1 has 4294967301 in input_ids, expected int32"):
         read_shard(tmp_path / "a.tfrecord")
 
 
@@ -456,7 +456,7 @@ def test_records_of_something_else_are_refused_when_counted(tmp_path, name, firs
 def test_masks_in_some_records_alone_are_refused(tmp_path, make_shard):
     path = tmp_path / "a.tfrecord"
     write_rows(path, [{key: row[key] for key in row if not key.startswith("masked")} for row in ROWS] + ROWS)
-    with pytest.raises(UsageError, match="a.tfrecord: record 2 has masked_lm_positions, but record 0 has not"):
+    with pytest.raises(UsageError, match="a.tfrecord: record 2 has masked_lm_positions, but record 0 does not"):
         read_shard(path)
 
 

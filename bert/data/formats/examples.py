@@ -62,7 +62,7 @@ class Examples:
 
     framing: Framing
     integers: tuple[int, ...]  # fields of Feature that are lists of integers; the first one is written
-    is_wrapped: bool  # the map is a message within the record, not the record
+    is_wrapped: bool  # the map is a message within the record, not the record itself
 
     def inspect(self, path: Path) -> ShardInfo:
         """Count the records; the widths are those of the first one."""
@@ -126,7 +126,7 @@ class Examples:
                 yield field(FEATURES, features) if self.is_wrapped else features
 
     def _entries(self, name: str, table: NDArray) -> Iterator[bytes]:
-        """Yield the entry of a map that holds a row of ``table``, for every row."""
+        """Yield for every row of ``table`` the entry of a map that holds it."""
         table = table.reshape(len(table), -1)
         kind, rows = (FLOATS, packed_floats(table)) if name == WEIGHTS else (self.integers[0], packed_integers(table))
         key = field(KEY, name.encode())
@@ -135,7 +135,7 @@ class Examples:
 
 
 class _Batch:
-    """Some records of a file, of which number ``first`` is the first."""
+    """Consecutive records of a file, beginning with number ``first``."""
 
     def __init__(self, kind: Examples, path: Path, records: Sequence[bytes], first: int) -> None:
         self.kind, self.path, self.first, self.size = kind, path, first, len(records)
@@ -150,7 +150,7 @@ class _Batch:
         """Return the features as padded tables of these widths."""
         for name in STATIC:
             if name not in widths and self.has(name):
-                raise UsageError(f"{self._shown(self.named(name).records[0])} has {name}, but record 0 has not")
+                raise UsageError(f"{self._shown(self.named(name).records[0])} has {name}, but record 0 does not")
         return {name: self._table(name, width) for name, width in widths.items()}
 
     def has(self, name: str) -> bool:
@@ -183,16 +183,16 @@ class _Batch:
         wrong = table != values
         if wrong.any():
             place = int(wrong.argmax())
-            raise UsageError(f"{self._shown(place // width)} has {values[place]} in {name}, which is no {table.dtype}")
+            raise UsageError(f"{self._shown(place // width)} has {values[place]} in {name}, expected {table.dtype}")
         return table.reshape(self.size, width)
 
     @contextmanager
     def _locating(self) -> Iterator[None]:
-        """Name the file and the record where the bytes are no message."""
+        """Name the file and the record where the bytes are not a message."""
         try:
             yield
         except Malformed as error:
-            raise UsageError(f"{self._shown(error.record)} is damaged or no {self.kind.framing.name}") from error
+            raise UsageError(f"{self._shown(error.record)} is damaged or not {self.kind.framing.name}") from error
 
     def _shown(self, row: int) -> str:
         return f"{self.path}: record {self.first + row}"

@@ -60,16 +60,21 @@ def write(path: Path, shard: Shard, limits: Limits, vocab: Mapping[str, int] | N
     with _create(path) as file:
         for name in TABLES:
             if name in tables:
-                # An empty table cannot be chunked, and so not compressed.
+                # An empty table cannot be chunked, so it cannot be compressed.
                 options = {"compression": "gzip"} if tables[name].size else {}
                 file.create_dataset(name, data=tables[name], **options)
 
 
 def splice(path: Path, parts: Sequence[RowRange]) -> None:
     """Write the rows of ``parts`` in all tables of the first file."""
-    layout = _layout(parts[0].path)
-    for part in parts:
-        _check_layout(part, layout, parts[0].path)
+    first = parts[0].path
+    layout = _layout(parts[0])
+    for part in parts[1:]:
+        own = _layout(part)
+        for name in sorted(own.keys() | layout.keys()):
+            if own.get(name) != layout.get(name):
+                both = " and ".join(f"{t[name][1]} {list(t[name][0])}" if name in t else "none" for t in (own, layout))
+                raise UsageError(f"{part.path}: another table {name} than in {first} ({both} a row)")
     rows = sum(part.stop - part.start for part in parts)
     with _create(path) as file:
         for name, (width, dtype) in layout.items():
@@ -83,23 +88,15 @@ def splice(path: Path, parts: Sequence[RowRange]) -> None:
                 written += len(block)
 
 
-def _layout(path: Path) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Return the shape of a row and the type of every table, by name."""
-    with naming(path), _open(path) as file:
-        inspect(path)
-        return {name: (table.shape[1:], table.dtype) for name, table in file.items() if isinstance(table, h5py.Dataset)}
-
-
-def _check_layout(part: RowRange, layout: dict[str, Any], first: Path) -> None:
-    path, own = part.path, _layout(part.path)
-    for name in sorted(own.keys() | layout.keys()):
-        if own.get(name) != layout.get(name):
-            both = " and ".join(f"{t[name][1]} {list(t[name][0])}" if name in t else "none" for t in (own, layout))
-            raise UsageError(f"{path}: another table {name} than in {first} ({both} a row)")
-    with naming(path), _open(path) as file:
-        least = min(len(file[name]) for name in layout)
-    if least < part.stop:
-        raise UsageError(f"{path}: {least} rows, expected at least {part.stop}")
+def _layout(part: RowRange) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Return the shape of a row and the type of every table, by name; raises UsageError where rows are missing."""
+    with naming(part.path), _open(part.path) as file:
+        inspect(part.path)
+        tables = {name: table for name, table in file.items() if isinstance(table, h5py.Dataset)}
+        least = min(len(table) for table in tables.values())
+        if least < part.stop:
+            raise UsageError(f"{part.path}: {least} rows, expected at least {part.stop}")
+        return {name: (table.shape[1:], table.dtype) for name, table in tables.items()}
 
 
 def _blocks(name: str, parts: Sequence[RowRange], size: int) -> Iterator[NDArray]:
