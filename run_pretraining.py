@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from bert.checkpoint import CheckpointConfig, build_checkpoint_writer, find_checkpoint
 from bert.config import flag, run_command, to_dict
-from bert.data.loader import LoaderConfig, PretrainingLoader
+from bert.data.loader import LoaderConfig, PretrainingLoader, Share
 from bert.distributed import DistributedConfig, StopSignal, collective_errors, join_world, seed_everything
 from bert.errors import UsageError
 from bert.log import LogConfig
@@ -121,24 +121,23 @@ def pretrain(config: Config, run: Run[Config]) -> None:
         return
 
     # The run.
+    world = run.world
+    share = Share(world.rank, world.size, geometry.accumulation, pin_memory=world.device.type == "cuda")
     with (
         open_log(run) as run,
-        build_checkpoint_writer(config.checkpoint, run.output_dir, run.world.is_main) as writer,
-        build_profiler(config.profile, run.output_dir, run.world.is_main) as profiler,
+        build_checkpoint_writer(config.checkpoint, run.output_dir, world.is_main) as writer,
+        build_profiler(config.profile, run.output_dir, world.is_main) as profiler,
         PretrainingLoader(
             shards,
             geometry.global_batch,
+            share,
             seed=run.seed,
-            rank=run.world.rank,
-            world_size=run.world.size,
-            micro_batches=geometry.accumulation,
             num_workers=config.data.num_workers,
-            pin_memory=run.world.device.type == "cuda",
             state=trainer.state.data or None,
         ) as loader,
     ):
         constant = {"model_config": model_config.to_dict(), "tokenizer": tokenizer.state_dict()}
-        ceiling = measure_peak(run.world.device, run.precision.dtype)
+        ceiling = measure_peak(world.device, run.precision.dtype)
         recorder = Recorder(run, trainer, objective, loader, writer, start, constant, held_out, ceiling)
         recorder.begin()
         outcome = trainer.fit(loader, last, recorder.hooks(profiler))

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert.batch import TaskBatch
-from bert.data.collate import cut_evenly
+from bert.ragged import cut_evenly
 from bert.sequences import Sequences, collate
 from bert.train.batch_geometry import BatchGeometry
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bert.distributed import World, all_reduce_sum
 from bert.log import progress
+from bert.ragged import ranges
 from bert.sequences import Sequences, collate
 from bert.train.precision import Precision
 
@@ -63,7 +64,7 @@ def predict(
         outputs.latencies.append(time.perf_counter() - start)
         outputs.batch_sizes.append(len(chosen))
         counts = sequences.lengths[chosen] if objective.per_token else np.ones(len(chosen), np.int64)
-        values[torch.from_numpy(_places(starts[chosen], counts))] = result
+        values[torch.from_numpy(ranges(starts[chosen], counts))] = result
         seen[torch.from_numpy(chosen)] += 1
     objective.train()
     # Every row is filled by one rank and zero on the others, so that the sum is exact.
@@ -78,12 +79,6 @@ def batches_of(sequences: Sequences, batch_size: int) -> list[NDArray[np.int64]]
     """Cut the sequences, longest first, into batches."""
     order = np.argsort(-sequences.lengths, kind="stable")
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
-def _places(starts: NDArray, counts: NDArray) -> NDArray[np.int64]:
-    """Return starts[0], starts[0] + 1, ... (counts[0] of them), starts[1], ..."""
-    ends = np.cumsum(counts)
-    return np.arange(ends[-1]) + np.repeat(starts - (ends - counts), counts)
 
 
 def _summed(values: torch.Tensor, world: World) -> torch.Tensor:

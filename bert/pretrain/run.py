@@ -279,5 +279,4 @@ class Recorder:
 
     def _eval_batches(self, held_out: Dataset) -> Iterable[Batch]:
         world = self.run.world
-        size = self.run.settings.run.eval_batch_size
-        return eval_batches(held_out, size, rank=world.rank, world_size=world.size)
+        return eval_batches(held_out, self.run.settings.run.eval_batch_size, world.rank, world.size)
