@@ -19,6 +19,16 @@ from bert.tokenization import SPECIAL_TOKENS
 ROOT = Path(__file__).parents[1]
 WORDS = ["river", "stone", "green", "seven", "walks", "under", "the", "on", "and", "of", "bright", "song", "table"]
 
+# One thread for this process and for those it starts: tests run side by side, and sums depend on the threads.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let workers of pytest-xdist start with the slow files, so that none is left with a long one at the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("triton") and not find_spec("triton"):
@@ -77,16 +87,25 @@ def make_batch():
     return make
 
 
-@pytest.fixture
-def vocab_file(tmp_path: Path) -> Path:
-    path = tmp_path / "vocab.txt"
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    pieces = [*SPECIAL_TOKENS, *WORDS, *letters, *(f"##{letter}" for letter in letters), ".", ",", "##ing"]
-    path.write_text("\n".join(pieces) + "\n")
-    return path
+@pytest.fixture(scope="session")
+def write_vocabulary():
+    """Return a function (path) -> path, with a vocabulary of the shared words in it."""
+
+    def write(path: Path) -> Path:
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        pieces = [*SPECIAL_TOKENS, *WORDS, *letters, *(f"##{letter}" for letter in letters), ".", ",", "##ing"]
+        path.write_text("\n".join(pieces) + "\n")
+        return path
+
+    return write
 
 
 @pytest.fixture
+def vocab_file(tmp_path: Path, write_vocabulary) -> Path:
+    return write_vocabulary(tmp_path / "vocab.txt")
+
+
+@pytest.fixture(scope="session")
 def make_text():
     """Return a function (documents, seed) -> text of sentences, one a line, a blank line between documents."""
 
@@ -104,11 +123,19 @@ def make_text():
     return make
 
 
+@pytest.fixture(scope="session")
+def write_texts(make_text):
+    """Return a function (folder) -> folder, with three files in it, 90 documents in all, about 90 kB."""
+
+    def write(folder: Path) -> Path:
+        folder.mkdir()
+        for index in range(3):
+            (folder / f"text_{index}.txt").write_text(make_text(30, seed=index) + "\n")
+        return folder
+
+    return write
+
+
 @pytest.fixture
-def text_folder(tmp_path: Path, make_text) -> Path:
-    """A folder of three files, 90 documents in all, about 90 kB."""
-    folder = tmp_path / "texts"
-    folder.mkdir()
-    for index in range(3):
-        (folder / f"text_{index}.txt").write_text(make_text(30, seed=index) + "\n")
-    return folder
+def text_folder(tmp_path: Path, write_texts) -> Path:
+    return write_texts(tmp_path / "texts")

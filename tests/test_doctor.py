@@ -150,6 +150,7 @@ def doctor(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=path, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_the_command_on_this_machine(tmp_path):
     done = doctor("--output_dir", str(tmp_path / "not" / "yet there"))
     assert done.returncode == 0, done.stdout + done.stderr

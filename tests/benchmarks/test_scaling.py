@@ -88,6 +88,7 @@ def test_the_command(tmp_path, capsys):
         main(ScalingConfig(systems=["dgx9"]))
 
 
+@pytest.mark.slow
 def test_the_model_is_timed_here(capsys):
     main(ScalingConfig(measure=[2]))
     out = capsys.readouterr().out

@@ -296,6 +296,7 @@ def test_a_crash_at_any_instant_leaves_whole_checkpoints(tmp_path, monkeypatch, 
     assert set(found) == {1, 9}
 
 
+@pytest.mark.slow
 def test_kill_9_during_a_save_leaves_the_old_checkpoint(tmp_path):
     script = (
         "import os, sys, time\n"

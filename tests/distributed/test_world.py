@@ -246,6 +246,7 @@ def check_collectives(reports: list[dict]) -> None:
         }
 
 
+@pytest.mark.slow
 def test_collectives_of_two_ranks_under_slurm(tmp_path):
     script = tmp_path / "ranks.py"
     script.write_text(COLLECTIVES)
@@ -257,6 +258,7 @@ def test_collectives_of_two_ranks_under_slurm(tmp_path):
     assert [process.stderr.splitlines()[-1] for process in done] == ["error: the last word"] * 2
 
 
+@pytest.mark.slow
 def test_collectives_of_two_ranks_under_torchrun(tmp_path):
     script, logs = tmp_path / "ranks.py", tmp_path / "logs"
     script.write_text(COLLECTIVES)
@@ -288,6 +290,7 @@ with join_world(DistributedConfig(device="cpu", timeout=6)) as world:
 """
 
 
+@pytest.mark.slow
 def test_waiting_for_a_rank_that_never_comes_ends(tmp_path):
     script = tmp_path / "ranks.py"
     script.write_text(ABSENT)
@@ -311,6 +314,7 @@ with join_world(DistributedConfig(device="cpu", timeout=3)) as world:
 """
 
 
+@pytest.mark.slow
 def test_rank_0_is_named_although_the_store_stops_with_it(tmp_path):
     script = tmp_path / "ranks.py"
     script.write_text(STOPPED)

@@ -26,10 +26,13 @@ from bert.tokenization import BertTokenizer
 LDDL_PYTHON = os.environ.get("LDDL_PYTHON")
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.skipif(
-    not LDDL_PYTHON,
-    reason="needs lddl: scripts/lddl_env.sh /tmp/lddl whole; export LDDL_PYTHON=/tmp/lddl/bin/python",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not LDDL_PYTHON,
+        reason="needs lddl: scripts/lddl_env.sh /tmp/lddl whole; export LDDL_PYTHON=/tmp/lddl/bin/python",
+    ),
+]
 
 
 def run_lddl(*arguments) -> None:

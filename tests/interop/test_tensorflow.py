@@ -21,10 +21,13 @@ from bert.model.config import BertConfig
 TENSORFLOW_PYTHON = os.environ.get("TENSORFLOW_PYTHON")
 LIMIT = 1e-6  # RMS, in fp32
 
-pytestmark = pytest.mark.skipif(
-    not TENSORFLOW_PYTHON,
-    reason="needs TensorFlow: bash scripts/tensorflow_env.sh DIR; export TENSORFLOW_PYTHON=DIR/bin/python",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not TENSORFLOW_PYTHON,
+        reason="needs TensorFlow: bash scripts/tensorflow_env.sh DIR; export TENSORFLOW_PYTHON=DIR/bin/python",
+    ),
+]
 
 
 def run_tensorflow(*arguments) -> None:

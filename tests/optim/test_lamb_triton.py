@@ -90,6 +90,7 @@ def child():
     print(json.dumps(results))
 
 
+@pytest.mark.slow
 @pytest.mark.triton
 @pytest.mark.parametrize("name", CASES)
 def test_interpreted_kernels_equal_the_reference(interpreted, name):
@@ -97,6 +98,7 @@ def test_interpreted_kernels_equal_the_reference(interpreted, name):
     assert result["worst"] <= 1e-6 and result["exact"] and result["same_steps"], result
 
 
+@pytest.mark.slow
 @pytest.mark.triton
 def test_interpreted_overflow_changes_nothing(interpreted):
     result = interpreted["overflow changes nothing"]

@@ -12,9 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from recipes.conftest import ROOT, logged, pretraining_flags  # pyright: ignore[reportMissingImports]
+from recipes.conftest import ROOT, logged, pretraining_flags, run  # pyright: ignore[reportMissingImports]
 
 from bert.checkpoint import load
+
+pytestmark = pytest.mark.slow
 
 STEPS = 12
 FLAGS = {"max_steps": STEPS, "num_steps_per_checkpoint": 1, "train_batch_size": 8, "gradient_accumulation_steps": 8}
@@ -31,7 +33,7 @@ class Launcher:
     def start(self, options: list[str], flags: list[str], **environment: str) -> psutil.Popen:
         command = [sys.executable, "-m", "torch.distributed.run", *options, str(ROOT / "run_pretraining.py"), *flags]
         with self.log(len(self.agents)).open("w") as log:
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+            environment = {**os.environ, **environment}
             agent = psutil.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
         self.agents.append(agent)
         return agent
@@ -67,9 +69,8 @@ def launcher(tmp_path) -> Iterator[Launcher]:
 def straight(corpus, tmp_path_factory) -> dict:
     """The last checkpoint of a run on two ranks that nothing disturbed."""
     folder = tmp_path_factory.mktemp("straight")
-    launcher = Launcher(folder)
-    launcher.finish(launcher.start(ONE_MACHINE, pretraining_flags(corpus, folder / "run", **FLAGS)))
-    return load(folder / f"run/ckpt_{STEPS}.pt")
+    run(pretraining_flags(corpus, folder, **FLAGS), processes=2)
+    return load(folder / f"ckpt_{STEPS}.pt")
 
 
 def wait_for(condition: Callable[[], object], agent: psutil.Popen) -> None:
@@ -86,33 +87,28 @@ def assert_ends_like(straight: dict, output: Path) -> None:
     assert all(torch.equal(tensor, state["model"][name]) for name, tensor in straight["model"].items())
 
 
-def test_a_killed_worker_is_restarted_from_the_last_checkpoint(corpus, tmp_path, straight, launcher):
+def test_killed_workers_are_restarted_from_the_last_checkpoint(corpus, tmp_path, straight, launcher):
+    """First the rank that only computes is killed, then the one that saves, in the middle of it."""
     output = tmp_path / "run"
     agent = launcher.start(ONE_MACHINE, pretraining_flags(corpus, output, **FLAGS))
     wait_for((output / "ckpt_3.json").exists, agent)
     launcher.rank(output, 1).kill()
-    text = launcher.finish(agent)
-    assert "restart 1 by torchrun: continuing as with --resume_from_checkpoint" in text
-    assert re.search(r"ckpt_\d+\.pt: \d+ tensors loaded", text)
-    assert_ends_like(straight, output)
-
-
-def test_a_worker_killed_while_it_saves_leaves_whole_checkpoints(corpus, tmp_path, straight, launcher):
-    output = tmp_path / "run"
-    agent = launcher.start(ONE_MACHINE, pretraining_flags(corpus, output, **FLAGS))
-    wait_for((output / "ckpt_3.json").exists, agent)
-    writer = launcher.rank(output, 0)
+    wait_for(lambda: "restart 1 by torchrun" in launcher.log(0).read_text(), agent)
+    writer, left = launcher.rank(output, 0), set(output.glob(".ckpt_*.tmp"))
 
     def stopped_while_saving() -> bool:
         writer.suspend()
-        if list(output.glob(".ckpt_*.tmp")):
+        if set(output.glob(".ckpt_*.tmp")) - left:
             return True
         writer.resume()
         return False
 
     wait_for(stopped_while_saving, agent)
     writer.kill()
-    assert "restart 1 by torchrun" in launcher.finish(agent)
+    text = launcher.finish(agent)
+    assert "restart 1 by torchrun: continuing as with --resume_from_checkpoint" in text
+    assert "restart 2 by torchrun" in text
+    assert len(re.findall(r"ckpt_\d+\.pt: \d+ tensors loaded", text)) == 2
     assert_ends_like(straight, output)
     assert not list(output.glob(".ckpt_*"))
 
@@ -123,7 +119,8 @@ def start_two_machines(launcher: Launcher, flags: list[str]) -> Callable[[], psu
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     options = ["--nnodes=2", "--nproc_per_node=1", "--max-restarts=2", "--rdzv_backend=c10d", "--rdzv_id=run"]
-    options += [f"--rdzv_endpoint=localhost:{port}", "--rdzv_conf=is_host=false", "--local-addr=127.0.0.1"]
+    lost = "keep_alive_interval=1,keep_alive_max_attempt=3"  # seconds: an agent is given up after 3
+    options += [f"--rdzv_endpoint=localhost:{port}", f"--rdzv_conf=is_host=false,{lost}", "--local-addr=127.0.0.1"]
     first = [word.replace("is_host=false", "is_host=true") for word in options]  # holds the rendezvous: it has to live
     launcher.start(first, flags, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
     launcher.start(options, flags, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from recipes.conftest import ROOT, launch  # pyright: ignore[reportMissingImports]
+from recipes.conftest import ROOT, run  # pyright: ignore[reportMissingImports]
 
 import extract_features
 from bert.checkpoint import load
@@ -89,11 +89,10 @@ def test_half_precision_is_near(files):
     assert 0 < np.abs(whole - half).max() < 0.1
 
 
+@pytest.mark.slow
 def test_a_real_process_reads_its_flags(files):
     words = flags(files, output_file=files / "out", output_format="parquet", pooling="mean")
-    process = launch(words, 1, ROOT / "extract_features.py")
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
+    run(words, script=ROOT / "extract_features.py")
     assert (files / "out").read_bytes()[:4] == b"PAR1"
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from recipes.conftest import ROOT, launch  # pyright: ignore[reportMissingImports]
+from recipes.conftest import ROOT, run  # pyright: ignore[reportMissingImports]
 
 import run_glue
 import run_squad
 from bert.checkpoint import load
-from bert.config import parse_args
+from bert.config import parse_args, run_command
 from bert.errors import UsageError
 
 COLORS = ["green", "bright"]
@@ -177,19 +177,19 @@ def test_an_interrupted_run_goes_on_to_the_same_file(files, monkeypatch, module,
     assert whole.read_bytes() == parts.read_bytes()
 
 
+@pytest.mark.slow
 @BOTH
 def test_three_ranks_predict_what_one_does(files, module, words):
     run_here(module, words(files, "model", do_train=True))
     start = {"init_checkpoint": files / "model" / "pytorch_model.bin", "do_predict": True, "do_eval": True}
     sizes = {"eval_batch_size": 4} if module is run_glue else {"predict_batch_size": 4}
-    script = ROOT / f"{module.__name__}.py"
-    outputs = []
-    for name, processes in (("one", 1), ("three", 3)):
-        process = launch(words(files, name, **start, **sizes), processes, script)
-        _, err = process.communicate(timeout=240)
-        assert process.returncode == 0, err
-        names = ("predictions.json", "nbest_predictions.json", "test_results.tsv", "eval_results.txt")
-        outputs.append([(files / name / each).read_bytes() for each in names if (files / name / each).exists()])
+    run_here(module, words(files, "one", **start, **sizes))
+    run(words(files, "three", **start, **sizes), processes=3, script=ROOT / f"{module.__name__}.py")
+    names = ("predictions.json", "nbest_predictions.json", "test_results.tsv", "eval_results.txt")
+    outputs = [
+        [(files / name / each).read_bytes() for each in names if (files / name / each).exists()]
+        for name in ("one", "three")
+    ]
     assert len(outputs[0]) >= 2
     assert outputs[0] == outputs[1]
 
@@ -243,8 +243,8 @@ def test_a_cased_vocabulary_on_an_uncased_checkpoint(files):
         run_here(run_glue, glue(files, "out", **start))
 
 
-def test_the_exit_code_of_bad_input_is_two(files):
-    process = launch(glue(files, "out", do_train=True, task_name="mrcp"), 1, ROOT / "run_glue.py")
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert err.startswith("error: --task_name mrcp")
+def test_the_exit_code_of_bad_input_is_two(files, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_command(run_glue.main, run_glue.Config, glue(files, "out", do_train=True, task_name="mrcp"))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: --task_name mrcp")

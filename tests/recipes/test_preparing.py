@@ -9,9 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from bert.config import run_command
+from bert.prepare.preprocess import PreprocessConfig, preprocess
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
@@ -44,15 +50,32 @@ def error_line(arguments: list[str]) -> str:
     return said
 
 
-@pytest.fixture
-def whole(tmp_path, text_folder, vocab_file) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def vocab_file(tmp_path_factory, write_vocabulary) -> Path:
+    return write_vocabulary(tmp_path_factory.mktemp("vocabulary") / "vocab.txt")
+
+
+@pytest.fixture(scope="module")
+def text_folder(tmp_path_factory, write_texts) -> Path:
+    return write_texts(tmp_path_factory.mktemp("corpus") / "texts")
+
+
+@pytest.fixture(scope="module")
+def flags(text_folder) -> list[object]:
+    """The run that most tests repeat; by so many duplicates its blocks take long enough to be interrupted."""
+    return ["--text", text_folder, "--masking", "--duplicate-factor", 20]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, vocab_file, flags) -> dict[str, str]:
     """The hashes of an uninterrupted run with two workers."""
-    run(command(tmp_path / "whole", vocab_file, "--text", text_folder, "--masking", "--num-workers", 2))
-    return hashes(tmp_path / "whole")
+    sink = tmp_path_factory.mktemp("whole") / "sink"
+    run(command(sink, vocab_file, *flags, "--num-workers", 2))
+    return hashes(sink)
 
 
-def test_any_number_of_workers_gives_the_same_shards(tmp_path, text_folder, vocab_file, whole):
-    once_more = command(tmp_path / "one", vocab_file, "--text", text_folder, "--masking", "--num-workers", 1)
+def test_any_number_of_workers_gives_the_same_shards(tmp_path, flags, vocab_file, whole):
+    once_more = command(tmp_path / "one", vocab_file, *flags, "--num-workers", 1)
     said = run(once_more)
     assert hashes(tmp_path / "one") == whole
     manifest = json.loads((tmp_path / "one" / "manifest.json").read_text())
@@ -69,9 +92,9 @@ def test_any_number_of_workers_gives_the_same_shards(tmp_path, text_folder, voca
 
 @pytest.mark.parametrize("moment", [0, "some", "most"])
 @pytest.mark.parametrize("victims", ["all", "parent"])
-def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, text_folder, vocab_file, whole, moment, victims):
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, flags, vocab_file, whole, moment, victims):
     sink = tmp_path / "sink"
-    arguments = command(sink, vocab_file, "--text", text_folder, "--masking", "--num-workers", 2)
+    arguments = command(sink, vocab_file, *flags, "--num-workers", 2)
     blocks = len(whole) - 1  # a shard each, and the manifest
     wanted = {0: 0, "some": random.randint(1, blocks // 2), "most": random.randint(blocks // 2, blocks - 4)}[moment]
     print(f"killed after {wanted} of {blocks} blocks")
@@ -90,9 +113,9 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, text_folder, vocab_fil
     assert hashes(sink) == whole
 
 
-def test_control_c_is_one_line_and_the_run_goes_on(tmp_path, text_folder, vocab_file, whole):
+def test_control_c_is_one_line_and_the_run_goes_on(tmp_path, flags, vocab_file, whole):
     sink = tmp_path / "sink"
-    arguments = command(sink, vocab_file, "--text", text_folder, "--masking", "--num-workers", 2)
+    arguments = command(sink, vocab_file, *flags, "--num-workers", 2)
     process = subprocess.Popen(
         [*arguments, "--disable-progress-bar"],
         env=ENVIRONMENT,
@@ -111,7 +134,7 @@ def test_control_c_is_one_line_and_the_run_goes_on(tmp_path, text_folder, vocab_
     assert hashes(sink) == whole
 
 
-def test_a_running_scheduler_with_two_workers(tmp_path, text_folder, vocab_file, whole):
+def test_a_running_scheduler_with_two_workers(tmp_path, flags, vocab_file, whole):
     file = tmp_path / "scheduler.json"
     dask = [sys.executable, "-m", "dask"]
     commands = [
@@ -124,7 +147,6 @@ def test_a_running_scheduler_with_two_workers(tmp_path, text_folder, vocab_file,
             processes.append(subprocess.Popen(words, env=ENVIRONMENT, cwd=tmp_path, stderr=subprocess.DEVNULL))
             while not file.exists():
                 time.sleep(0.05)
-        flags = ["--text", text_folder, "--masking"]
         run(command(tmp_path / "by_file", vocab_file, *flags, "--scheduler-file", file))
         address = json.loads(file.read_text())["address"]
         run(command(tmp_path / "by_address", vocab_file, *flags, "--scheduler", address))
@@ -142,8 +164,8 @@ def test_a_running_scheduler_with_two_workers(tmp_path, text_folder, vocab_file,
 class TestMpi:
     MPIRUN = (str(Path(sys.executable).parent / "mpirun"), "--allow-run-as-root", "--oversubscribe")
 
-    def test_ranks_do_the_work(self, tmp_path, text_folder, vocab_file, whole):
-        arguments = command(tmp_path / "mpi", vocab_file, "--text", text_folder, "--masking", "--schedule", "mpi")
+    def test_ranks_do_the_work(self, tmp_path, flags, vocab_file, whole):
+        arguments = command(tmp_path / "mpi", vocab_file, *flags, "--schedule", "mpi")
         run([*self.MPIRUN, "-np", "4", *arguments])
         assert hashes(tmp_path / "mpi") == whole
 
@@ -158,47 +180,59 @@ class TestMpi:
 class TestBadInput:
     """One line that names the flag or file, exit code 2, and nothing left behind."""
 
-    def refuse(self, tmp_path: Path, vocab: Path, *flags: object) -> str:
-        line = error_line(command(tmp_path / "sink", vocab, *flags, "--num-workers", 1))
+    @pytest.fixture
+    def refuse(self, tmp_path, vocab_file, capfd) -> Callable[..., str]:
+        """Return a function (flags) -> the line; it runs the command in this process, which saves the imports."""
+
+        def refuse(*flags: object, vocab: Path = vocab_file) -> str:
+            words = [*flags, "--num-workers", 1, "--disable-progress-bar"]
+            with pytest.raises(SystemExit) as ended:
+                run_command(preprocess, PreprocessConfig, command(tmp_path / "sink", vocab, *words)[2:])
+            error = capfd.readouterr().err
+            assert (ended.value.code, len(error.splitlines())) == (2, 1), error
+            return error
+
+        return refuse
+
+    def test_no_source(self, tmp_path, refuse):
+        assert "--text" in refuse()
         assert not (tmp_path / "sink").exists()
-        return line
 
-    def test_no_source(self, tmp_path, vocab_file):
-        assert "--text" in self.refuse(tmp_path, vocab_file)
-
-    def test_an_empty_folder(self, tmp_path, vocab_file):
+    def test_an_empty_folder(self, tmp_path, refuse):
         (tmp_path / "empty").mkdir()
-        assert f"--text {tmp_path / 'empty'}" in self.refuse(tmp_path, vocab_file, "--text", tmp_path / "empty")
+        assert f"--text {tmp_path / 'empty'}" in refuse("--text", tmp_path / "empty")
+        assert not (tmp_path / "sink").exists()
 
-    def test_a_missing_vocabulary(self, tmp_path, text_folder):
-        assert "--vocab_file nowhere.txt" in self.refuse(tmp_path, Path("nowhere.txt"), "--text", text_folder)
+    def test_a_missing_vocabulary(self, tmp_path, text_folder, refuse):
+        assert "--vocab_file nowhere.txt" in refuse("--text", text_folder, vocab=Path("nowhere.txt"))
+        assert not (tmp_path / "sink").exists()
 
-    def test_undecodable_text(self, tmp_path, vocab_file):
+    def test_undecodable_text(self, tmp_path, refuse):
         (tmp_path / "latin.txt").write_bytes(b"The green river.\n\nThe bright \xe9t\xe9.\n")
-        line = self.refuse(tmp_path, vocab_file, "--text", tmp_path / "latin.txt")
+        line = refuse("--text", tmp_path / "latin.txt")
         assert "latin.txt" in line
         assert "29" in line  # the byte
+        assert not (tmp_path / "sink").exists()
 
-    def test_one_document(self, tmp_path, vocab_file):
+    def test_one_document(self, tmp_path, refuse):
         (tmp_path / "one.txt").write_text("The green river.\nThe bright stone.\n")
-        assert "one document" in self.refuse(tmp_path, vocab_file, "--text", tmp_path / "one.txt")
+        assert "one document" in refuse("--text", tmp_path / "one.txt")
+        assert not (tmp_path / "sink").exists()
 
-    def test_text_without_a_word(self, tmp_path, vocab_file):
+    def test_text_without_a_word(self, tmp_path, refuse):
         (tmp_path / "blank.txt").write_text(" \n\n \n")
-        assert "no text" in self.refuse(tmp_path, vocab_file, "--text", tmp_path / "blank.txt")
+        assert "no text" in refuse("--text", tmp_path / "blank.txt")
+        assert not (tmp_path / "sink").exists()
 
-    def test_no_scheduler_at_the_address(self, tmp_path, text_folder, vocab_file, monkeypatch):
-        (tmp_path / "no.json").write_text(json.dumps({"address": "tcp://127.0.0.1:9"}))
-        missing = self.refuse(
-            tmp_path, vocab_file, "--text", text_folder, "--scheduler-file", tmp_path / "missing.json"
-        )
+    def test_no_scheduler_at_the_address(self, tmp_path, text_folder, refuse):
+        missing = refuse("--text", text_folder, "--scheduler-file", tmp_path / "missing.json")
         assert "missing.json: no such file" in missing
+        assert not (tmp_path / "sink").exists()
 
-    def test_a_sink_with_something_else_in_it(self, tmp_path, text_folder, vocab_file):
+    def test_a_sink_with_something_else_in_it(self, tmp_path, text_folder, refuse):
         (tmp_path / "sink").mkdir()
         (tmp_path / "sink" / "thesis.txt").write_text("mine")
-        line = error_line(command(tmp_path / "sink", vocab_file, "--text", text_folder))
-        assert "expected an empty folder, found thesis.txt" in line
+        assert "expected an empty folder, found thesis.txt" in refuse("--text", text_folder)
         assert hashes(tmp_path / "sink") == {"thesis.txt": hashlib.sha256(b"mine").hexdigest()}
 
 
@@ -232,12 +266,9 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, text_folder, vocab_fi
 
 
 def test_memory_does_not_grow_with_the_text(tmp_path, make_text, vocab_file):
-    """More text than the worker may hold; Dask ends a worker that exceeds its limit."""
+    """80 MB of text, of which the worker may keep little: it needs 160 of 240 MB, and Dask stops it at 80 %."""
     megabyte = (make_text(1500) + "\n\n").encode()[: 1 << 20].rsplit(b"\n\n", 1)[0] + b"\n\n"
-    limit = 240 << 20
-    with (tmp_path / "large.txt").open("wb") as file:
-        while file.tell() < limit:
-            file.write(megabyte)
+    (tmp_path / "large.txt").write_bytes(megabyte * 80)
     flags = ["--text", tmp_path / "large.txt", "--block-size", "512K", "--duplicate-factor", 1, "--num-workers", 1]
-    run(command(tmp_path / "sink", vocab_file, *flags, "--memory-limit", f"{limit >> 20}MiB"))
+    run(command(tmp_path / "sink", vocab_file, *flags, "--memory-limit", "240MiB"))
     assert (tmp_path / "sink" / "manifest.json").exists()

@@ -1,7 +1,7 @@
 """run_classifier.py takes the published commands, and trains, scores and predicts as run_glue.py does."""
 
 import pytest
-from recipes.conftest import ROOT, launch  # pyright: ignore[reportMissingImports]
+from recipes.conftest import ROOT, run  # pyright: ignore[reportMissingImports]
 from recipes.test_finetuning import files, glue, run_here  # noqa: F401
 
 import run_classifier
@@ -42,10 +42,9 @@ def published(files, output: str) -> list[str]:  # noqa: F811
     ]
 
 
+@pytest.mark.slow
 def test_a_published_command_does_what_run_glue_does(files):  # noqa: F811
-    process = launch(published(files, "classifier"), script=ROOT / "run_classifier.py")
-    _, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
+    run(published(files, "classifier"), script=ROOT / "run_classifier.py")
     run_here(run_glue, glue(files, "glue", do_train=True, do_eval=True, do_predict=True))
     for name in RESULTS:
         assert len((files / "classifier" / name).read_text().splitlines()) >= 7

@@ -423,6 +423,7 @@ def test_missing_shards_are_prepared_as_the_values_say(machine):
     assert not {"masking", "bin-size", "text"} & set(two)
 
 
+@pytest.mark.slow
 def test_shards_are_prepared_balanced_and_trained_on(machine, make_text, vocab_file):
     for name in ("bert", "data"):
         (machine.code / name).symlink_to(SCRIPTS.parent / name)

@@ -190,6 +190,7 @@ def test_lddl_gets_shards_that_differ_by_exactly_one(tmp_path, capsys):
     assert "bin 0: 19 samples in 4 shards of 4 to 5; one sample left out" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_command_line_works_on_several_processes(tmp_path):
     folder = make_folder(tmp_path / "shards", PARTS)
     before = rows_of(folder)
@@ -363,6 +364,7 @@ def kill_everywhere(tmp_path: Path, flags: list[str]) -> list[Path]:
     return [tmp_path / str(number) for number in range(1, int(done.stdout) + 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [IN_PLACE, ELSEWHERE], ids=["in place", "elsewhere"])
 def test_killed_anywhere_and_started_again_it_ends_as_if_never_killed(tmp_path, flags, monkeypatch):
     """In place, shard-0 is among the old names and the new, and shard-2 among the old alone."""

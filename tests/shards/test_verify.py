@@ -377,6 +377,7 @@ def run(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_exit_codes(folder):
     vocab = ["--vocab-file", folder.parent / "vocab.txt"]
     done = run(folder, *vocab, "--num-workers", "2")

@@ -15,7 +15,7 @@ from slurm.lab import Lab, until
 from bert.checkpoint.files import load
 
 RUN_SUB = ROOT / "run.sub"
-pytestmark = pytest.mark.timeout(600)  # Slurm looks at time limits twice a minute
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # Slurm looks at time limits twice a minute
 TWO_NODES = ("-N2", "--ntasks-per-node=1")
 STEPS = {"TRAIN_STEPS": 60, "SAVE_CHECKPOINT_STEPS": 10}
 
