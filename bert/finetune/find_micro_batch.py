@@ -1,16 +1,16 @@
 """The largest micro-batch that fits into memory, by sequence length: ``--find_micro_batch`` of fine-tuning commands.
 
-Sequences of full length, the worst case. On a GPU whole training steps of random tokens are tried at growing sizes,
-until memory runs out, and the border is found by bisection. On a CPU, which would swap instead, it is computed::
+Sequences have full length, the worst case. On a GPU, training steps of random tokens are tried at growing sizes until
+memory runs out, and bisection finds the limit. On a CPU, which would swap instead, it is computed::
 
     bytes(n)     = fixed + n * per_sequence
-    fixed        = parameters, gradients, moments, and what autograd keeps whatever the batch
+    fixed        = parameters, gradients, moments, and what autograd keeps for any batch
     per_sequence = what autograd keeps of a sequence + the largest gradient on its way
 
-Activations are counted on the forward pass of one sequence and of two, so precision, attention and
---checkpoint_activations show as they are; where layers are recomputed, what one keeps comes on top. From 16 to 32
-sequences of 384 tokens (4 layers of 512; fp32 and bf16, kept and recomputed) the memory of a real step's peak grew by
-what is computed here to within 6 %.
+Activations are counted on the forward passes of one sequence and of two, so precision, attention and
+--checkpoint_activations are taken into account; where layers are recomputed, what one layer keeps is added. From 16 to
+32 sequences of 384 tokens (4 layers of 512; fp32 and bf16, kept and recomputed) the peak memory of a real step grew by
+the computed amount to within 6 %.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from bert.train.precision import Precision
 from bert.train.run import Run
 from bert.train.trainer import Trainer
 
-LENGTHS = (64, 128, 256, 320, 384, 512)  # those of the memory table that the first BERT was published with
+LENGTHS = (64, 128, 256, 320, 384, 512)  # those of the memory table in google-research/bert's README
 MOST = 16384  # sequences; more are not tried on a GPU
 MB, GB = 2**20, 2**30
 
@@ -141,7 +141,7 @@ def free_memory(meminfo: str | Path = "/proc/meminfo") -> int:
         lines = Path(meminfo).read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
-        raise UsageError("--memory_gb 0: how much memory is free is not known on this system; give a number") from None
+        raise UsageError("--memory_gb 0: cannot tell how much memory is free on this system; give a number") from None
 
 
 # --- On a GPU: measured

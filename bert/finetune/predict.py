@@ -24,7 +24,7 @@ from bert.train.precision import Precision
 
 
 class Predictor(Protocol):
-    """What is asked of an objective."""
+    """What :func:`predict` needs of an objective."""
 
     per_token: bool
     width: int
@@ -36,7 +36,7 @@ class Predictor(Protocol):
 
 @dataclass
 class Outputs:
-    """What the model said, and how long that took."""
+    """The outputs of a model and how long they took."""
 
     values: NDArray[np.float32]  # [rows, width], a row per sequence or per token
     seconds: float
@@ -48,7 +48,7 @@ class Outputs:
 def predict(
     objective: Predictor, sequences: Sequences, batch_size: int, precision: Precision, world: World, show: bool = False
 ) -> Outputs:
-    """Run all ``sequences``; every rank gets all results. Raises RuntimeError if one is missing or there twice."""
+    """Run all ``sequences``; every rank gets all results. Raises RuntimeError if one is missing or duplicated."""
     began = time.perf_counter()
     starts = sequences.offsets[:-1] if objective.per_token else np.arange(len(sequences))
     rows = int(sequences.offsets[-1]) if objective.per_token else len(sequences)
@@ -70,7 +70,7 @@ def predict(
     # Every row is filled by one rank and zero on the others, so that the sum is exact.
     outputs.values = _summed(values, world).numpy()
     if not bool((_summed(seen, world) == 1).all()):
-        raise RuntimeError("predictions are missing or there twice")
+        raise RuntimeError("predictions are missing or duplicated")
     outputs.seconds = time.perf_counter() - began
     return outputs
 

@@ -1,7 +1,7 @@
-"""Flags of other suites' commands that say where to run: the harmless are accepted, the rest refused with ours.
+"""Flags of other suites that say where to run: harmless values are accepted, others refused naming our equivalent.
 
-Google's scripts have flags for TPUs and paths in its cloud storage, OneFlow's are told the machines and start their
-processes themselves. A command that has them calls, before anything else::
+Google's scripts take flags for TPUs and cloud storage; OneFlow's take a list of machines and start their own processes.
+A command that accepts these flags first calls::
 
     refuse_foreign_flags(config.foreign, to_dict(config))
 
@@ -42,7 +42,7 @@ class ForeignFlags:
 def refuse_foreign_flags(
     config: ForeignFlags, flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ
 ) -> None:
-    """Raise UsageError, naming our equivalent, for what cannot be had here; ``flags`` are all flags of the command."""
+    """Raise UsageError, naming our equivalent, for a value that is not supported; ``flags`` are all flags of the command."""
     _refuse_tpu(config)
     for name, value in flags.items():
         if isinstance(value, str) and value.startswith(CLOUD):
