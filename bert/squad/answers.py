@@ -167,11 +167,6 @@ class ScoredWindow(NamedTuple):
             raise UsageError(f"window {result.unique_id}: its logits are missing, infinite or not a number")
         return cls(feature, *(np.maximum(values, -LARGEST) for values in logits))
 
-    @property
-    def null(self) -> tuple[float, float]:
-        """The logits of [CLS]."""
-        return self.start_logits[0].item(), self.end_logits[0].item()
-
     def spans(self, config: AnswerConfig) -> NDArray[np.float64]:
         """Return the possible answers as rows (start, end, start logit, end logit), by rank of start, then of end.
 
@@ -184,7 +179,8 @@ class ScoredWindow(NamedTuple):
         length = ends[None, :] - starts[:, None] + 1
         rows, columns = np.nonzero((length >= 1) & (length <= config.max_answer_length))
         start, end = starts[rows], ends[columns]
-        return np.column_stack([start, end, self.start_logits[start + shift], self.end_logits[end + shift]])
+        table = np.column_stack([start, end, self.start_logits[start + shift], self.end_logits[end + shift]])
+        return table.astype(np.float64)
 
 
 def best_indices(logits: NDArray[np.float64], count: int) -> NDArray[np.int64]:
@@ -197,7 +193,8 @@ def _answer(
 ) -> Answer:
     null = None
     if config.version_2_with_negative:
-        null = min((window.null for window in windows), key=sum, default=(0.0, 0.0))
+        at_cls = [(window.start_logits[0].item(), window.end_logits[0].item()) for window in windows]
+        null = min(at_cls, key=sum, default=(0.0, 0.0))
     nbest = _choose(_ranked(example, windows, null, do_lower_case, config), config.n_best_size, null)
     if null is None:
         return Answer(example.qas_id, nbest[0].text, nbest[0].text, None, nbest)
