@@ -1,10 +1,10 @@
-"""What a machine has, what it lacks, and what that costs: one table, before a run is started on it.
+"""Check a machine before a run: one table of what it has, what it lacks, and what that costs.
 
     bash scripts/doctor.sh
-    bash scripts/doctor.sh --output_dir /scratch/results --hosts node2 node3      # compares clocks, over ssh
+    bash scripts/doctor.sh --output_dir /scratch/results --hosts node2 node3      # also compares clocks, over ssh
     torchrun --nnodes=2 --nproc_per_node=1 ... -m bert.doctor                      # compares the clocks of the ranks
 
-Exit code 1 where training could not start. Needs nothing but Python, so that it can say what else is missing.
+Exits with code 1 if training could not start. Needs only Python, so it can report what else is missing.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from bert.doctor.clocks import skew_over_ssh, skews_of_ranks
 
 @dataclass
 class DoctorConfig:
-    output_dir: str = flag("results", "Directory that checkpoints would go to; its disk is looked at.")
-    hosts: list[str] | None = flag(None, "Other machines whose clocks to compare with this one's, over ssh.")
+    output_dir: str = flag("results", "Directory for checkpoints, whose disk is checked.")
+    hosts: list[str] | None = flag(None, "Other machines to compare clocks with, over ssh.")
 
 
 def main(config: DoctorConfig) -> None:
     rows = examine(config)
-    launched = "MASTER_ADDR" in os.environ  # by torchrun, or by srun as a rank
+    launched = "MASTER_ADDR" in os.environ  # as a rank, by torchrun or srun
     if launched and not any(row.what == "torch" and row.state == ERROR for row in rows):
         clocks = skews_of_ranks()
         if clocks is None:  # one table is enough
@@ -63,7 +63,7 @@ def main(config: DoctorConfig) -> None:
 
 
 def examine(config: DoctorConfig) -> list[Row]:
-    """Look at this machine."""
+    """Check this machine."""
     torch = probe_torch()
     gpus = 0 if isinstance(torch, str) else len(torch.gpus)
     directory = _existing(Path(config.output_dir).absolute())
@@ -85,7 +85,7 @@ def examine(config: DoctorConfig) -> list[Row]:
 
 
 def probe_torch() -> Torch | str:
-    """Import PyTorch and ask it; on failure the reason."""
+    """Import PyTorch and return what it reports; on failure, the reason."""
     try:
         import torch
         from torch.cuda import nccl
@@ -115,7 +115,7 @@ def _version(package: str) -> str | None:
 
 
 def _has(module: str) -> bool:
-    """Say whether a module is installed, without importing it (packages on the way to it are imported)."""
+    """Tell whether a module is installed, without importing it (its parent packages are imported)."""
     try:
         return sys.modules.get(module, True) is not None and importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
@@ -131,7 +131,7 @@ def _listed_gpus() -> list[str]:
 
 
 def _existing(path: Path) -> Path:
-    """Return the nearest directory that exists: what is to be made will lie on its disk."""
+    """Return the nearest directory that exists: new files will be on its disk."""
     return path if path.is_dir() else _existing(path.parent)
 
 

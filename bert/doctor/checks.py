@@ -1,4 +1,4 @@
-"""What is found, judged: pure functions from facts to rows of the table, so that a test can make the facts up."""
+"""Judges what was found: pure functions from facts to rows of the table, so that tests can make up the facts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ OK, WARNING, ERROR = "ok", "warning", "ERROR"
 GIB = 1 << 30
 OLDEST_PYTHON, OLDEST_TORCH, TOO_NEW_TORCH = (3, 11), (2, 11), (2, 14)
 REQUIRED = ("numpy", "h5py", "pyarrow", "crc32c", "sentencex", "tokenizers", "tqdm")  # beside torch
+OPTIONAL = (  # name, module, what to say if it is installed, what serves otherwise
+    ("apex", "apex.optimizers", "NVIDIA's", "--optimizer lamb"),
+    ("dllogger", "dllogger", "NVIDIA's", "the built-in log has the same lines"),
+    ("lddl", "lddl", "installed", "data/preprocess.py"),
+)
 MAX_SKEW = 1.0  # seconds
 
 Skew = tuple[float, float] | str  # (seconds ahead of this machine's clock, uncertainty), or what went wrong
@@ -18,7 +23,7 @@ Skew = tuple[float, float] | str  # (seconds ahead of this machine's clock, unce
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. ``cost`` says what the finding costs, or what to do; empty where all is well."""
+    """One line of the table. ``cost`` says what the finding costs or what to do; empty if all is well."""
 
     what: str
     found: str
@@ -28,10 +33,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Torch:
-    """What PyTorch says of itself; taken in one place so that a test can make one up."""
+    """What PyTorch reports of itself; gathered in one place so that tests can make it up."""
 
     version: str
-    cuda: str | None  # that it was built for
+    cuda: str | None  # the version it was built for
     gpus: tuple[str, ...]
     nccl: str | None
 
@@ -60,7 +65,7 @@ def check_torch(torch: Torch | str) -> Row:
 
 
 def check_gpus(torch: Torch | str, listed: list[str]) -> list[Row]:
-    """Look at CUDA, GPUs and NCCL; ``listed`` are the GPUs that nvidia-smi names."""
+    """Check CUDA, GPUs and NCCL; ``listed`` are the GPUs that nvidia-smi names."""
     if isinstance(torch, str):
         found = "; ".join(listed) or "none"
         return [Row("GPUs", found, WARNING, "not usable without torch")]
@@ -74,11 +79,10 @@ def check_gpus(torch: Torch | str, listed: list[str]) -> list[Row]:
 
 
 def check_optional(torch: Torch | str, has: Callable[[str], bool]) -> list[Row]:
-    """Look for what is used where it is installed."""
+    """Look for optional packages."""
     rows = [
-        Row("apex", "NVIDIA's") if has("apex.optimizers") else Row("apex", "none", OK, "not needed: --optimizer lamb"),
-        Row("dllogger", "NVIDIA's") if has("dllogger") else Row("dllogger", "none", OK, "not needed: the same lines"),
-        Row("lddl", "installed") if has("lddl") else Row("lddl", "none", OK, "not needed: data/preprocess.py"),
+        Row(name, found) if has(module) else Row(name, "none", OK, f"not needed: {instead}")
+        for name, module, found, instead in OPTIONAL
     ]
     if not isinstance(torch, str) and torch.gpus:
         slow = Row("triton", "none", WARNING, "no torch.compile, no fused LAMB: slower on the GPU")
@@ -97,9 +101,9 @@ def check_compiler(environ: Mapping[str, str], which: Callable[[str], str | None
 
 
 def check_shared_memory(free: int | None, gpus: int) -> Row:
-    """``free`` bytes in /dev/shm, None where there is none."""
+    """Check for ``free`` bytes in /dev/shm, None if there is none."""
     if free is None:
-        return Row("shared memory", "no /dev/shm", WARNING if gpus > 1 else OK, "NCCL falls back to slower ways")
+        return Row("shared memory", "no /dev/shm", WARNING if gpus > 1 else OK, "NCCL falls back to slower transports")
     small = gpus > 1 and free < GIB
     cost = "NCCL between GPUs of a machine may fail: --ipc=host or --shm-size=8g (scripts/docker/launch.sh)"
     return Row("shared memory", f"{free / GIB:.1f} GiB free", WARNING if small else OK, cost if small else "")
@@ -112,7 +116,7 @@ def check_disk(directory: Path, free: int, writable: bool) -> Row:
     if free < GIB:
         return Row("disk", found, ERROR, "no room for a checkpoint")
     if free < 20 * GIB:
-        return Row("disk", found, WARNING, "BERT-large needs 20 GiB: four checkpoints of 4 GiB, and one being written")
+        return Row("disk", found, WARNING, "BERT-large needs 20 GiB: four checkpoints of 4 GiB and one being written")
     return Row("disk", found)
 
 
@@ -123,7 +127,7 @@ def check_open_files(limit: int) -> Row:
 
 
 def check_clocks(skews: Mapping[str, Skew]) -> list[Row]:
-    """``skews``: by host."""
+    """Judge the clock skews, given by host."""
     rows = []
     for host, skew in skews.items():
         what = f"clock of {host}"

@@ -1,4 +1,4 @@
-"""The logger of a run: turns values into plain ones and fans events out, each flushed before the call returns."""
+"""The logger of a run: converts values to plain ones and sends each event to all backends, flushed on return."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from bert.log.backends import Dispatcher, NonFinite, build_dispatcher
 
 @dataclass
 class LogConfig:
-    """Where a run reports to, and how often."""
+    """Where a run reports, and how often."""
 
-    json_summary: str = flag("results/dllogger.json", 'DLLogger JSON lines are appended to this file; "none": no file.')
+    json_summary: str = flag("results/dllogger.json", 'File to append DLLogger JSON lines to; "none": no file.')
     log_freq: int = flag(1, "Optimizer steps between two reports of loss and learning rate.", minimum=1)
     disable_progress_bar: bool = flag(False, "Show no progress bars.")
     tensorboard_dir: str | None = flag(
-        None, 'Directory of the TensorBoard event files, OUTPUT_DIR/tensorboard where not given; "none": no such files.'
+        None, 'Directory of the TensorBoard event files; by default OUTPUT_DIR/tensorboard; "none": no such files.'
     )
 
 
@@ -33,7 +33,7 @@ def resolve_tensorboard_dir(setting: str | None, output_dir: str | Path) -> str 
 
 
 def build_logger(json_path: str | Path | None, tensorboard_dir: str | Path | None, is_main: bool) -> Logger:
-    """Open the log of a run; a second one in the same process is fine.
+    """Open the log of a run; a process may open several.
 
     None, ``""`` and ``"none"`` switch a file off; stdout always gets the lines. Raises UsageError naming the flag
     where a file cannot be written.
@@ -44,7 +44,7 @@ def build_logger(json_path: str | Path | None, tensorboard_dir: str | Path | Non
 
 
 class Logger:
-    """Write events as DLLogger does; see the package's example."""
+    """Writes events as DLLogger does; :mod:`bert.log` has an example."""
 
     def __init__(self, dispatcher: Dispatcher | None):
         self._dispatcher = dispatcher  # None: closed
@@ -74,7 +74,7 @@ class Logger:
             self._dispatcher.flush()
 
     def close(self) -> None:
-        """Flush and close the files; what comes after is dropped, and a second call does nothing."""
+        """Flush and close the files; later events are dropped, and a second call does nothing."""
         self.flush()
         if self._dispatcher is not None:
             self._dispatcher.close()
@@ -83,7 +83,7 @@ class Logger:
     def _emit(self, step: Sequence[int] | str, data: Mapping[str, Any]) -> None:
         if self._dispatcher is None:
             return
-        with tqdm.external_write_mode(file=sys.stdout):  # takes a bar off the screen and puts it back below the line
+        with tqdm.external_write_mode(file=sys.stdout):  # clears a progress bar and redraws it below the line
             self._dispatcher.log(step, plain(data))
             self._dispatcher.flush()
 
@@ -102,7 +102,7 @@ class NullLogger(Logger):
 
 
 def plain(value: Any) -> Any:
-    """Return ``value`` as strict JSON has it: numbers, strings, booleans, None, lists, dicts with string keys.
+    """Convert ``value`` to what strict JSON can hold: numbers, strings, booleans, None, lists, dicts with string keys.
 
     numpy and torch values become Python ones, NaN and the infinities strings, and anything else ``str(value)``.
     """

@@ -15,7 +15,7 @@ import pytest
 import create_pretraining_data as command
 from bert.config import parse_args, run_command
 from bert.log.progress import progress
-from bert.prepare.instances import Pieces, group_whole_words, shuffle
+from bert.prepare.instances import group_whole_words, shuffle
 from bert.prepare.pretraining_data import (
     PretrainingDataConfig,
     create_pretraining_data,
@@ -282,11 +282,11 @@ def test_casing(tmp_path, vocab_file):
 
 
 def test_group_whole_words():
-    pieces = Pieces(cls_id=0, sep_id=1, mask_id=2, is_continuation=[False, False, False, False, True, True])
+    tokenizer = SimpleNamespace(cls_id=0, sep_id=1, is_continuation=[False, False, False, False, True, True])
     #           CLS  w  ##  ##  w SEP ## w SEP
-    assert group_whole_words([0, 3, 4, 5, 3, 1, 4, 3, 1], pieces) == [[1, 2, 3], [4, 6], [7]]
-    assert group_whole_words([0, 4, 5, 1, 1], pieces) == [[1, 2]]  # nothing before it to belong to
-    assert group_whole_words([0, 1, 1], pieces) == []
+    assert group_whole_words([0, 3, 4, 5, 3, 1, 4, 3, 1], tokenizer) == [[1, 2, 3], [4, 6], [7]]
+    assert group_whole_words([0, 4, 5, 1, 1], tokenizer) == [[1, 2]]  # nothing before it to belong to
+    assert group_whole_words([0, 1, 1], tokenizer) == []
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 7, 64, 129])
@@ -362,7 +362,7 @@ def test_a_killed_worker_ends_the_command(long_run, tmp_path):
     os.kill(workers_of(long_run)[0], signal.SIGKILL)
     _, shown = long_run.communicate(timeout=60)
     assert long_run.returncode == 2
-    assert "error: --num_workers 2: a worker was killed, probably out of memory" in shown
+    assert "error: --num_workers 2: a worker process was killed, probably for lack of memory" in shown
     assert not (tmp_path / "out.hdf5").exists()
 
 
