@@ -85,9 +85,9 @@ def parse_args(config_class: type[C], argv: Sequence[str] | None = None, descrip
 def run_command(main: Callable[[C], None], config_class: type[C], argv: Sequence[str] | None = None) -> None:
     """Parse the flags and run ``main``; a :class:`UsageError` becomes one line on stderr and exit code 2.
 
-    The docstring of the module of ``main`` is the description that ``--help`` shows.
+    ``--help`` shows the docstring of the script or, if it has none, of the module of ``main``.
     """
-    description = (sys.modules[main.__module__].__doc__ or "").strip()
+    description = (sys.modules["__main__"].__doc__ or sys.modules[main.__module__].__doc__ or "").strip()
     try:
         main(parse_args(config_class, argv, description))
     except UsageError as error:

@@ -16,11 +16,5 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a chec
 from bert.config import run_command
 from bert.prepare.preprocess import PreprocessConfig, preprocess
 
-
-def main(config: PreprocessConfig) -> None:
-    """Run the command."""
-    preprocess(config)
-
-
 if __name__ == "__main__":
-    run_command(main, PreprocessConfig)
+    run_command(preprocess, PreprocessConfig)

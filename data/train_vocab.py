@@ -13,11 +13,5 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a chec
 from bert.config import run_command
 from bert.prepare.vocabulary import VocabularyConfig, train_vocabulary
 
-
-def main(config: VocabularyConfig) -> None:
-    """Run the command."""
-    train_vocabulary(config)
-
-
 if __name__ == "__main__":
-    run_command(main, VocabularyConfig)
+    run_command(train_vocabulary, VocabularyConfig)

@@ -1,4 +1,4 @@
-"""The doctor's findings on machines that are made up, and the real command on this one and where torch is missing."""
+"""The doctor's findings on made-up machines, and the real command on this machine, with and without torch."""
 
 import re
 import subprocess
@@ -158,7 +158,7 @@ def test_the_command_on_this_machine(tmp_path):
 
 
 def test_the_command_without_torch(tmp_path):
-    """-S leaves the installed packages out of sight."""
+    """-S hides the installed packages."""
     bare = tmp_path / "python without packages"
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
     bare.chmod(0o755)

@@ -22,22 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bert.config import flag, run_command
-from bert.doctor.checks import (
-    ERROR,
-    GIB,
-    Row,
-    Torch,
-    check_clocks,
-    check_compiler,
-    check_disk,
-    check_gpus,
-    check_open_files,
-    check_optional,
-    check_packages,
-    check_python,
-    check_shared_memory,
-    check_torch,
-)
+from bert.doctor import checks
+from bert.doctor.checks import ERROR, GIB, Row, Torch
 from bert.doctor.clocks import skew_over_ssh, skews_of_ranks
 
 
@@ -54,7 +40,7 @@ def main(config: DoctorConfig) -> None:
         clocks = skews_of_ranks()
         if clocks is None:  # one table is enough
             return
-        rows += check_clocks(clocks)
+        rows += checks.check_clocks(clocks)
     print(format_table(rows))
     failed = [row.what for row in rows if row.state == ERROR]
     print(f"\ntraining cannot start here: {', '.join(failed)}" if failed else "\ntraining can start here")
@@ -71,16 +57,16 @@ def examine(config: DoctorConfig) -> list[Row]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return [
         Row("machine", f"{socket.gethostname()}, {platform.system()} {platform.machine()}, {cores} CPU cores"),
-        check_python(sys.version_info[:3]),
-        check_packages(_version),
-        check_torch(torch),
-        *check_gpus(torch, _listed_gpus()),
-        *check_optional(torch, _has),
-        check_compiler(os.environ, shutil.which),
-        check_shared_memory(shutil.disk_usage(shared).free if shared.is_dir() else None, gpus),
-        check_disk(directory, shutil.disk_usage(directory).free, os.access(directory, os.W_OK)),
-        check_open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
-        *check_clocks({host: skew_over_ssh(host) for host in config.hosts or []}),
+        checks.check_python(sys.version_info[:3]),
+        checks.check_packages(_version),
+        checks.check_torch(torch),
+        *checks.check_gpus(torch, _listed_gpus()),
+        *checks.check_optional(torch, _has),
+        checks.check_compiler(os.environ, shutil.which),
+        checks.check_shared_memory(shutil.disk_usage(shared).free if shared.is_dir() else None, gpus),
+        checks.check_disk(directory, shutil.disk_usage(directory).free, os.access(directory, os.W_OK)),
+        checks.check_open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+        *checks.check_clocks({host: skew_over_ssh(host) for host in config.hosts or []}),
     ]
 
 

@@ -11,7 +11,7 @@ from bert.doctor.checks import Skew
 
 
 def skew_over_ssh(host: str, run: Callable[..., subprocess.CompletedProcess] = subprocess.run) -> Skew:
-    """Ask ``host`` for its time; the truth lies within half of the round trip (Cristian 1989)."""
+    """Ask ``host`` for its time; accurate to half of the round trip (Cristian 1989)."""
     command = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "--", host, "date +%s.%N"]
     before = time.time()
     try:

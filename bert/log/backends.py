@@ -31,7 +31,7 @@ def format_step(step: Step) -> str:
     return "".join(f"{name}: {number} " for name, number in zip(STEP_NAMES, step, strict=False))
 
 
-def build_dispatcher(json_path: str | None, tensorboard_dir: str | None) -> Dispatcher:
+def build_backends(json_path: str | None, tensorboard_dir: str | None) -> list[Any]:
     """Open the backends; a ``None`` path leaves that one out."""
     dllogger = _find_dllogger()
     backends: list[Any] = []
@@ -43,7 +43,7 @@ def build_dispatcher(json_path: str | None, tensorboard_dir: str | None) -> Disp
         backends.append(dllogger.StdOutBackend(dllogger.Verbosity.VERBOSE, step_format=format_step))
     if tensorboard_dir is not None:
         backends.extend(_build_tensorboard_backends(tensorboard_dir))
-    return Dispatcher(backends)
+    return backends
 
 
 class NonFinite(str):
@@ -54,37 +54,6 @@ class NonFinite(str):
 
     def __format__(self, spec: str) -> str:
         return str(self)  # a plain string would refuse a metric's ".3f"
-
-
-class Dispatcher:
-    """Stamps events with the time and the seconds since the start, and passes them to each backend."""
-
-    def __init__(self, backends: Sequence[Any]):
-        self._backends = backends
-        self._start = datetime.now(UTC)
-
-    def log(self, step: Step, data: Mapping[str, Any]) -> None:
-        times = self._times()
-        for backend in self._backends:
-            backend.log(*times, step, data)
-
-    def metadata(self, metric: str, metadata: dict[str, Any]) -> None:
-        times = self._times()
-        for backend in self._backends:
-            backend.metadata(*times, metric, metadata)
-
-    def flush(self) -> None:
-        for backend in self._backends:
-            backend.flush()
-
-    def close(self) -> None:
-        for backend in self._backends:
-            if hasattr(backend, "close"):  # dllogger's backends close at exit
-                backend.close()
-
-    def _times(self) -> tuple[datetime, float]:
-        now = datetime.now(UTC)
-        return now.astimezone().replace(tzinfo=None), (now - self._start).total_seconds()
 
 
 class JsonBackend:

@@ -6,13 +6,14 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from bert.config import flag
-from bert.log.backends import Dispatcher, NonFinite, build_dispatcher
+from bert.log.backends import NonFinite, Step, build_backends
 
 
 @dataclass
@@ -40,52 +41,59 @@ def build_logger(json_path: str | Path | None, tensorboard_dir: str | Path | Non
     """
     if not is_main:
         return NullLogger()
-    return Logger(build_dispatcher(_given(json_path), _given(tensorboard_dir)))
+    return Logger(build_backends(_given(json_path), _given(tensorboard_dir)))
 
 
 class Logger:
     """Writes events as DLLogger does; :mod:`bert.log` has an example."""
 
-    def __init__(self, dispatcher: Dispatcher | None):
-        self._dispatcher = dispatcher  # None: closed
+    def __init__(self, backends: Sequence[Any]):
+        self._backends = backends  # none once closed
+        self._start = datetime.now(UTC)
 
     def parameter(self, **data: Any) -> None:
         """Record settings and facts of the run, not of one step."""
-        self._emit("PARAMETER", data)
+        self._log("PARAMETER", data)
 
     def metadata(self, metric: str, unit: str | None = None, format: str | None = None) -> None:
         """State a metric's unit and its format on stdout, such as ``":.3f"``."""
-        if self._dispatcher is not None:
-            given = {"unit": unit, "format": format}
-            self._dispatcher.metadata(metric, {key: value for key, value in given.items() if value is not None})
-            self._dispatcher.flush()
+        given = {"unit": unit, "format": format}
+        self._send("metadata", metric, {key: value for key, value in given.items() if value is not None})
 
     def log(self, step: tuple[int, ...], data: Mapping[str, Any]) -> None:
         """Record metrics at ``(epoch, iteration)`` or ``(epoch, iteration, validation iteration)``."""
-        self._emit(list(step), data)
+        self._log(list(step), data)
 
     def summary(self, data: Mapping[str, Any]) -> None:
         """Record metrics of the whole run."""
-        self._emit([], data)
+        self._log([], data)
 
     def flush(self) -> None:
         """Hand everything written so far to the operating system."""
-        if self._dispatcher is not None:
-            self._dispatcher.flush()
+        for backend in self._backends:
+            backend.flush()
 
     def close(self) -> None:
         """Flush and close the files; later events are dropped, and a second call does nothing."""
         self.flush()
-        if self._dispatcher is not None:
-            self._dispatcher.close()
-        self._dispatcher = None
+        for backend in self._backends:
+            if hasattr(backend, "close"):  # dllogger's backends close at exit
+                backend.close()
+        self._backends = []
 
-    def _emit(self, step: Sequence[int] | str, data: Mapping[str, Any]) -> None:
-        if self._dispatcher is None:
+    def _log(self, step: Step, data: Mapping[str, Any]) -> None:
+        if not self._backends:  # converting the values could wait for the device
             return
         with tqdm.external_write_mode(file=sys.stdout):  # clears a progress bar and redraws it below the line
-            self._dispatcher.log(step, plain(data))
-            self._dispatcher.flush()
+            self._send("log", step, plain(data))
+
+    def _send(self, method: str, *event: Any) -> None:
+        """Call ``method`` of each backend with the time, the seconds since the start and the event."""
+        now = datetime.now(UTC)
+        times = now.astimezone().replace(tzinfo=None), (now - self._start).total_seconds()
+        for backend in self._backends:
+            getattr(backend, method)(*times, *event)
+        self.flush()
 
     def __enter__(self) -> Logger:
         return self
@@ -98,7 +106,7 @@ class NullLogger(Logger):
     """The logger of every rank but 0: writes nothing, and so never waits for a value on the device."""
 
     def __init__(self) -> None:
-        super().__init__(None)
+        super().__init__([])
 
 
 def plain(value: Any) -> Any:

@@ -101,7 +101,7 @@ def memory_bytes(config: ClusterConfig) -> int | None:
 
 
 def _start(distributed: Any, config: ClusterConfig) -> Iterator[Any]:
-    """Start workers on this machine and yield a client of theirs."""
+    """Start workers on this machine and yield a client connected to them."""
     # A terminal sends Ctrl-C to every process. The workers inherit that it is ignored; this process ends them.
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

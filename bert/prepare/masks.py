@@ -27,7 +27,7 @@ NEVER = np.iinfo(np.uint32).max  # sort key of a place that cannot be masked
 @dataclass
 class MaskConfig:
     masking: bool = flag(
-        False, "Mask here, once for all epochs (static); otherwise the loader masks anew in every epoch (dynamic)."
+        False, "Mask here, once for all epochs (static); otherwise the loader draws new masks every epoch (dynamic)."
     )
     masked_lm_ratio: float = flag(
         0.15, "Share of a sequence's pieces to mask.", aliases=["masked_lm_prob"], minimum=0, maximum=1

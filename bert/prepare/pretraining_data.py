@@ -110,7 +110,7 @@ def _check(config: PretrainingDataConfig) -> list[Path]:
             f"{instances.max_seq_length} leaves room for {room}"
         )
     if config.do_lower_case and "-cased" in (config.bert_model or ""):
-        raise UsageError(f"--do_lower_case true: --bert_model {config.bert_model} expected --do_lower_case=false")
+        raise UsageError(f"--do_lower_case true: --bert_model {config.bert_model} is cased, expected false")
     if config.join_files and config.num_workers:
         raise UsageError(f"--join_files true: --num_workers {config.num_workers} takes each file by itself, expected 0")
     outputs = [Path(name) for name in config.output_file.split(",") if name]
@@ -148,7 +148,7 @@ def _shard_of_file(task: tuple[int, Path, BertTokenizer, PretrainingDataConfig])
     index, path, tokenizer, config = task
     if multiprocessing.parent_process():
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the workers already take all cores
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a file takes long, and nothing of it could be kept
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker at once: nothing of its file is kept
     documents = read_documents([path], tokenizer, progress(disable=True))
     rng = Random(f"{config.random_seed} {index}")
     return make_instances(documents, tokenizer, config.instances, rng), len(documents)

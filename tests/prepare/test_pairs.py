@@ -11,7 +11,7 @@ from bert.prepare.tokens import Tokens
 
 
 def make_tokens(documents: list[list[int]]) -> Tokens:
-    """Documents given by the lengths of their sentences; every piece is its own place in the text."""
+    """Documents given by the lengths of their sentences; the id of every piece is its position in the text."""
     lengths = np.array([length for document in documents for length in document])
     ids = np.arange(lengths.sum(), dtype=np.int32)
     return Tokens(ids, offsets_of(lengths), offsets_of(np.array([len(document) for document in documents])))
@@ -23,7 +23,7 @@ def random_documents(count: int, seed: int = 0) -> list[list[int]]:
 
 
 def document_of(tokens: Tokens, places: np.ndarray) -> np.ndarray:
-    """The document in which each place of the text lies."""
+    """The document of each position in the text."""
     return np.searchsorted(tokens.sentences[tokens.documents], places, side="right") - 1
 
 

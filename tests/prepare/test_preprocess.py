@@ -22,7 +22,7 @@ def configure(*words: object) -> PreprocessConfig:
 
 
 def plan_of(tmp_path: Path, vocab_file: Path, *words: object) -> tuple[ShardPlan, dict]:
-    """What preprocess() hands to the workers, with an empty sink, and the settings."""
+    """What preprocess() sends to the workers, with an empty sink, and the settings."""
     sink = tmp_path / "sink"
     (sink / RECORDS).mkdir(parents=True, exist_ok=True)
     config = configure("--sink", sink, "--vocab-file", vocab_file, "--target-seq-length", 64, *words)
@@ -164,7 +164,7 @@ class TestOneDocumentInABlock:
         plan = make_plan(
             tmp_path, vocab_file, "--text", tmp_path / "files", "--documents", "file", "--block-size", "300"
         )
-        assert len(plan.blocks) >= 6  # each file goes on over several blocks
+        assert len(plan.blocks) >= 6  # each file continues over several blocks
         for index in range(len(plan.blocks)):
             assert make_shards(plan, index).documents == 1
         rows = self.words_of(plan, vocab_file)

@@ -1,4 +1,4 @@
-"""Sentences and documents from the shapes that text files come in."""
+"""Sentences and documents from text files of different layouts."""
 
 import pytest
 

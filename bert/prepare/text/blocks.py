@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 LOOK_BACK = 4096  # bytes before x that decide whether a document begins at x: a line of blanks, rarely this long
-WINDOW = 1 << 16  # bytes of the first look; each next one is WIDEN times as far
+WINDOW = 1 << 16  # bytes of the first look; each further look reaches WIDEN times as far
 WIDEN = 4
-
 
 Cut = tuple[int, int, int, bool]  # start, stop, size and whole of a Span
 
@@ -76,7 +75,8 @@ class Rule:
 LINE = re.compile(rb"(\n)")
 BLANK_LINE = re.compile(rb"\n(?=([ \t\r\f\v]*\n))")
 BLANK = re.compile(rb"([ \t])")
-BLANK_PAST_FIRST_WORD = re.compile(rb"(?:\A|\n)[ \t\r]*+\S++[ \t]+|([ \t])")  # without a group, its end is -1
+# An identifier at the beginning of a line matches without the group, whose end is then -1.
+BLANK_PAST_FIRST_WORD = re.compile(rb"(?:\A|\n)[ \t\r]*+\S++[ \t]+|([ \t])")
 CHARACTER = re.compile(rb"()[^\x80-\xbf]")
 PAGE = re.compile(rb"()<page>")
 
@@ -133,7 +133,7 @@ def pack(spans: Iterable[Span], block_size: int) -> list[Block]:
 
 
 def _first(file: BinaryIO, pattern: re.Pattern[bytes], x: int, last: int) -> int | None:
-    """Return the first place from byte ``x`` to ``last`` where ``pattern`` ends its group."""
+    """Return the first end of the group of ``pattern`` from byte ``x`` to ``last``."""
     start = max(0, x - LOOK_BACK)
     reach = WINDOW
     while True:

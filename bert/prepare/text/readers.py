@@ -1,7 +1,7 @@
 """Kinds of sources: how each is cut and read.
 
-A row of ``SOURCE_KINDS`` gives documents as texts, in which a blank line ends a paragraph; some of them are empty. What
-separates documents when a file is read is what its :class:`~bert.prepare.text.blocks.Rule` cuts at::
+A row of ``SOURCE_KINDS`` reads documents as texts, in which a blank line ends a paragraph; some texts are empty.
+Documents are separated where the :class:`~bert.prepare.text.blocks.Rule` of their kind cuts::
 
     kind = SOURCE_KINDS["blank"]
     for cut in kind.cuts(path, 4 << 20, "text"):
@@ -68,7 +68,7 @@ def _decode(span: Span) -> str:
 
 
 def _separated(pattern: str) -> Callable[[Span, str], Iterable[str]]:
-    """Return a function that reads the texts between what ``pattern`` matches."""
+    """Return a function that reads the texts between the matches of ``pattern``."""
     separator = re.compile(pattern)
     return lambda span, key: separator.split(_decode(span))
 
@@ -117,7 +117,7 @@ def _table(path: Path, key: str) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        # With a buffer, a group of rows is not read as a whole.
+        # With a buffer, a group of rows is read in parts.
         file = pq.ParquetFile(path, buffer_size=READ_BYTES)
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"{path}: not a Parquet file ({_line(error)})") from error

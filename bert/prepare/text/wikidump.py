@@ -84,7 +84,7 @@ def read_articles(path: Path, start: int, stop: int) -> Iterator[str]:
         try:
             wikitext = _article(page)
         except ElementTree.ParseError as error:
-            place = f"byte {offset} of the text packed from byte {begin} on" if packed else f"byte {begin + offset}"
+            place = f"byte {offset} of what is unpacked from byte {begin} on" if packed else f"byte {begin + offset}"
             raise UsageError(f"{path}: broken XML in the page at {place} ({error})") from error
         text = plain_text(wikitext, dropped)
         if PROSE.search(text):

@@ -1,4 +1,4 @@
-"""Sources cut into blocks of any size hold the same documents, each once; and what bad sources say."""
+"""Sources cut into blocks of any size hold the same documents, each once; and the errors of bad sources."""
 
 import bz2
 import gzip
@@ -49,12 +49,12 @@ def continues(block: Block) -> bool:
 
 
 def letters(sentences: list[str]) -> str:
-    """The text without blanks, in which alone a document that was cut may differ."""
+    """The text without blanks, which are all that may differ in a document that was cut."""
     return "".join("".join(sentences).split())
 
 
 def joined(blocks: list[Block], config: SourceConfig) -> list[str]:
-    """Read all blocks; join the parts of each document, by what the blocks say of themselves."""
+    """Read all blocks, and join the parts of each document by the origins of the blocks."""
     documents: list[tuple[int, str]] = []  # block in which it begins, text
     for number, block in enumerate(blocks):
         assert block.index == number
@@ -228,7 +228,7 @@ def test_hard_wrapped_prose_is_joined(tmp_path):
 
 
 def test_where_a_giant_document_is_cut(tmp_path):
-    """At a line end if there is one within a block's length, else at a blank, else between two characters."""
+    """At the end of a line if there is one within a block's length, else at a blank, else between two characters."""
     lines = b"a b\n" + b"c d e f g\n" + b"h" * 14 + b" " + "é".encode() * 20 + b"\n\nend."  # 4 + 10 + 15 + 40 + ...
     (tmp_path / "a.txt").write_bytes(lines)
     blocks = plan(tmp_path, 11, text=[str(tmp_path / "a.txt")])
@@ -352,7 +352,7 @@ def test_blocks_of_a_byte(tmp_path):
     flags = {"text": [str(tmp_path)]}
     assert joined(plan(tmp_path, 1, **flags), SourceConfig(**flags)) == ["Itrains."] * 20
     (tmp_path / "a.txt").write_text("雨🙂" * 10, encoding="utf8")
-    assert len(plan(tmp_path, 1, **flags)) == 20  # a character is the least
+    assert len(plan(tmp_path, 1, **flags)) == 20  # no block is smaller than a character
 
 
 def test_a_plan_depends_on_the_sources_alone(tmp_path, monkeypatch):
