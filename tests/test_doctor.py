@@ -13,7 +13,7 @@ from bert.doctor.checks import (
     GIB,
     OK,
     WARNING,
-    Row,
+    Finding,
     Torch,
     check_clocks,
     check_compiler,
@@ -136,7 +136,7 @@ def test_a_clock_that_cannot_be_read(outcome, words):
 
 
 def test_the_table_has_columns():
-    text = command.format_table([Row("torch", "2.13"), Row("a longer name", "x", WARNING, "slow")])
+    text = command.format_table([Finding("torch", "2.13"), Finding("a longer name", "x", WARNING, "slow")])
     assert text.splitlines() == [
         "what           found  state    what that costs",
         "torch          2.13   ok",

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from bert.config import flag, run_command
 from bert.doctor import checks
-from bert.doctor.checks import ERROR, GIB, Row, Torch
+from bert.doctor.checks import ERROR, GIB, Finding, Torch
 from bert.doctor.clocks import skew_over_ssh, skews_of_ranks
 
 
@@ -48,7 +48,7 @@ def main(config: DoctorConfig) -> None:
         sys.exit(1)
 
 
-def examine(config: DoctorConfig) -> list[Row]:
+def examine(config: DoctorConfig) -> list[Finding]:
     """Check this machine."""
     torch = probe_torch()
     gpus = 0 if isinstance(torch, str) else len(torch.gpus)
@@ -56,7 +56,7 @@ def examine(config: DoctorConfig) -> list[Row]:
     shared = Path("/dev/shm")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return [
-        Row("machine", f"{socket.gethostname()}, {platform.system()} {platform.machine()}, {cores} CPU cores"),
+        Finding("machine", f"{socket.gethostname()}, {platform.system()} {platform.machine()}, {cores} CPU cores"),
         checks.check_python(sys.version_info[:3]),
         checks.check_packages(_version),
         checks.check_torch(torch),
@@ -86,7 +86,7 @@ def probe_torch() -> Torch | str:
         return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def format_table(rows: list[Row]) -> str:
+def format_table(rows: list[Finding]) -> str:
     """Lay the rows out in columns."""
     cells = [("what", "found", "state", "what that costs"), *((r.what, r.found, r.state, r.cost) for r in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(3)]

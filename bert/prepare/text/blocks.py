@@ -20,10 +20,10 @@ LOOK_BACK = 4096  # bytes before x that decide whether a document begins at x: a
 WINDOW = 1 << 16  # bytes of the first look; each further look reaches WIDEN times as far
 WIDEN = 4
 
-Cut = tuple[int, int, int, bool]  # start, stop, size and whole of a Span
+Cut = tuple[int, int, int, bool]  # start, stop, size and whole of a FileSpan
 
 
-class Span(NamedTuple):
+class FileSpan(NamedTuple):
     """A part of a file: bytes, or rows of a Parquet file, from ``start`` up to ``stop``."""
 
     kind: str  # row of bert.prepare.text.readers.SOURCE_KINDS
@@ -43,7 +43,7 @@ class Block:
     """
 
     index: int
-    spans: tuple[Span, ...]
+    spans: tuple[FileSpan, ...]
     origin: int
 
 
@@ -106,13 +106,13 @@ def cut_at(find: Callable[[int], tuple[int, bool]], step: int, size: int) -> Ite
         yield start, size, size - start, whole
 
 
-def pack(spans: Iterable[Span], block_size: int) -> list[Block]:
+def pack(spans: Iterable[FileSpan], block_size: int) -> list[Block]:
     """Put the spans into blocks, in their order.
 
     A span joins the block before it if at least half of it has room there, so the blocks have about ``block_size`` on
     average. The rest of a document that was cut gets a block of its own. Empty spans are left out.
     """
-    packed: list[tuple[list[Span], int]] = []  # spans and origin of each block
+    packed: list[tuple[list[FileSpan], int]] = []  # spans and origin of each block
     room = 0
     for span in spans:
         if not span.size:

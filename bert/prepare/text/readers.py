@@ -5,7 +5,7 @@ Documents are separated where the :class:`~bert.prepare.text.blocks.Rule` of the
 
     kind = SOURCE_KINDS["blank"]
     for cut in kind.cuts(path, 4 << 20, "text"):
-        documents = list(kind.read(Span("blank", str(path), *cut), "text"))
+        documents = list(kind.read(FileSpan("blank", str(path), *cut), "text"))
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from bert.prepare.text.blocks import (
     LINE,
     PAGE,
     Cut,
+    FileSpan,
     Rule,
-    Span,
     cut_at,
     cut_file,
 )
@@ -45,7 +45,7 @@ class SourceKind:
     """One kind of source. ``key`` is the name of the text in a JSON object or a table."""
 
     cuts: Callable[[Path, int, str], Iterable[Cut]]  # (path, block size, key); raises UsageError for an unusable file
-    read: Callable[[Span, str], Iterable[str]]  # (span, key)
+    read: Callable[[FileSpan, str], Iterable[str]]  # (span, key)
     split: Callable[[str, str], list[str]] = split_sentences  # (text, language)
 
 
@@ -53,7 +53,7 @@ def _cut_by(rule: Rule) -> Callable[[Path, int, str], Iterable[Cut]]:
     return lambda path, block_size, key: cut_file(rule, path, block_size)
 
 
-def _decode(span: Span) -> str:
+def _decode(span: FileSpan) -> str:
     """Return the text of a span without a byte-order mark."""
     with open(span.path, "rb") as file:
         file.seek(span.start)
@@ -67,13 +67,13 @@ def _decode(span: Span) -> str:
     return text.removeprefix("\ufeff") if span.start == 0 else text
 
 
-def _separated(pattern: str) -> Callable[[Span, str], Iterable[str]]:
+def _separated(pattern: str) -> Callable[[FileSpan, str], Iterable[str]]:
     """Return a function that reads the texts between the matches of ``pattern``."""
     separator = re.compile(pattern)
     return lambda span, key: separator.split(_decode(span))
 
 
-def _read_numbered(span: Span, key: str) -> Iterator[str]:
+def _read_numbered(span: FileSpan, key: str) -> Iterator[str]:
     """Read LDDL's lines: an identifier, a blank, and the text of a document."""
     lines = iter(_decode(span).split("\n"))
     if not span.whole:
@@ -82,7 +82,7 @@ def _read_numbered(span: Span, key: str) -> Iterator[str]:
         yield from line.split(maxsplit=1)[1:]
 
 
-def _read_json(span: Span, key: str) -> Iterator[str]:
+def _read_json(span: FileSpan, key: str) -> Iterator[str]:
     lines = _decode(span).split("\n")
     for number, line in enumerate(lines):
         if not line or line.isspace():
@@ -150,7 +150,7 @@ def _cut_table(path: Path, block_size: int, key: str) -> Iterator[Cut]:
         start += rows
 
 
-def _read_table(span: Span, key: str) -> Iterator[str]:
+def _read_table(span: FileSpan, key: str) -> Iterator[str]:
     import pyarrow as pa
 
     with _table(Path(span.path), key) as file:
@@ -178,7 +178,7 @@ def _cut_streams(path: Path, block_size: int, key: str) -> Iterable[Cut]:
     return cut_at(lambda x: (next_stream(path, x), True), block_size, path.stat().st_size)
 
 
-def _read_dump(span: Span, key: str) -> Iterator[str]:
+def _read_dump(span: FileSpan, key: str) -> Iterator[str]:
     return read_articles(Path(span.path), span.start, span.stop)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from bert.config import flag
 from bert.errors import UsageError, naming_os_errors
 from bert.log.progress import progress
-from bert.prepare.text.blocks import Block, Span, pack
+from bert.prepare.text.blocks import Block, FileSpan, pack
 from bert.prepare.text.inputs import DECOMPRESSORS, compressed, find_files, unpack
 from bert.prepare.text.readers import SOURCE_KINDS
 from bert.prepare.text.sentences import split_sentences
@@ -108,10 +108,10 @@ def read_block(block: Block, config: SourceConfig) -> list[list[str]]:
     return documents
 
 
-def _spans(kind: str, path: Path, block_size: int, key: str) -> Iterator[Span]:
+def _spans(kind: str, path: Path, block_size: int, key: str) -> Iterator[FileSpan]:
     with naming_os_errors(str(path)):
         for cut in SOURCE_KINDS[kind].cuts(path, block_size, key):
-            yield Span(kind, str(path.absolute()), *cut)
+            yield FileSpan(kind, str(path.absolute()), *cut)
 
 
 def _find(config: SourceConfig) -> Iterator[tuple[str, Path, str]]:

@@ -16,7 +16,7 @@ import pytest
 
 from bert.config import parse_args
 from bert.errors import UsageError
-from bert.prepare.text.blocks import Block, Cut, Span, pack
+from bert.prepare.text.blocks import Block, Cut, FileSpan, pack
 from bert.prepare.text.readers import SOURCE_KINDS
 from bert.prepare.text.sources import SourceConfig, plan_blocks, read_block
 
@@ -314,8 +314,8 @@ def test_sources_are_read_in_the_order_of_the_flags(tmp_path):
     assert documents == [[f"From {kind} here."] for kind in ("blank", "sentences", "jsonl", "parquet", "dump")]
 
 
-def span(path: str, start: int, size: int, whole: bool = True) -> Span:
-    return Span("line", path, start, start + size, size, whole)
+def span(path: str, start: int, size: int, whole: bool = True) -> FileSpan:
+    return FileSpan("line", path, start, start + size, size, whole)
 
 
 def test_spans_are_packed_in_order():
@@ -336,7 +336,7 @@ def test_spans_are_packed_in_order():
 
 def test_neighbouring_parts_of_a_file_become_one_span():
     (block,) = pack([span("a", 0, 10), span("a", 10, 20), span("b", 30, 5)], 100)
-    assert block.spans == (Span("line", "a", 0, 30, 30, True), Span("line", "b", 30, 35, 5, True))
+    assert block.spans == (FileSpan("line", "a", 0, 30, 30, True), FileSpan("line", "b", 30, 35, 5, True))
 
 
 def test_a_number_of_blocks(tmp_path):
