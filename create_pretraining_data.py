@@ -9,11 +9,5 @@ The text holds one sentence a line and a blank line between documents.
 from bert.config import run_command
 from bert.prepare.pretraining_data import PretrainingDataConfig, create_pretraining_data
 
-
-def main(config: PretrainingDataConfig) -> None:
-    """Run the command."""
-    create_pretraining_data(config)
-
-
 if __name__ == "__main__":
-    run_command(main, PretrainingDataConfig)
+    run_command(create_pretraining_data, PretrainingDataConfig)

@@ -1,11 +1,11 @@
-"""Write what the layers of BERT say of each token of each line of a text, or of each line as a whole.
+"""Write the activations of BERT's layers for each token of each line of a text, or one vector for each line.
 
     python extract_features.py --input_file lines.txt --output_file features.jsonl --init_checkpoint ckpt_8601.pt \\
         --layers=-1,-2 --max_seq_length 128 --batch_size 32
     python extract_features.py --input_file lines.txt --output_file vectors.parquet --pooling mean ...
 
-A line is one example, "text_a ||| text_b" a pair. A checkpoint of this suite brings its configuration and vocabulary;
-of another one, --config_file and --vocab_file are needed. Memory does not grow with the file.
+A line is one example, "text_a ||| text_b" a pair. A checkpoint of this suite holds its configuration and vocabulary;
+any other needs --config_file and --vocab_file. Memory does not grow with the file.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Config:
 
 def main(config: Config) -> None:
     features, inference = config.features, config.inference
-    writer_of(features.output_file, features.output_format)  # a wrong suffix is an error before the model is loaded
+    writer_of(features.output_file, features.output_format)  # refuse a wrong suffix before loading the model
     if Path(features.output_file).resolve() == Path(features.input_file).resolve():
         raise UsageError(f"--output_file {features.output_file}: is --input_file")
     lines = read_lines(features.input_file)

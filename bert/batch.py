@@ -1,7 +1,7 @@
-"""What loader, model and trainer exchange: one micro-batch of sequences as a token stream.
+"""What the loader, model and trainer exchange: one micro-batch of sequences as a token stream.
 
-The real tokens of S sequences lie end to end; ``cu_seqlens`` marks where each begins. There is no padding, so T tokens
-cost T tokens of work::
+The real tokens of S sequences are laid end to end; ``cu_seqlens`` marks where each begins. There is no padding, so T
+tokens cost T tokens of work::
 
     [CLS] a a [SEP] b [SEP] [CLS] a [SEP] b b b [SEP]      T = 13
     0                       6                        13     cu_seqlens
@@ -61,7 +61,7 @@ class Batch(TokenStream):
     next_sentence_labels: Tensor  # [S] int64, 1 = segment B is random
 
     def loss_weights(self) -> dict[str, int]:
-        """How many terms each loss sums over here; the trainer divides by their total over the optimizer step."""
+        """Return how many terms each loss sums over; the trainer divides by their total over the optimizer step."""
         return {"mlm_loss": self.masked_labels.numel(), "nsp_loss": self.num_sequences}
 
 

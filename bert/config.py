@@ -1,7 +1,7 @@
 """Dataclass ⇄ command-line flags ⇄ JSON.
 
 A module declares its settings as a dataclass beside the code that they configure; an entry point nests those classes
-in one of its own, and every leaf becomes a flag. A flag declared twice is an error, ``--a-b`` and ``--a_b`` are the
+in one of its own, and every leaf becomes a flag. Declaring a flag twice is an error, ``--a-b`` and ``--a_b`` are the
 same flag, and a boolean takes an optional value (``--fp16``, ``--fp16=false``, ``--no_fp16``)::
 
     @dataclass
@@ -27,7 +27,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bert.errors import UsageError
+from bert.errors import UsageError, naming_os_errors
 
 C = TypeVar("C")
 
@@ -54,7 +54,13 @@ def flag(
 
 def parse_args(config_class: type[C], argv: Sequence[str] | None = None, description: str = "") -> C:
     """Build ``config_class`` from ``argv``; exits with code 2 and one line on a bad flag, as argparse does."""
-    parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    spec = getattr(sys.modules["__main__"], "__spec__", None)  # None: a script
+    parser = _Parser(
+        prog=f"python -m {spec.parent}" if spec and spec.name.endswith("__main__") else None,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     seen: dict[str, str] = {}
     booleans: set[str] = set()
     for path, f, kind in _leaves(config_class):
@@ -77,8 +83,11 @@ def parse_args(config_class: type[C], argv: Sequence[str] | None = None, descrip
 
 
 def run_command(main: Callable[[C], None], config_class: type[C], argv: Sequence[str] | None = None) -> None:
-    """Parse the flags, run ``main`` and turn a :class:`UsageError` into one line on stderr and exit code 2."""
-    description = (sys.modules[main.__module__].__doc__ or "").strip()
+    """Parse the flags and run ``main``; a :class:`UsageError` becomes one line on stderr and exit code 2.
+
+    ``--help`` shows the docstring of the script or, if it has none, of the module of ``main``.
+    """
+    description = (sys.modules["__main__"].__doc__ or sys.modules[main.__module__].__doc__ or "").strip()
     try:
         main(parse_args(config_class, argv, description))
     except UsageError as error:
@@ -102,7 +111,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def parse_size(text: str, what: str) -> int:
-    """Return the bytes that a text such as 512K, 4M or 1G means, in powers of 1,024; ``what`` names the flag."""
+    """Convert a size such as 512K, 4M or 1G to bytes, in powers of 1,024; ``what`` names the flag."""
     found = re.fullmatch(r"([0-9]+)([KMG]?)B?", text.upper())
     if not found or not int(found[1]):
         raise UsageError(f"{what} {text}: expected a size such as 512K, 4M or 1G")
@@ -112,9 +121,8 @@ def parse_size(text: str, what: str) -> int:
 def load_json(path: str | Path, what: str) -> dict[str, Any]:
     """Read a JSON object; ``what`` names the flag for the error line."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf8"))
-    except OSError as error:
-        raise UsageError(f"{what} {path}: {error.strerror or error}") from error
+        with naming_os_errors(f"{what} {path}"):
+            value = json.loads(Path(path).read_text(encoding="utf8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{what} {path}: not a JSON file ({error})") from error
     if not isinstance(value, dict):
@@ -155,7 +163,8 @@ def _add_flag(parser: argparse.ArgumentParser, path: str, f: dataclasses.Field, 
     text = f.metadata.get("help", "")
     if not required:
         options["default"] = f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[misc]
-        text += f" Default: {options['default']}."
+        if options["default"] is not None:
+            text += f" Default: {options['default']}."
     if base is bool:
         options |= {"nargs": "?", "const": True, "type": _boolean, "metavar": "BOOL"}
     elif typing.get_origin(base) is list:
@@ -167,7 +176,7 @@ def _add_flag(parser: argparse.ArgumentParser, path: str, f: dataclasses.Field, 
 
 
 def _underscored(word: str, known: Container[str], booleans: Container[str]) -> str:
-    """Turn ``--json-summary=x`` into ``--json_summary=x``, as the field writes both, and ``--no-x`` into false."""
+    """Turn ``--json-summary=x`` into ``--json_summary=x``, the field's spelling, and ``--no-x`` into ``--x=false``."""
     name, equals, value = word.partition("=")
     plain = name[2:].replace("-", "_")
     if word.startswith("--no") and not equals and plain not in known:
@@ -189,7 +198,7 @@ def _bounded(base: Callable[[str], Any], metadata: Any) -> Callable[[str], Any]:
 
     def convert(text: str) -> Any:
         try:
-            # NVIDIA's scripts pass whole numbers as floats (--max_steps 7038.0) and powers as 2**20 is typed 1048576.
+            # NVIDIA's scripts pass whole numbers as floats (--max_steps 7038.0).
             value = int(float(text)) if base is int and float(text).is_integer() else base(text)
         except (ValueError, OverflowError):
             raise argparse.ArgumentTypeError(f"{text!r} is not {_KINDS.get(base, base.__name__)}") from None

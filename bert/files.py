@@ -1,7 +1,9 @@
-"""Files and folders that appear whole or not at all.
+"""Files and folders that are written atomically.
 
-with replacing(Path("vocab.txt")) as temporary:
-    temporary.write_text(...)           # an error or a kill here leaves the old vocab.txt as it was
+::
+
+    with replacing(Path("vocab.txt")) as temporary:
+        temporary.write_text(...)           # an error or a kill here leaves the old vocab.txt unchanged
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside ``path`` that takes its name, once on the disk, when the block ends well.
+    """Yield a temporary path beside ``path``, which replaces it when the block succeeds and the data is on the disk.
 
-    Hidden, of this process, and with the same suffix, since writers go by it. Raises OSError as the system does.
+    The temporary file is hidden, named after this process, and keeps the suffix, by which writers choose a format.
+    Raises OSError as the system does.
     """
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -31,9 +34,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``path`` that takes its name when the block ends well.
+    """Yield an empty folder beside ``path`` that is renamed to it when the block succeeds.
 
-    ``path`` may be an empty folder, or not exist. Raises OSError as the system does, also where something is there.
+    ``path`` must be an empty folder or not exist. Raises OSError as the system does, also if ``path`` is not empty.
     """
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     path.parent.mkdir(parents=True, exist_ok=True)

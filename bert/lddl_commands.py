@@ -1,9 +1,9 @@
-"""LDDL's command names over this suite's code, so that job files written for LDDL run unchanged.
+"""LDDL's commands under their names, run by this suite's code, so that job files written for LDDL run unchanged.
 
     mpirun -np 34 preprocess_bert_pretrain --wikipedia wiki/source --sink pre --vocab-file vocab.txt --num-blocks 4096
     mpirun -np 32 balance_dask_output --indir pre --num-shards 4096
 
-What differs from the commands of this suite are the defaults: MPI, and nine tenths of the documents.
+They differ from the commands of this suite in their defaults: MPI, and nine tenths of the documents.
 """
 
 import os
@@ -18,12 +18,12 @@ def preprocess_bert_pretrain() -> None:
     """Run ``data/preprocess.py`` as the ranks of an MPI job, unless --schedule local is given."""
     from bert.prepare.preprocess import PreprocessConfig, preprocess
 
-    sys.argv[1:1] = ["--schedule", "mpi", "--sample_ratio", "0.9"]  # what is given comes later and wins
+    sys.argv[1:1] = ["--schedule", "mpi", "--sample_ratio", "0.9"]  # flags of the command line come later and win
     run_command(preprocess, PreprocessConfig)
 
 
 def balance_dask_output() -> None:
-    """Run ``data/balance.py`` on the first rank; the others have nothing to do and end."""
+    """Run ``data/balance.py`` on the first rank; the others exit at once."""
     from bert.shards.balance import BalanceConfig, balance
 
     if first_rank():
@@ -39,5 +39,5 @@ def download_wikipedia() -> None:
 
 
 def first_rank() -> bool:
-    """Say whether this process is the first of those that a launcher started, or was started by none."""
+    """Tell whether this process is rank 0 of a launcher, or was started without one."""
     return int(next((os.environ[name] for name in RANK_VARIABLES if name in os.environ), "0")) == 0

@@ -1,21 +1,22 @@
-"""Text → WordPiece ids: vocabulary, casing and special tokens as one value that travels with a checkpoint.
+"""Text → WordPiece ids: vocabulary, casing and special tokens as one value that is saved with a checkpoint.
 
-Words are cut as BERT does (control characters dropped, CJK ideographs spaced out, optional lower case without accents,
-punctuation split off), then matched greedily, longest piece first. The work is done by the ``tokenizers`` library;
-a line of the vocabulary file is a piece and its line number is the id::
+Text is split into words as BERT does (drop control characters, put spaces around CJK ideographs, optionally lower-case
+and strip accents, split off punctuation); each word is then matched greedily, longest piece first. The ``tokenizers``
+library does the work. A line of the vocabulary file is a piece, and its line number is the id::
 
     tokenizer = BertTokenizer("vocab.txt")
     tokenizer.tokenize("unaffable, [MASK]")        # ['una', '##ffa', '##ble', ',', '[MASK]']
     again = BertTokenizer.from_state_dict(tokenizer.state_dict())
 
 Three things differ from the library's own BERT tokenizer and follow the published implementations: a special token
-stays whole only where blanks delimit it, a capital sigma that ends a word becomes ς, and the first 256 ideographs of
-CJK extension E are spaced like the others. Unicode categories are the library's, whatever the Python version.
+stays whole only between blanks, a capital sigma at the end of a word becomes ς, and the first 256 ideographs of CJK
+extension E are spaced like the others. Unicode categories are the library's, whatever the Python version.
 """
 
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,26 +26,25 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer, WhitespaceSplit
 
-from bert.errors import UsageError
+from bert.errors import UsageError, naming_os_errors
 
 T = TypeVar("T")
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL_TOKENS = (UNK, SEP, PAD, CLS, MASK)
 
-# Ideographs that the library's table leaves out by a typing error (2B920 for 2B820).
+# Ideographs that a typo in the library's table leaves out (2B920 for 2B820).
 _UNSPACED_IDEOGRAPH = "[\U0002b820-\U0002b91f]"
 
 
 def read_vocabulary(path: str | Path) -> list[str]:
     """Read the pieces of a vocabulary file in id order; raises :class:`UsageError` if BERT cannot use it."""
     try:
-        # Split at "\n" alone: a piece may be a Unicode line separator, as in the published Chinese vocabulary.
-        text = Path(path).read_text(encoding="utf8").rstrip("\n")
-    except OSError as error:
-        raise UsageError(f"--vocab_file {path}: {error.strerror or error}") from error
+        with naming_os_errors(f"--vocab_file {path}"):
+            text = Path(path).read_text(encoding="utf8").rstrip("\n")
     except UnicodeDecodeError as error:
         raise UsageError(f"--vocab_file {path}: not UTF-8 text (byte {error.start})") from error
+    # Split at "\n" alone: a piece may be a Unicode line separator, as in the published Chinese vocabulary.
     lines = text.split("\n") if text else []
     pieces = [line.strip() or line for line in lines]
     check_vocabulary(pieces, f"--vocab_file {path}")
@@ -67,12 +67,12 @@ def check_vocabulary(pieces: Sequence[str], source: str) -> None:
 
 
 def looks_uncased(pieces: Iterable[str]) -> bool:
-    """Tell the casing of a vocabulary from whether any piece but a special token has a capital letter."""
+    """Tell whether a vocabulary is uncased: no piece but the special tokens has a capital letter."""
     return not any(piece != piece.lower() for piece in pieces if piece not in SPECIAL_TOKENS)
 
 
 class WordNormalizer:
-    """Text → text in which blanks separate words: BERT's cleaning and casing, before punctuation and pieces."""
+    """Text → text with blanks between words: BERT's cleaning and casing, before the split at punctuation."""
 
     def __init__(
         self,
@@ -91,11 +91,11 @@ class WordNormalizer:
         self._careful = re.compile("|".join(filter(None, (starts, "Σ" if do_lower_case else "", unspaced))) or "(?!)")
 
     def __call__(self, text: str) -> str:
-        """Normalise ``text``; ``never_split`` words stay as they are."""
+        """Normalise ``text``, except for ``never_split`` words."""
         return " ".join(run if kept else self.rest.normalize_str(run) for kept, run in self.runs(text))
 
     def runs(self, text: str) -> list[tuple[bool, str]]:
-        """Cut ``text`` into ``(kept, run)``: a kept run is one special token, the others still need ``rest``."""
+        """Cut ``text`` into ``(kept, run)``: a kept run is one special token, any other still needs ``rest``."""
         if not self._careful.search(text):
             return [(False, text)]
         cleaned = self._unspaced.sub(r" \g<0> ", self._clean.normalize_str(text))
@@ -104,7 +104,7 @@ class WordNormalizer:
             if kept:
                 runs.extend((True, word) for word in words)
             else:
-                # str.lower knows a word-final sigma; the library lower-cases letter by letter.
+                # str.lower knows the word-final sigma; the library lower-cases letter by letter.
                 run = " ".join(words)
                 runs.append((False, run.lower() if self._lower else run))
         return runs
@@ -115,33 +115,19 @@ class BertTokenizer:
 
     def __init__(
         self,
-        vocab_file: str | Path,
+        vocab: str | Path | Sequence[str],
         do_lower_case: bool = True,
         max_input_chars_per_word: int = 100,
         strip_accents: bool | None = None,
         never_split: Sequence[str] = SPECIAL_TOKENS,
         pretokenized: bool = False,
     ):
-        """Read ``vocab_file``; ``strip_accents`` None follows ``do_lower_case``. Raises :class:`UsageError`.
+        """Take the pieces, or read them from a file; raises :class:`UsageError` where a file is not a vocabulary.
 
-        ``pretokenized`` takes what blanks separate for words as they are: neither ideographs nor marks are split off.
+        ``strip_accents`` None follows ``do_lower_case``. ``pretokenized`` splits text at blanks only: punctuation and
+        ideographs stay within their word.
         """
-        pieces = read_vocabulary(vocab_file)
-        self._setup(pieces, do_lower_case, max_input_chars_per_word, strip_accents, never_split, pretokenized)
-
-    def _setup(
-        self,
-        pieces: list[str],
-        do_lower_case: bool,
-        max_input_chars_per_word: int,
-        strip_accents: bool | None,
-        never_split: Sequence[str],
-        pretokenized: bool = False,
-    ) -> None:
-        self.do_lower_case, self.pretokenized, self.never_split = do_lower_case, pretokenized, tuple(never_split)
-        self.vocab: dict[str, int] = {piece: index for index, piece in enumerate(pieces)}
-        self.fingerprint: str = hashlib.sha256("\n".join(pieces).encode()).hexdigest()
-        self._pieces = pieces
+        self._pieces = read_vocabulary(vocab) if isinstance(vocab, (str, Path)) else list(vocab)
         self._settings: dict[str, Any] = {
             "do_lower_case": do_lower_case,
             "max_input_chars_per_word": max_input_chars_per_word,
@@ -149,6 +135,12 @@ class BertTokenizer:
             "never_split": list(never_split),
             "pretokenized": pretokenized,
         }
+        self.do_lower_case, self.pretokenized, self.never_split = do_lower_case, pretokenized, tuple(never_split)
+        self.vocab: dict[str, int] = {piece: index for index, piece in enumerate(self._pieces)}
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = map(
+            self.vocab.__getitem__, (PAD, UNK, CLS, SEP, MASK)
+        )
+        self.fingerprint: str = hashlib.sha256("\n".join(self._pieces).encode()).hexdigest()
         self._normalizer = WordNormalizer(do_lower_case, strip_accents, never_split, spaced_ideographs=not pretokenized)
         self._word_piece = WordPiece(self.vocab, unk_token=UNK, max_input_chars_per_word=max_input_chars_per_word)
         self._tokenizer = Tokenizer(self._word_piece)
@@ -156,35 +148,18 @@ class BertTokenizer:
         splitter = WhitespaceSplit() if pretokenized else BertPreTokenizer()
         self._tokenizer.pre_tokenizer = splitter  # type: ignore[assignment]
 
+    def __reduce__(self) -> tuple[Callable[..., "BertTokenizer"], tuple[dict[str, Any]]]:
+        return BertTokenizer.from_state_dict, (self.state_dict(),)
+
     @property
     def vocab_size(self) -> int:
         """Number of pieces, before any padding of the embedding table."""
         return len(self._pieces)
 
-    @property
-    def cls_id(self) -> int:
-        """Id of ``[CLS]``."""
-        return self.vocab[CLS]
-
-    @property
-    def sep_id(self) -> int:
-        """Id of ``[SEP]``."""
-        return self.vocab[SEP]
-
-    @property
-    def pad_id(self) -> int:
-        """Id of ``[PAD]``."""
-        return self.vocab[PAD]
-
-    @property
-    def unk_id(self) -> int:
-        """Id of ``[UNK]``."""
-        return self.vocab[UNK]
-
-    @property
-    def mask_id(self) -> int:
-        """Id of ``[MASK]``."""
-        return self.vocab[MASK]
+    @cached_property
+    def is_continuation(self) -> list[bool]:
+        """By id: whether the piece belongs to the word before it ("##ing")."""
+        return [piece.startswith("##") for piece in self._pieces]
 
     def tokenize(self, text: str) -> list[str]:
         """Cut ``text`` into pieces; no special tokens are added."""
@@ -231,12 +206,8 @@ class BertTokenizer:
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> "BertTokenizer":
         """Rebuild the tokenizer that ``state_dict`` described."""
-        settings = dict(state)
-        pieces = list(settings.pop("vocab"))
-        check_vocabulary(pieces, "tokenizer in the checkpoint")
-        tokenizer = cls.__new__(cls)
-        tokenizer._setup(pieces, **settings)
-        return tokenizer
+        check_vocabulary(state["vocab"], "tokenizer in the checkpoint")
+        return cls(**state)
 
     def _batch(
         self,

@@ -1,4 +1,4 @@
-"""The doctor's findings on machines that are made up, and the real command on this one and where torch is missing."""
+"""The doctor's findings on made-up machines, and the real command on this machine, with and without torch."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from bert.doctor.checks import (
     GIB,
     OK,
     WARNING,
-    Row,
+    Finding,
     Torch,
     check_clocks,
     check_compiler,
@@ -136,7 +136,7 @@ def test_a_clock_that_cannot_be_read(outcome, words):
 
 
 def test_the_table_has_columns():
-    text = command.format_table([Row("torch", "2.13"), Row("a longer name", "x", WARNING, "slow")])
+    text = command.format_table([Finding("torch", "2.13"), Finding("a longer name", "x", WARNING, "slow")])
     assert text.splitlines() == [
         "what           found  state    what that costs",
         "torch          2.13   ok",
@@ -159,7 +159,7 @@ def test_the_command_on_this_machine(tmp_path):
 
 
 def test_the_command_without_torch(tmp_path):
-    """-S leaves the installed packages out of sight."""
+    """-S hides the installed packages."""
     bare = tmp_path / "python without packages"
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
     bare.chmod(0o755)

@@ -240,7 +240,7 @@ def test_bad_layers(layers, pooling, message):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"", "no line in it"), (b"\xff\n", "not UTF-8 text"), (None, "No such file")]
+    ("content", "message"), [(b"", "is empty"), (b"\xff\n", "not UTF-8 text"), (None, "No such file")]
 )
 def test_bad_input_files(tmp_path, content, message):
     path = Path(tmp_path / "lines.txt")

@@ -1,4 +1,4 @@
-"""The report: what is read from logs by hand-written expectations, and that a figure comes out."""
+"""The report: what is read from logs, against values written by hand, and that a figure is drawn."""
 
 import json
 
@@ -162,8 +162,8 @@ def test_phase_2_is_drawn_after_phase_1(write):
 
 def test_a_panel_without_data_says_so(write):
     figure = draw(phases_of(write("a.json", phase_log(1, [1, 2]))))
-    said = [[text.get_text() for text in axes.texts] for axes in figure.axes]
-    assert said == [[], [], [], [], ["not logged"], ["not logged"]]  # the fourth shows the baseline
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert texts == [[], [], [], [], ["not logged"], ["not logged"]]  # the fourth shows the baseline
 
 
 def test_the_command_writes_the_figure_and_prints_the_table(write, tmp_path, capsys):

@@ -38,7 +38,7 @@ def random_vocabulary(rng):
 
 
 def plain_tokenize(text, pieces, lower):
-    """Tokenise as the published description has it, character by character."""
+    """Tokenise as published, character by character."""
 
     def is_punctuation(c):
         return 33 <= ord(c) <= 47 or 58 <= ord(c) <= 64 or 91 <= ord(c) <= 96 or 123 <= ord(c) <= 126 or (

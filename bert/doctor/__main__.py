@@ -1,10 +1,10 @@
-"""What a machine has, what it lacks, and what that costs: one table, before a run is started on it.
+"""Check a machine before a run: one table of what it has, what it lacks, and what that costs.
 
     bash scripts/doctor.sh
-    bash scripts/doctor.sh --output_dir /scratch/results --hosts node2 node3      # compares clocks, over ssh
+    bash scripts/doctor.sh --output_dir /scratch/results --hosts node2 node3      # also compares clocks, over ssh
     torchrun --nnodes=2 --nproc_per_node=1 ... -m bert.doctor                      # compares the clocks of the ranks
 
-Exit code 1 where training could not start. Needs nothing but Python, so that it can say what else is missing.
+Exits with code 1 if training could not start. Needs only Python, so it can report what else is missing.
 """
 
 from __future__ import annotations
@@ -22,39 +22,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bert.config import flag, run_command
-from bert.doctor.checks import (
-    ERROR,
-    GIB,
-    Row,
-    Torch,
-    check_clocks,
-    check_compiler,
-    check_disk,
-    check_gpus,
-    check_open_files,
-    check_optional,
-    check_packages,
-    check_python,
-    check_shared_memory,
-    check_torch,
-)
+from bert.doctor import checks
+from bert.doctor.checks import ERROR, GIB, Finding, Torch
 from bert.doctor.clocks import skew_over_ssh, skews_of_ranks
 
 
 @dataclass
 class DoctorConfig:
-    output_dir: str = flag("results", "Directory that checkpoints would go to; its disk is looked at.")
-    hosts: list[str] | None = flag(None, "Other machines whose clocks to compare with this one's, over ssh.")
+    output_dir: str = flag("results", "Directory for checkpoints, whose disk is checked.")
+    hosts: list[str] | None = flag(None, "Other machines to compare clocks with, over ssh.")
 
 
 def main(config: DoctorConfig) -> None:
     rows = examine(config)
-    launched = "MASTER_ADDR" in os.environ  # by torchrun, or by srun as a rank
+    launched = "MASTER_ADDR" in os.environ  # as a rank, by torchrun or srun
     if launched and not any(row.what == "torch" and row.state == ERROR for row in rows):
         clocks = skews_of_ranks()
         if clocks is None:  # one table is enough
             return
-        rows += check_clocks(clocks)
+        rows += checks.check_clocks(clocks)
     print(format_table(rows))
     failed = [row.what for row in rows if row.state == ERROR]
     print(f"\ntraining cannot start here: {', '.join(failed)}" if failed else "\ntraining can start here")
@@ -62,30 +48,30 @@ def main(config: DoctorConfig) -> None:
         sys.exit(1)
 
 
-def examine(config: DoctorConfig) -> list[Row]:
-    """Look at this machine."""
+def examine(config: DoctorConfig) -> list[Finding]:
+    """Check this machine."""
     torch = probe_torch()
     gpus = 0 if isinstance(torch, str) else len(torch.gpus)
     directory = _existing(Path(config.output_dir).absolute())
     shared = Path("/dev/shm")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return [
-        Row("machine", f"{socket.gethostname()}, {platform.system()} {platform.machine()}, {cores} CPU cores"),
-        check_python(sys.version_info[:3]),
-        check_packages(_version),
-        check_torch(torch),
-        *check_gpus(torch, _listed_gpus()),
-        *check_optional(torch, _has),
-        check_compiler(os.environ, shutil.which),
-        check_shared_memory(shutil.disk_usage(shared).free if shared.is_dir() else None, gpus),
-        check_disk(directory, shutil.disk_usage(directory).free, os.access(directory, os.W_OK)),
-        check_open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
-        *check_clocks({host: skew_over_ssh(host) for host in config.hosts or []}),
+        Finding("machine", f"{socket.gethostname()}, {platform.system()} {platform.machine()}, {cores} CPU cores"),
+        checks.check_python(sys.version_info[:3]),
+        checks.check_packages(_version),
+        checks.check_torch(torch),
+        *checks.check_gpus(torch, _listed_gpus()),
+        *checks.check_optional(torch, _has),
+        checks.check_compiler(os.environ, shutil.which),
+        checks.check_shared_memory(shutil.disk_usage(shared).free if shared.is_dir() else None, gpus),
+        checks.check_disk(directory, shutil.disk_usage(directory).free, os.access(directory, os.W_OK)),
+        checks.check_open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+        *checks.check_clocks({host: skew_over_ssh(host) for host in config.hosts or []}),
     ]
 
 
 def probe_torch() -> Torch | str:
-    """Import PyTorch and ask it; on failure the reason."""
+    """Import PyTorch and return what it reports; on failure, the reason."""
     try:
         import torch
         from torch.cuda import nccl
@@ -100,7 +86,7 @@ def probe_torch() -> Torch | str:
         return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def format_table(rows: list[Row]) -> str:
+def format_table(rows: list[Finding]) -> str:
     """Lay the rows out in columns."""
     cells = [("what", "found", "state", "what that costs"), *((r.what, r.found, r.state, r.cost) for r in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(3)]
@@ -115,7 +101,7 @@ def _version(package: str) -> str | None:
 
 
 def _has(module: str) -> bool:
-    """Say whether a module is installed, without importing it (packages on the way to it are imported)."""
+    """Tell whether a module is installed, without importing it (its parent packages are imported)."""
     try:
         return sys.modules.get(module, True) is not None and importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
@@ -131,7 +117,7 @@ def _listed_gpus() -> list[str]:
 
 
 def _existing(path: Path) -> Path:
-    """Return the nearest directory that exists: what is to be made will lie on its disk."""
+    """Return the nearest directory that exists: new files will be on its disk."""
     return path if path.is_dir() else _existing(path.parent)
 
 

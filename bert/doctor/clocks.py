@@ -1,4 +1,4 @@
-"""How far the clocks of other machines are from this one's."""
+"""How far the clocks of other machines differ from this one's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bert.doctor.checks import Skew
 
 
 def skew_over_ssh(host: str, run: Callable[..., subprocess.CompletedProcess] = subprocess.run) -> Skew:
-    """Ask ``host`` for its time; the truth lies within half of the round trip (Cristian 1989)."""
+    """Ask ``host`` for its time; accurate to half of the round trip (Cristian 1989)."""
     command = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "--", host, "date +%s.%N"]
     before = time.time()
     try:
@@ -25,7 +25,7 @@ def skew_over_ssh(host: str, run: Callable[..., subprocess.CompletedProcess] = s
 
 
 def skews_of_ranks() -> dict[str, Skew] | None:
-    """Compare the clocks of a launched job's machines with rank 0's. Every rank calls it; None on all but rank 0."""
+    """Compare the clocks of a job's machines with rank 0's. Every rank must call it; returns None on all but rank 0."""
     from bert.distributed import (  # not at import: it needs torch
         DistributedConfig,
         all_gather_ints,
@@ -35,7 +35,7 @@ def skews_of_ranks() -> dict[str, Skew] | None:
 
     skews: dict[str, Skew] = {}
     with join_world(DistributedConfig(device="cpu")) as world:
-        for _ in range(3):  # the first connects
+        for _ in range(3):  # the first round connects
             barrier()
             began = time.monotonic_ns()
             answers = all_gather_ints([time.time_ns(), *socket.gethostname().encode()])

@@ -1,4 +1,4 @@
-"""Layers of BERT as features for other programs: lines of text in, a vector per token or per line out.
+"""Layers of BERT as features for other programs: from lines of text to a vector per token or per line.
 
 ::
 

@@ -1,13 +1,13 @@
-"""Lines of text → what chosen layers of BERT say of their tokens, streamed, in input order.
+"""Lines of text → the activations of chosen layers of BERT for their tokens, streamed, in input order.
 
-A line is one example, ``text_a ||| text_b`` is a pair, a blank line is an example without a token of its own::
+A line is one example, ``text_a ||| text_b`` is a pair, and a blank line is an example without tokens of its own::
 
     extractor = Extractor(model, tokenizer, precision, layers=[-1, -2])
     for chunk in extractor.chunks(["a first line", "one text ||| another"]):
         chunk.values                                    # [2, T, hidden]
 
-Batches are of near-equal length within a chunk of lines, and no more than a chunk is ever in memory. Only real tokens
-have vectors, ``[CLS]`` and ``[SEP]`` among them, and the second text of a pair has segment id 1.
+Within a chunk of lines, batches are sequences of similar length, and only one chunk is in memory at a time. Only real
+tokens have vectors, including ``[CLS]`` and ``[SEP]``; the second text of a pair has segment id 1.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from bert.batch import TokenStream
 from bert.config import flag
-from bert.errors import UsageError
+from bert.errors import UsageError, naming_os_errors
 from bert.model.bert import BertModel
 from bert.model.objective import encode
 from bert.ragged import ranges
@@ -36,26 +36,26 @@ from bert.train.precision import Precision
 SEPARATOR = " ||| "
 POOLINGS = ("none", "cls", "mean", "max", "pooler")
 HELD_BYTES = 256 << 20  # of vectors in memory at once
-MOST_LINES = 8192  # in a chunk, however small their vectors
+MOST_LINES = 8192  # in a chunk, however small their vectors are
 
 
 @dataclass
 class FeaturesConfig:
     input_file: str = flag(
-        help="Text, one example a line; the last ' ||| ' of a line separates the two texts of a pair."
+        help="Text, one example a line; the last ' ||| ' in a line separates the two texts of a pair."
     )
-    output_file: str = flag(help="File of the features, one entry an example, in the order of the lines.")
+    output_file: str = flag(help="File to write the features to, one entry an example, in the order of the lines.")
     layers: str | None = flag(
         None,
-        "Layers to write, 0 = the first, -1 = the last, as --layers=-1,-2 (mind the =). By default the last four; with "
-        "--pooling pooler the last one.",
+        "Layers to write, 0 = the first, -1 = the last; write the =, as in --layers=-1,-2. By default the last four; "
+        "with --pooling pooler the last one.",
     )
-    max_seq_length: int = flag(128, "Longest input in pieces; longer ones are cut.", minimum=3)
+    max_seq_length: int = flag(128, "Longest input in pieces; longer ones are truncated.", minimum=3)
     batch_size: int = flag(32, "Examples in a batch.", minimum=1)
     pooling: str = flag(
         "none",
-        "One vector per token (none), or one per example and layer: that of [CLS] (cls), the mean or the maximum over "
-        "the tokens, or [CLS] through the model's pooler.",
+        "none: one vector per token. Otherwise one per example and layer: that of [CLS] (cls), the mean or max of the "
+        "tokens, or [CLS] after the model's pooler (pooler).",
         choices=POOLINGS,
     )
     output_format: str | None = flag(
@@ -82,7 +82,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Extractor:
-    """A model in evaluation mode on the device of ``precision``, and what is wanted of it."""
+    """A model in evaluation mode on the device of ``precision``, and what to extract from it."""
 
     model: BertModel
     tokenizer: BertTokenizer
@@ -158,31 +158,27 @@ def layer_indexes(layers: str | None, depth: int, pooling: str = "none") -> list
 
 
 def read_lines(path: str | Path) -> Iterator[str]:
-    """Open a file, at once, and return its lines; raises UsageError, also where there is none."""
-    try:
+    """Open a file at once and return its lines; raises UsageError where it cannot be read or has no line."""
+    with naming_os_errors(f"--input_file {path}"):
         file = open(path, encoding="utf8", newline="\n")  # noqa: SIM115  # closed when its lines have been read
-    except OSError as error:
-        raise UsageError(f"--input_file {path}: {error.strerror or error}") from error
     return _lines_of(file, path)
 
 
 def _lines_of(file: TextIO, path: str | Path) -> Iterator[str]:
     empty = True
     try:
-        with file:
+        with naming_os_errors(f"--input_file {path}"), file:
             for line in file:
                 empty = False
                 yield line
-    except OSError as error:
-        raise UsageError(f"--input_file {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"--input_file {path}: not UTF-8 text ({error.reason})") from error
     if empty:
-        raise UsageError(f"--input_file {path}: no line in it")
+        raise UsageError(f"--input_file {path}: is empty, expected one example a line")
 
 
 def encode_lines(lines: Sequence[str], max_seq_length: int, tokenizer: BertTokenizer) -> Sequences:
-    """Cut lines into ``[CLS] A [SEP]`` or, where a line holds a separator, ``[CLS] A [SEP] B [SEP]``."""
+    """Encode lines as ``[CLS] A [SEP]`` or, if a line has a separator, as ``[CLS] A [SEP] B [SEP]``."""
     texts = [line.strip().rpartition(SEPARATOR) for line in lines]
     first = tokenizer.encode_batch([a if separator else b for a, separator, b in texts])
     second = tokenizer.encode_batch([b if separator else "" for _, separator, b in texts])

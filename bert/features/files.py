@@ -1,6 +1,6 @@
-"""Features as a file: JSON lines, arrays of NumPy or a Parquet table, written chunk by chunk, whole or not at all.
+"""Features as a file: JSON lines, NumPy arrays or a Parquet table, written chunk by chunk, and atomically.
 
-Tokens are the same in all of them and so are the vectors, but that JSON rounds them to 6 places::
+All formats hold the same tokens and vectors, except that JSON rounds the vectors to 6 places::
 
     write_jsonl(Path("out.jsonl"), extractor.chunks(lines), extractor.layers, list(tokenizer.vocab))
 """
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bert.errors import UsageError
+from bert.errors import UsageError, naming_os_errors
 from bert.features.extract import Extractor, Features, FeaturesConfig
 from bert.files import replacing
 
@@ -53,7 +53,7 @@ def _layers(layers: Sequence[int], values: NDArray[np.float64]) -> list[dict[str
 def write_npz(path: Path, chunks: Iterable[Features], layers: Sequence[int], pieces: Sequence[str]) -> None:
     """Write arrays: example i has the tokens ``pieces[token_ids[offsets[i]:offsets[i + 1]]]``.
 
-    ``layer_-1`` and its like are [T, hidden], a row a token, or, pooled, [n, hidden], a row an example.
+    Each ``layer_-1``, ... is [T, hidden], a row a token, or, pooled, [n, hidden], a row an example.
     """
     offsets = [np.zeros(1, np.int64)]
     rows, width = 0, 0
@@ -78,7 +78,7 @@ def _add(archive: zipfile.ZipFile, name: str, array: NDArray) -> None:
 
 
 def _add_spool(archive: zipfile.ZipFile, name: str, spool: IO[bytes], dtype: type, shape: tuple[int, ...]) -> None:
-    """Add an array whose values lie in a file: it need not fit into memory."""
+    """Add an array whose values are in a file: it need not fit into memory."""
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     spool.seek(0)
     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -87,7 +87,7 @@ def _add_spool(archive: zipfile.ZipFile, name: str, spool: IO[bytes], dtype: typ
 
 
 def write_parquet(path: Path, chunks: Iterable[Features], layers: Sequence[int], pieces: Sequence[str]) -> None:
-    """Write a row an example: ``linex_index``, ``tokens`` and ``layer_-1`` and its like.
+    """Write a row an example: ``linex_index``, ``tokens`` and a column ``layer_-1``, ... for each layer.
 
     A layer is a list of vectors, one a token, or, pooled, one vector.
     """
@@ -116,7 +116,7 @@ FORMATS: dict[str, Writer] = {"jsonl": write_jsonl, "npz": write_npz, "parquet":
 
 
 def writer_of(output_file: str, output_format: str | None) -> Writer:
-    """Return the function that writes ``output_format``, by default that of the file's suffix."""
+    """Return the function that writes ``output_format``, by default the format of the file's suffix."""
     name = output_format or Path(output_file).suffix.removeprefix(".")
     if name not in FORMATS:
         known = ", ".join(f".{known}" for known in FORMATS)
@@ -125,11 +125,9 @@ def writer_of(output_file: str, output_format: str | None) -> Writer:
 
 
 def write_features(config: FeaturesConfig, extractor: Extractor, lines: Iterable[str]) -> None:
-    """Write the features of ``lines`` to ``--output_file``, which appears whole or not at all."""
+    """Write the features of ``lines`` to ``--output_file``, atomically."""
     write, path = writer_of(config.output_file, config.output_format), Path(config.output_file)
-    try:
+    with naming_os_errors(f"--output_file {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             write(temporary, extractor.chunks(lines), extractor.layers, list(extractor.tokenizer.vocab))
-    except OSError as error:
-        raise UsageError(f"--output_file {path}: {error.strerror or error}") from error

@@ -1,8 +1,8 @@
 """What a run reports: DLLogger-format JSON lines and stdout, TensorBoard, and progress bars.
 
-Every event is on disk when ``log`` returns, a resumed run appends to the file of the run before it, and each line is
-strict JSON: NaN and the infinities are written as the strings "NaN", "Infinity" and "-Infinity", so a diverged value
-stays visible and ``float(...)`` reads it back. Ranks other than 0 get a logger that does nothing::
+Every event is in the file when ``log`` returns, a resumed run appends to the file, and each line is strict JSON: NaN
+and the infinities are written as the strings "NaN", "Infinity" and "-Infinity", so a diverged value stays visible and
+``float(...)`` reads it back. Ranks other than 0 get a logger that does nothing::
 
     with build_logger("results/dllogger.json", "results/tensorboard", is_main=True) as logger:
         logger.metadata("training_sequences_per_second", unit="sequences/s", format=":.1f")
@@ -10,7 +10,7 @@ stays visible and ``float(...)`` reads it back. Ranks other than 0 get a logger 
         logger.log((0, 10), {"average_loss": 10.2})                 # step [epoch, iteration]
         logger.summary({"training_sequences_per_second": 512.3})    # step []
 
-NVIDIA's ``dllogger`` writes the lines where it is installed (it is not on PyPI); the lines are the same without it.
+If NVIDIA's ``dllogger`` is installed (it is not on PyPI), its backends write the lines; without it they are the same.
 """
 
 from bert.log.logger import LogConfig, Logger, NullLogger, build_logger, resolve_tensorboard_dir

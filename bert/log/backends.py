@@ -1,7 +1,8 @@
 """Where events go: JSON lines, stdout and TensorBoard, behind the backend interface of NVIDIA's dllogger 1.1.0.
 
-A backend has ``verbosity``, ``log(timestamp, elapsedtime, step, data)``, ``metadata(timestamp, elapsedtime, metric,
-metadata)`` and ``flush()``, so that dllogger's own JSON and stdout backends can take the place of the ones here.
+A backend has ``log(timestamp, elapsedtime, step, data)``, ``metadata(timestamp, elapsedtime, metric, metadata)`` and
+``flush()``, so that dllogger's own JSON and stdout backends can replace the ones here. A timestamp is local time
+without a zone, as dllogger's.
 """
 
 from __future__ import annotations
@@ -16,22 +17,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bert.errors import UsageError
+from bert.errors import naming_os_errors
 
 Step = Sequence[int] | str
 
-VERBOSE = 1  # dllogger's Verbosity.VERBOSE
 STEP_NAMES = ("Training Epoch", "Training Iteration", "Validation Iteration")
 
 
 def format_step(step: Step) -> str:
-    """Word a step as NVIDIA's BERT does: a string as it is, ``[0, 10]`` by name, and ``[]`` without words."""
+    """Format a step as NVIDIA's BERT does: a string unchanged, ``[0, 10]`` with names, and ``[]`` as nothing."""
     if isinstance(step, str):
         return step
     return "".join(f"{name}: {number} " for name, number in zip(STEP_NAMES, step, strict=False))
 
 
-def build_dispatcher(json_path: str | None, tensorboard_dir: str | None) -> Dispatcher:
+def build_backends(json_path: str | None, tensorboard_dir: str | None) -> list[Any]:
     """Open the backends; a ``None`` path leaves that one out."""
     dllogger = _find_dllogger()
     backends: list[Any] = []
@@ -43,7 +43,7 @@ def build_dispatcher(json_path: str | None, tensorboard_dir: str | None) -> Disp
         backends.append(dllogger.StdOutBackend(dllogger.Verbosity.VERBOSE, step_format=format_step))
     if tensorboard_dir is not None:
         backends.extend(_build_tensorboard_backends(tensorboard_dir))
-    return Dispatcher(backends) if dllogger is None else DlloggerDispatcher(backends, dllogger)
+    return backends
 
 
 class NonFinite(str):
@@ -56,62 +56,8 @@ class NonFinite(str):
         return str(self)  # a plain string would refuse a metric's ".3f"
 
 
-class Dispatcher:
-    """Stamps events with the time and the seconds since the start, and hands them to each backend."""
-
-    def __init__(self, backends: Sequence[Any]):
-        self._backends = backends
-        self._start = datetime.now(UTC)
-
-    def log(self, step: Step, data: Mapping[str, Any]) -> None:
-        times = self._times()
-        for backend in self._backends:
-            backend.log(*times, step, data)
-
-    def metadata(self, metric: str, metadata: dict[str, Any]) -> None:
-        times = self._times()
-        for backend in self._backends:
-            backend.metadata(*times, metric, metadata)
-
-    def flush(self) -> None:
-        for backend in self._backends:
-            backend.flush()
-
-    def close(self) -> None:
-        for backend in self._backends:
-            if hasattr(backend, "close"):  # dllogger's own backends close at exit
-                backend.close()
-
-    def _times(self) -> tuple[datetime, float]:
-        now = datetime.now(UTC)
-        return now, (now - self._start).total_seconds()
-
-
-class DlloggerDispatcher(Dispatcher):
-    """dllogger's logger in place of ours."""
-
-    def __init__(self, backends: Sequence[Any], dllogger: ModuleType):
-        super().__init__(backends)
-        if hasattr(dllogger, "Logger"):
-            self._logger = dllogger.Logger(backends)  # not init(), which fails the second time in a process
-        else:
-            dllogger.init(backends=backends)
-            self._logger = dllogger
-
-    def log(self, step: Step, data: Mapping[str, Any]) -> None:
-        self._logger.log(step, data)
-
-    def metadata(self, metric: str, metadata: dict[str, Any]) -> None:
-        self._logger.metadata(metric, metadata)
-
-    def flush(self) -> None:
-        self._logger.flush()
-
-
 class JsonBackend:
     """``DLLL {json}`` lines, appended to a file."""
-
-    verbosity = VERBOSE
 
     def __init__(self, path: Path):
         self._file = path.open("a", encoding="utf8")
@@ -137,21 +83,18 @@ class JsonBackend:
 
 
 def _spell(timestamp: datetime) -> tuple[str, str]:
-    """Return the time in seconds and as a date in UTC; dllogger's is without a zone, which means local time."""
+    """Return the time in seconds since 1970 and as a date in UTC."""
     return str(timestamp.timestamp()), str(timestamp.astimezone(UTC))
 
 
 class StdoutBackend:
     """``DLL <local time> - <step> <metric> : <value> <unit>`` lines."""
 
-    verbosity = VERBOSE
-
     def __init__(self) -> None:
         self._metadata: dict[str, dict[str, Any]] = {}
 
     def log(self, timestamp: datetime, elapsedtime: float, step: Step, data: Mapping[str, Any]) -> None:
-        local = timestamp.astimezone().replace(tzinfo=None)
-        print(f"DLL {local} - {format_step(step)} {' '.join(self._metric(*item) for item in data.items())}")
+        print(f"DLL {timestamp} - {format_step(step)} {' '.join(self._metric(*item) for item in data.items())}")
 
     def metadata(self, timestamp: datetime, elapsedtime: float, metric: str, metadata: dict[str, Any]) -> None:
         self._metadata.setdefault(metric, {}).update(metadata)
@@ -167,8 +110,6 @@ class StdoutBackend:
 
 class TensorboardBackend:
     """Numbers as scalars by iteration, those of the whole run under ``summary/``, parameters as text."""
-
-    verbosity = VERBOSE
 
     def __init__(self, writer: Any):
         self._writer = writer
@@ -189,7 +130,7 @@ class TensorboardBackend:
         pass
 
     def flush(self) -> None:
-        pass  # the writer's own thread flushes every two minutes; waiting for it here would cost every event
+        pass  # the writer's own thread flushes every two minutes; flushing here would delay every event
 
     def close(self) -> None:
         self._writer.close()
@@ -205,7 +146,7 @@ def _find_dllogger() -> ModuleType | None:
 
 
 def _build_json_backend(dllogger: ModuleType | None, path: Path) -> Any:
-    try:
+    with naming_os_errors(f"--json_summary {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         _end_last_line(path)
         if dllogger is None:
@@ -215,8 +156,6 @@ def _build_json_backend(dllogger: ModuleType | None, path: Path) -> Any:
         if path.stat().st_size == 0:
             return dllogger.JSONStreamBackend(dllogger.Verbosity.VERBOSE, str(path))
         return JsonBackend(path)  # this dllogger would truncate what an earlier run wrote
-    except OSError as error:
-        raise UsageError(f"--json_summary {path}: {error.strerror or error}") from error
 
 
 def _end_last_line(path: Path) -> None:
@@ -234,7 +173,5 @@ def _build_tensorboard_backends(directory: str) -> list[TensorboardBackend]:
     except ImportError:
         print("no TensorBoard files: the package tensorboard is not installed", file=sys.stderr)
         return []
-    try:
+    with naming_os_errors(f"--tensorboard_dir {directory}"):
         return [TensorboardBackend(SummaryWriter(directory))]
-    except OSError as error:
-        raise UsageError(f"--tensorboard_dir {directory}: {error.strerror or error}") from error

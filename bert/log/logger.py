@@ -1,4 +1,4 @@
-"""The logger of a run: turns values into plain ones and fans events out, each flushed before the call returns."""
+"""The logger of a run: converts values to plain ones and sends each event to all backends, flushed on return."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from bert.config import flag
-from bert.log.backends import Dispatcher, NonFinite, build_dispatcher
+from bert.log.backends import NonFinite, Step, build_backends
 
 
 @dataclass
 class LogConfig:
-    """Where a run reports to, and how often."""
+    """Where a run reports, and how often."""
 
-    json_summary: str = flag("results/dllogger.json", 'DLLogger JSON lines are appended to this file; "none": no file.')
+    json_summary: str = flag("results/dllogger.json", 'File to append DLLogger JSON lines to; "none": no file.')
     log_freq: int = flag(1, "Optimizer steps between two reports of loss and learning rate.", minimum=1)
     disable_progress_bar: bool = flag(False, "Show no progress bars.")
     tensorboard_dir: str | None = flag(
-        None, 'Directory of the TensorBoard event files, OUTPUT_DIR/tensorboard where not given; "none": no such files.'
+        None, 'Directory of the TensorBoard event files; by default OUTPUT_DIR/tensorboard; "none": no such files.'
     )
 
 
@@ -33,59 +34,66 @@ def resolve_tensorboard_dir(setting: str | None, output_dir: str | Path) -> str 
 
 
 def build_logger(json_path: str | Path | None, tensorboard_dir: str | Path | None, is_main: bool) -> Logger:
-    """Open the log of a run; a second one in the same process is fine.
+    """Open the log of a run; a process may open several.
 
     None, ``""`` and ``"none"`` switch a file off; stdout always gets the lines. Raises UsageError naming the flag
     where a file cannot be written.
     """
     if not is_main:
         return NullLogger()
-    return Logger(build_dispatcher(_given(json_path), _given(tensorboard_dir)))
+    return Logger(build_backends(_given(json_path), _given(tensorboard_dir)))
 
 
 class Logger:
-    """Write events as DLLogger does; see the package's example."""
+    """Writes events as DLLogger does; :mod:`bert.log` has an example."""
 
-    def __init__(self, dispatcher: Dispatcher | None):
-        self._dispatcher = dispatcher  # None: closed
+    def __init__(self, backends: Sequence[Any]):
+        self._backends = backends  # none once closed
+        self._start = datetime.now(UTC)
 
     def parameter(self, **data: Any) -> None:
         """Record settings and facts of the run, not of one step."""
-        self._emit("PARAMETER", data)
+        self._log("PARAMETER", data)
 
     def metadata(self, metric: str, unit: str | None = None, format: str | None = None) -> None:
         """State a metric's unit and its format on stdout, such as ``":.3f"``."""
-        if self._dispatcher is not None:
-            given = {"unit": unit, "format": format}
-            self._dispatcher.metadata(metric, {key: value for key, value in given.items() if value is not None})
-            self._dispatcher.flush()
+        given = {"unit": unit, "format": format}
+        self._send("metadata", metric, {key: value for key, value in given.items() if value is not None})
 
     def log(self, step: tuple[int, ...], data: Mapping[str, Any]) -> None:
         """Record metrics at ``(epoch, iteration)`` or ``(epoch, iteration, validation iteration)``."""
-        self._emit(list(step), data)
+        self._log(list(step), data)
 
     def summary(self, data: Mapping[str, Any]) -> None:
         """Record metrics of the whole run."""
-        self._emit([], data)
+        self._log([], data)
 
     def flush(self) -> None:
         """Hand everything written so far to the operating system."""
-        if self._dispatcher is not None:
-            self._dispatcher.flush()
+        for backend in self._backends:
+            backend.flush()
 
     def close(self) -> None:
-        """Flush and close the files; what comes after is dropped, and a second call does nothing."""
+        """Flush and close the files; later events are dropped, and a second call does nothing."""
         self.flush()
-        if self._dispatcher is not None:
-            self._dispatcher.close()
-        self._dispatcher = None
+        for backend in self._backends:
+            if hasattr(backend, "close"):  # dllogger's backends close at exit
+                backend.close()
+        self._backends = []
 
-    def _emit(self, step: Sequence[int] | str, data: Mapping[str, Any]) -> None:
-        if self._dispatcher is None:
+    def _log(self, step: Step, data: Mapping[str, Any]) -> None:
+        if not self._backends:  # converting the values could wait for the device
             return
-        with tqdm.external_write_mode(file=sys.stdout):  # takes a bar off the screen and puts it back below the line
-            self._dispatcher.log(step, plain(data))
-            self._dispatcher.flush()
+        with tqdm.external_write_mode(file=sys.stdout):  # clears a progress bar and redraws it below the line
+            self._send("log", step, plain(data))
+
+    def _send(self, method: str, *event: Any) -> None:
+        """Call ``method`` of each backend with the time, the seconds since the start and the event."""
+        now = datetime.now(UTC)
+        times = now.astimezone().replace(tzinfo=None), (now - self._start).total_seconds()
+        for backend in self._backends:
+            getattr(backend, method)(*times, *event)
+        self.flush()
 
     def __enter__(self) -> Logger:
         return self
@@ -98,11 +106,11 @@ class NullLogger(Logger):
     """The logger of every rank but 0: writes nothing, and so never waits for a value on the device."""
 
     def __init__(self) -> None:
-        super().__init__(None)
+        super().__init__([])
 
 
 def plain(value: Any) -> Any:
-    """Return ``value`` as strict JSON has it: numbers, strings, booleans, None, lists, dicts with string keys.
+    """Convert ``value`` to what strict JSON can hold: numbers, strings, booleans, None, lists, dicts with string keys.
 
     numpy and torch values become Python ones, NaN and the infinities strings, and anything else ``str(value)``.
     """

@@ -1,4 +1,4 @@
-"""Progress bars with the time that remains, which become occasional plain lines where stderr is a file.
+"""Progress bars with the remaining time; where stderr is a file, an occasional plain line instead.
 
 ``for batch in progress(batches, description="Evaluating", disable=not is_main): ...``
 """
@@ -29,7 +29,7 @@ def progress(
 
 
 class _Lines:
-    """Ends each state of the bar with a newline where tqdm would go back over it."""
+    """Ends each state of the bar with a newline, where tqdm would overwrite it."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream

@@ -1,10 +1,10 @@
 """Tokenised documents → pairs of segments for next-sentence prediction, as ranges of piece ids.
 
-The distribution is that of the published scripts (:mod:`bert.prepare.instances` follows them call for call); here no
-piece is copied while pairs are drawn, and truncation is arithmetic over all pairs at once, which makes hundreds of
+The distribution is that of the published scripts, whose draws :mod:`bert.prepare.instances` reproduces exactly. Here
+no piece is copied while pairs are drawn, and truncation is arithmetic over all pairs at once, which gives hundreds of
 thousands of pairs per second. A random second segment always comes from another document::
 
-    pairs = draw_pairs(tokens, PairConfig(target_seq_length=512), seed=7)
+    pairs = draw_pairs(tokens, PairConfig(target_seq_length=512), "seed 7")
     shard = assemble(pairs, tokens.ids, cls_id, sep_id)
 
 Source: Devlin et al. 2018, arXiv:1810.04805, appendix A.2.
@@ -13,6 +13,7 @@ Source: Devlin et al. 2018, arXiv:1810.04805, appendix A.2.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -25,6 +26,7 @@ from bert.prepare.tokens import Tokens
 from bert.ragged import offsets_of, ranges
 
 SPECIALS = 3  # [CLS] A [SEP] B [SEP]
+Drawn = tuple[int, int, int, int, bool]  # start and end of A, start and end of B, B is random; before truncation
 
 
 @dataclass
@@ -33,16 +35,16 @@ class PairConfig:
 
     target_seq_length: int = flag(
         128,
-        "Longest sequence in pieces, with [CLS] and two [SEP].",
+        "Maximum sequence length in pieces, including [CLS] and two [SEP].",
         aliases=["max_seq_length"],
         minimum=5,
         maximum=65535,
     )
     short_seq_prob: float = flag(
-        0.1, "Share of documents cut into shorter sequences than fit, as fine-tuning will see.", minimum=0, maximum=1
+        0.1, "Share of documents to cut into shorter sequences, as fine-tuning will see.", minimum=0, maximum=1
     )
     duplicate_factor: int = flag(
-        5, "Passes over the text, each with other pairs and masks.", aliases=["dupe_factor"], minimum=1
+        5, "Passes over the text, each with new pairs and masks.", aliases=["dupe_factor"], minimum=1
     )
 
 
@@ -66,25 +68,19 @@ def draw_pairs(tokens: Tokens, config: PairConfig, seed: str, own: int | None = 
     All documents serve as partners; there must be at least two. The result depends on the arguments alone.
     """
     rng = Random(seed)
-    drawn: list[tuple[int, int, int, int, bool]] = []
+    drawn: list[Drawn] = []
     sentences, documents = tokens.sentences.tolist(), tokens.documents.tolist()
     for _ in range(config.duplicate_factor):
         for document in range(tokens.num_documents if own is None else own):
-            _draw_document(document, sentences, documents, config, rng, drawn)
+            drawn.extend(_draw_document(document, sentences, documents, config, rng))
     bounds = np.array(drawn, np.int64).reshape(-1, 5)
     draw = np.random.default_rng(rng.getrandbits(128))
     return _truncated(bounds[draw.permutation(len(bounds))], config.target_seq_length - SPECIALS, draw)
 
 
 def _draw_document(
-    document: int,
-    sentences: list[int],
-    documents: list[int],
-    config: PairConfig,
-    rng: Random,
-    drawn: list[tuple[int, int, int, int, bool]],
-) -> None:
-    """Append (start of A, end of A, start of B, end of B, B is random) of each pair, before truncation."""
+    document: int, sentences: list[int], documents: list[int], config: PairConfig, rng: Random
+) -> Iterator[Drawn]:
     random, room = rng.random, config.target_seq_length - SPECIALS
     start, last = documents[document], documents[document + 1]
     target = 2 + int(random() * (room - 1)) if random() < config.short_seq_prob else room
@@ -99,17 +95,17 @@ def _draw_document(
             b_start = b_first + int(random() * (b_last - b_first))
             wanted = sentences[b_start] + target - (sentences[a_end] - begin)
             b_end = min(bisect_left(sentences, wanted, b_start + 1, b_last), b_last)
-            drawn.append((begin, sentences[a_end], sentences[b_start], sentences[b_end], True))
-            start = a_end  # the sentences that were not used begin the next chunk
+            yield begin, sentences[a_end], sentences[b_start], sentences[b_end], True
+            start = a_end  # the unused sentences begin the next chunk
         else:
-            drawn.append((begin, sentences[a_end], sentences[a_end], sentences[end], False))
+            yield begin, sentences[a_end], sentences[a_end], sentences[end], False
             start = end
 
 
 def _truncated(bounds: NDArray[np.int64], room: int, draw: np.random.Generator) -> Pairs:
     """Cut each pair to ``room`` pieces: from the longer segment until both are equal, then from both in turn.
 
-    Every piece goes from the front or the back by an even chance, so how many go from the front is binomial.
+    Every piece is cut from front or back with equal probability, so the number cut from the front is binomial.
     """
     a_start, a_end, b_start, b_end, is_random = bounds.T
     a, b = a_end - a_start, b_end - b_start
@@ -117,7 +113,7 @@ def _truncated(bounds: NDArray[np.int64], room: int, draw: np.random.Generator) 
     uneven = np.minimum(surplus, abs(a - b))
     both = surplus - uneven
     a_cut = np.where(a > b, uneven, 0) + both // 2
-    b_cut = np.where(b > a, uneven, 0) + (both + 1) // 2  # of equal segments the second goes first
+    b_cut = np.where(b > a, uneven, 0) + (both + 1) // 2  # of equal segments B is cut first
     a_front, b_front = draw.binomial(a_cut, 0.5), draw.binomial(b_cut, 0.5)
     return Pairs(a_start + a_front, a - a_cut, b_start + b_front, b - b_cut, is_random.astype(bool))
 

@@ -1,60 +1,88 @@
-"""One block of text → its shards: what a worker does, a pure function of the job and the block's number.
+"""One block of text → its shards: what a worker does, a pure function of the plan and the block's number.
 
-The shards of block N are ``part.N.parquet`` (or ``part.N.parquet_0``, ``_1``, ... where lengths are binned); then a
-small record of them appears in ``.preprocess``. A block with a record is done; one without is done again from the
-beginning, with the same bytes::
+The shards of block N are ``part.N.parquet`` (or ``part.N.parquet_0``, ``_1``, ... where lengths are binned). Once they
+are written, a small record of them appears in ``.preprocess``. A block with a record is done; one without is processed
+from the beginning, with the same bytes::
 
-    record = make_shards(job, 3)        # {"documents": 412, "shards": {"part.3.parquet": {...}}}
+    record = make_shards(plan, 3)       # {"documents": 412, "shards": {"part.3.parquet": {...}}}
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import threading
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 
+from bert.config import flag
 from bert.data.formats.table import Shard, write_shard
 from bert.data.manifest import describe_shard
 from bert.data.shard import select
-from bert.errors import UsageError
+from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
-from bert.prepare.masks import MaskConfig, Vocabulary, mask_shard
+from bert.prepare.cluster import ClusterConfig
+from bert.prepare.masks import MaskConfig, mask_shard
 from bert.prepare.pairs import PairConfig, assemble, draw_pairs
-from bert.prepare.text.sources import Block, SourceConfig, read_block
+from bert.prepare.text.blocks import Block
+from bert.prepare.text.sources import SourceConfig, read_block
 from bert.prepare.tokens import DocumentEncoder, Tokens, join
-from bert.tokenization import BertTokenizer
 
-RECORDS = ".preprocess"  # folder in the sink, gone when all is done
+RECORDS = ".preprocess"  # folder in the sink, removed when all blocks are done
+
+
+@dataclass
+class PreprocessConfig:
+    """What to read, how to cut it, what to write and where to work."""
+
+    sink: str = flag(help="Folder for the shards and their manifest. An interrupted run in it is resumed.")
+    vocab_file: str = flag(help="WordPiece vocabulary, one piece a line.")
+    lower_case: bool = flag(True, "Lower-case the text; false for a cased vocabulary.", aliases=["do_lower_case"])
+    strip_accents: bool | None = flag(None, "Strip accents; by default if the text is lower-cased.")
+    pretokenized: bool = flag(
+        False,
+        "Split the text at blanks only, because another tokenizer has segmented it; punctuation and ideographs stay "
+        "within their word.",
+    )
+    output_format: str = flag(
+        "parquet", "parquet (LDDL's), hdf5 (NVIDIA's) or tfrecord (Google's).", choices=["parquet", "hdf5", "tfrecord"]
+    )
+    block_size: str | None = flag(
+        None, "Bytes of text in a block, and so in a shard, such as 512K, 4M or 1G. Default: 4M."
+    )
+    num_blocks: int | None = flag(None, "Number of blocks; replaces --block_size.", minimum=1)
+    bin_size: int | None = flag(
+        None,
+        "Sort sequences into files by length, in bins of this many pieces, a divisor of --target_seq_length. Parquet "
+        "only.",
+        minimum=1,
+    )
+    sample_ratio: float = flag(1.0, "Share of the documents to use.", minimum=0.0, maximum=1.0)
+    seed: int = flag(12345, "Seed of sampling, pairs, masks and order; the same seed gives the same bytes.", minimum=0)
+    disable_progress_bar: bool = flag(False, "Show no progress bars.")
+    sources: SourceConfig = field(default_factory=SourceConfig)
+    pairs: PairConfig = field(default_factory=PairConfig)
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
 @dataclass(frozen=True)
-class Job:
-    """Everything that a worker needs to know, sent once to each."""
+class ShardPlan:
+    """Everything that a worker needs, sent once to each; there, ``encode`` remembers words from block to block."""
 
-    key: str  # of this job among others that the same worker has seen
-    sink: str
-    sources: SourceConfig
+    config: PreprocessConfig
+    sink: Path  # absolute
     blocks: list[Block]
-    tokenizer: dict[str, Any]  # BertTokenizer.state_dict()
-    pairs: PairConfig
-    masks: MaskConfig
+    encode: DocumentEncoder
     max_predictions: int
-    suffix: str  # of the shards, "parquet" or "hdf5"
-    bin_size: int | None
-    sample_ratio: float
-    seed: int
 
 
 @dataclass
 class Record:
-    """What became of a block."""
+    """The result of a block."""
 
     index: int
     documents: int
@@ -64,87 +92,52 @@ class Record:
     shards: dict[str, dict[str, Any]]  # file name → entry of the manifest
 
 
-def make_shards(job: Job, index: int) -> Record:
+def make_shards(plan: ShardPlan, index: int) -> Record:
     """Write the shards of block ``index`` and its record. Raises UsageError naming what is wrong with the text."""
-    tools = _tools(job.key)
-    with tools.lock:  # of the words known so far; threads are for waiting on the disk
-        tools.prepare(job)
-        own = _encode(job, index, tools)
-        tokens = own if own.num_documents != 1 else join([own, _partners(job, index, tools)])
-    record = Record(
-        index,
-        own.num_documents,
-        len(own.sentences) - 1,
-        int((own.ids == tools.tokenizer.unk_id).sum()),
-        len(own.ids),
-        {},
-    )
+    own = plan.encode(_read_documents(plan, index))
+    unknown = int((own.ids == plan.encode.tokenizer.unk_id).sum())
+    record = Record(index, own.num_documents, len(own.sentences) - 1, unknown, len(own.ids), {})
     if own.num_documents:
-        shard = _sequences(job, index, tokens, own.num_documents, tools)
-        record.shards = _write(job, index, shard, tools.tokenizer)
-    path = record_path(Path(job.sink), index)
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(dataclasses.asdict(record)), encoding="utf8")
-    except OSError as error:
-        raise UsageError(f"--sink {path}: {error.strerror or error}") from error
+        tokens = own if own.num_documents > 1 else join([own, _partners(plan, index)])
+        record.shards = _write(plan, index, _sequences(plan, index, tokens, own.num_documents))
+    path = plan.sink / RECORDS / f"part.{index}.json"
+    with naming_os_errors(f"--sink {path}"), replacing(path) as temporary:
+        temporary.write_text(json.dumps(dataclasses.asdict(record)), encoding="utf8")
     return record
-
-
-def record_path(sink: Path, index: int) -> Path:
-    """Return where the record of a block is."""
-    return sink / RECORDS / f"part.{index}.json"
 
 
 def read_records(sink: Path) -> list[Record]:
     """Return the records of the blocks whose shards are all there, by number."""
     records = []
+    sizes = {path.name: path.stat().st_size for path in sink.glob("part.*")}
     for path in (sink / RECORDS).glob("part.*.json"):
         record = Record(**json.loads(path.read_text(encoding="utf8")))
-        if all(_has_size(sink / name, entry["bytes"]) for name, entry in record.shards.items()):
+        if all(sizes.get(name) == entry["bytes"] for name, entry in record.shards.items()):
             records.append(record)
     return sorted(records, key=lambda record: record.index)
 
 
-class _Tools:
-    """What a worker keeps from block to block."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.ready = False
-
-    def prepare(self, job: Job) -> None:
-        if not self.ready:
-            self.tokenizer = BertTokenizer.from_state_dict(job.tokenizer)
-            self.encode = DocumentEncoder(self.tokenizer)
-            self.vocabulary = Vocabulary.of(self.tokenizer)
-            self.ready = True
+def _read_documents(plan: ShardPlan, index: int) -> list[list[str]]:
+    """Read the documents of a block that belong to the sample."""
+    documents = read_block(plan.blocks[index], plan.config.sources)
+    if plan.config.sample_ratio < 1:
+        rng = Random(f"{plan.config.seed} sample {index}")
+        documents = [document for document in documents if rng.random() < plan.config.sample_ratio]
+    return documents
 
 
-@lru_cache(maxsize=1)
-def _tools(key: str) -> _Tools:
-    return _Tools()
+def _partners(plan: ShardPlan, index: int) -> Tokens:
+    """Return documents for the one document of block ``index`` to be paired with.
 
-
-def _encode(job: Job, index: int, tools: _Tools) -> Tokens:
-    """Read and tokenise the documents of a block that the sample takes."""
-    documents = read_block(job.blocks[index], job.sources)
-    if job.sample_ratio < 1:
-        rng = Random(f"{job.seed} sample {index}")
-        documents = [document for document in documents if rng.random() < job.sample_ratio]
-    return tools.encode(documents)
-
-
-def _partners(job: Job, index: int, tools: _Tools) -> Tokens:
-    """Return documents of the nearest later block, round the end, that are not the one document of block ``index``."""
-    origin = job.blocks[index].origin
-    for step in range(1, len(job.blocks)):
-        other = (index + step) % len(job.blocks)
-        if job.blocks[other].origin == origin and other != origin:
+    They come from the nearest later block that has any, starting over at the first block after the last.
+    """
+    origin = plan.blocks[index].origin
+    for step in range(1, len(plan.blocks)):
+        other = (index + step) % len(plan.blocks)
+        if plan.blocks[other].origin == origin and other != origin:
             continue  # more of the same document
-        found = _encode(job, other, tools)
-        if other == origin:
-            found = found.without_last_document()
+        documents = _read_documents(plan, other)
+        found = plan.encode(documents[:-1] if other == origin else documents)
         if found.num_documents:
             return found
     raise UsageError(
@@ -153,29 +146,26 @@ def _partners(job: Job, index: int, tools: _Tools) -> Tokens:
     )
 
 
-def _sequences(job: Job, index: int, tokens: Tokens, own: int, tools: _Tools) -> Shard:
-    pairs = draw_pairs(tokens, job.pairs, f"{job.seed} pairs {index}", own)
-    shard = assemble(pairs, tokens.ids, tools.tokenizer.cls_id, tools.tokenizer.sep_id)
-    if not job.masks.masking:
+def _sequences(plan: ShardPlan, index: int, tokens: Tokens, own: int) -> Shard:
+    """Draw the pairs of the first ``own`` documents, and masks if they are static."""
+    config, tokenizer = plan.config, plan.encode.tokenizer
+    pairs = draw_pairs(tokens, config.pairs, f"{config.seed} pairs {index}", own)
+    shard = assemble(pairs, tokens.ids, tokenizer.cls_id, tokenizer.sep_id)
+    if not config.masks.masking:
         return shard
-    draw = np.random.default_rng([job.seed, index])
-    most, whole_words = job.max_predictions, job.masks.whole_word_masking
-    return mask_shard(shard, job.masks.masked_lm_ratio, most, tools.vocabulary, draw, whole_words)
+    draw = np.random.default_rng([config.seed, index])
+    ratio, whole_words = config.masks.masked_lm_ratio, config.masks.whole_word_masking
+    return mask_shard(shard, ratio, plan.max_predictions, tokenizer, draw, whole_words)
 
 
-def _write(job: Job, index: int, shard: Shard, tokenizer: BertTokenizer) -> dict[str, dict[str, Any]]:
-    longest = job.pairs.target_seq_length
-    parts = {f"part.{index}.{job.suffix}": shard}
-    if job.bin_size:
-        bins = np.minimum((shard.lengths - 1) // job.bin_size, longest // job.bin_size - 1)
-        parts = {f"part.{index}.{job.suffix}_{b}": select(shard, np.flatnonzero(bins == b)) for b in np.unique(bins)}
-    entries = {}
+def _write(plan: ShardPlan, index: int, shard: Shard) -> dict[str, dict[str, Any]]:
+    """Write a shard, or one for each bin of lengths; return their entries for the manifest."""
+    longest, bin_size = plan.config.pairs.target_seq_length, plan.config.bin_size
+    name = f"part.{index}.{plan.config.output_format}"
+    parts = {name: shard}
+    if bin_size:
+        bins = np.minimum((shard.lengths - 1) // bin_size, longest // bin_size - 1)
+        parts = {f"{name}_{b}": select(shard, np.flatnonzero(bins == b)) for b in np.unique(bins)}
     for name, part in parts.items():
-        path = Path(job.sink) / name
-        write_shard(path, part, longest, job.max_predictions, tokenizer.vocab)
-        entries[name] = dataclasses.asdict(describe_shard(path))
-    return entries
-
-
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+        write_shard(plan.sink / name, part, longest, plan.max_predictions, plan.encode.tokenizer.vocab)
+    return {name: dataclasses.asdict(describe_shard(plan.sink / name)) for name in parts}

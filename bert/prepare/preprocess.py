@@ -1,8 +1,8 @@
 """Text → shards of next-sentence pairs with a manifest, on Dask: the command ``data/preprocess.py``.
 
-The sources are cut into blocks by size alone, and every block is worked on by itself, with random numbers of its own.
-So the shards depend on the sources and the settings, not on the number of workers; a run that was killed goes on with
-the blocks that are not done; and no process holds more than a block::
+The sources are cut into blocks by size alone, and every block is processed by itself with its own random numbers. So
+the shards depend on the sources and the settings, not on the number of workers; an interrupted run resumes with the
+blocks that are not done; and no process holds more than a block::
 
     preprocess(PreprocessConfig("shards", "vocab.txt", sources=SourceConfig(text=["corpus"])))
 """
@@ -15,65 +15,32 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from bert import __version__
-from bert.config import flag, load_json, parse_size
+from bert.config import load_json, parse_size
 from bert.data.manifest import Manifest, ShardEntry, read_manifest, write_manifest
-from bert.errors import UsageError
+from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
 from bert.log.progress import progress
 from bert.prepare.cluster import ClusterConfig, connect, memory_bytes, start_ranks
-from bert.prepare.masks import MaskConfig, default_predictions
-from bert.prepare.pairs import SPECIALS, PairConfig
-from bert.prepare.pipeline import RECORDS, Job, Record, make_shards, read_records
-from bert.prepare.text.sources import Block, SourceConfig, plan_blocks
+from bert.prepare.masks import default_predictions
+from bert.prepare.pairs import SPECIALS
+from bert.prepare.pipeline import RECORDS, PreprocessConfig, Record, ShardPlan, make_shards, read_records
+from bert.prepare.text.blocks import Block
+from bert.prepare.text.sources import plan_blocks
+from bert.prepare.tokens import DocumentEncoder
+from bert.prepare.vocabulary import warn_of_unknown
 from bert.tokenization import BertTokenizer
 
 DEFAULT_BLOCK = 4 << 20  # bytes of text
-AHEAD = 3  # blocks handed to the scheduler per worker: always one to go on with, never a million
-UNKNOWN_WARNING = 0.05  # share of [UNK] above which vocabulary or casing hardly fit the text
+AHEAD = 3  # blocks handed to the scheduler per worker: always one to continue with, never a million
 SHORT_DOCUMENTS = 4  # sentences; documents shorter than that on average are probably paragraphs
 
-# Needed memory of a worker: libraries, and copies of a block as text, pieces and pairs.
+# Memory that a worker needs: libraries, and copies of a block as text, pieces and pairs.
 WORKER_BYTES, BYTES_PER_BLOCK_BYTE = 200 << 20, 40
-
-
-@dataclass
-class PreprocessConfig:
-    """What to read, how to cut it, what to write and where to work."""
-
-    sink: str = flag(
-        help="Folder of the shards and their manifest. What is there of a killed run is kept and completed."
-    )
-    vocab_file: str = flag(help="WordPiece vocabulary, one piece a line.")
-    lower_case: bool = flag(True, "Lower-case the text; false for a cased vocabulary.", aliases=["do_lower_case"])
-    strip_accents: bool | None = flag(None, "Strip accents; by default where the text is lower-cased.")
-    pretokenized: bool = flag(
-        False, "Words are what blanks separate, as made by another tokenizer; marks and ideographs are not split off."
-    )
-    output_format: str = flag(
-        "parquet", "parquet (LDDL's), hdf5 (NVIDIA's) or tfrecord (Google's).", choices=["parquet", "hdf5", "tfrecord"]
-    )
-    block_size: str | None = flag(
-        None, "Bytes of text in a block, and so in a shard, such as 512K, 4M or 1G. Default: 4M."
-    )
-    num_blocks: int | None = flag(None, "Number of blocks instead of their size.", minimum=1)
-    bin_size: int | None = flag(
-        None,
-        "Sort sequences into files by length, in steps of so many pieces; divides --target_seq_length. Parquet only.",
-        minimum=1,
-    )
-    sample_ratio: float = flag(1.0, "Share of the documents to take.", minimum=0.0, maximum=1.0)
-    seed: int = flag(12345, "Seed of sampling, pairs, masks and order; the same seed gives the same bytes.", minimum=0)
-    disable_progress_bar: bool = flag(False, "Show no progress bars.")
-    sources: SourceConfig = field(default_factory=SourceConfig)
-    pairs: PairConfig = field(default_factory=PairConfig)
-    masks: MaskConfig = field(default_factory=MaskConfig)
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
 def preprocess(config: PreprocessConfig) -> None:
@@ -91,36 +58,19 @@ def preprocess(config: PreprocessConfig) -> None:
         if _is_done(sink, settings):
             shutil.rmtree(sink / RECORDS)
             return
-        _begin_or_go_on(sink, settings)
+        _begin_or_resume(sink, settings)
         records = read_records(sink)
         if records:
-            print(f"{sink}: {len(records)} of {len(blocks)} blocks were done before")
+            print(f"{sink}: resuming, {len(records)} of {len(blocks)} blocks are done")
         todo = sorted(set(range(len(blocks))) - {record.index for record in records})
-        job = build_job(config, settings, tokenizer, blocks)
+        most = settings["max_predictions_per_seq"]
+        plan = ShardPlan(config, sink.absolute(), blocks, DocumentEncoder(tokenizer), most)
         bar = progress(total=len(blocks), initial=len(records), description="Preparing", unit="block", disable=not show)
         with bar:
-            for record in run(job, todo, config.cluster):
+            for record in run(plan, todo, config.cluster):
                 records.append(record)
                 bar.update()
         _finish(sink, settings, sorted(records, key=lambda record: record.index))
-
-
-def build_job(config: PreprocessConfig, settings: dict[str, Any], tokenizer: BertTokenizer, blocks: list[Block]) -> Job:
-    """Put together what the workers need to know."""
-    return Job(
-        key=settings["plan"],
-        sink=str(Path(config.sink).absolute()),
-        sources=config.sources,
-        blocks=blocks,
-        tokenizer=tokenizer.state_dict(),
-        pairs=config.pairs,
-        masks=config.masks,
-        max_predictions=settings["max_predictions_per_seq"],
-        suffix=config.output_format,
-        bin_size=config.bin_size,
-        sample_ratio=config.sample_ratio,
-        seed=config.seed,
-    )
 
 
 def check(config: PreprocessConfig) -> None:
@@ -152,7 +102,7 @@ def block_bytes(config: PreprocessConfig) -> int | None:
 
 
 def describe(config: PreprocessConfig, tokenizer: BertTokenizer, blocks: list[Block]) -> dict[str, Any]:
-    """Return the settings for the manifest; ``plan`` is a hash of all that decides the bytes of the shards."""
+    """Return the settings for the manifest; ``plan`` is a hash of everything that decides the bytes of the shards."""
     longest, masks = config.pairs.target_seq_length, config.masks
     settings: dict[str, Any] = {
         "tool": f"bert {__version__}",
@@ -177,20 +127,19 @@ def describe(config: PreprocessConfig, tokenizer: BertTokenizer, blocks: list[Bl
         "blocks": len(blocks),
     }
     # Folders may move between two runs, files may not change.
-    spans = [[(span.reader, Path(span.path).name, span.start, span.stop) for span in block.spans] for block in blocks]
+    spans = [[(span.kind, Path(span.path).name, span.start, span.stop) for span in block.spans] for block in blocks]
     settings["plan"] = hashlib.sha256(json.dumps([settings, spans]).encode()).hexdigest()
     return settings
 
 
-def run(job: Job, todo: list[int], config: ClusterConfig) -> Iterator[Record]:
-    """Work on the blocks ``todo``; yield each one's record as it is done."""
+def run(plan: ShardPlan, todo: list[int], config: ClusterConfig) -> Iterator[Record]:
+    """Process the blocks ``todo``; yield the record of each when it is done."""
     with connect(config) as client:
         from distributed import KilledWorker, as_completed
 
-        shared = client.scatter(job, broadcast=True, hash=False)
-        waiting, under_way = iter(todo), as_completed()
-        for index in islice(waiting, AHEAD * sum(client.nthreads().values())):
-            under_way.add(client.submit(make_shards, shared, index, pure=False))
+        shared = client.scatter(plan, broadcast=True, hash=False)
+        tasks = (client.submit(make_shards, shared, index, pure=False) for index in todo)
+        under_way = as_completed(list(islice(tasks, AHEAD * sum(client.nthreads().values()))))
         for future in under_way:
             try:
                 yield future.result()
@@ -199,8 +148,7 @@ def run(job: Job, todo: list[int], config: ClusterConfig) -> Iterator[Record]:
                     f"--memory_limit {config.memory_limit}: a block ended {error.allowed_failures + 1} workers, "
                     "probably for lack of memory; lower --block_size, or raise the limit"
                 ) from error
-            for index in islice(waiting, 1):
-                under_way.add(client.submit(make_shards, shared, index, pure=False))
+            under_way.update(list(islice(tasks, 1)))
 
 
 def _is_done(sink: Path, settings: dict[str, Any]) -> bool:
@@ -208,16 +156,16 @@ def _is_done(sink: Path, settings: dict[str, Any]) -> bool:
     if manifest is None:
         return False
     _expect_same(sink, manifest.settings, settings, "holds the shards of another run")
-    print(f"{sink}: all is done already, {_total(manifest.shards):,} sequences in {len(manifest.shards)} shards")
+    print(f"{sink}: already complete, {_total(manifest.shards):,} sequences in {len(manifest.shards)} shards")
     return True
 
 
-def _begin_or_go_on(sink: Path, settings: dict[str, Any]) -> None:
-    """Note the settings in the sink, or compare with those of the run that is to go on."""
+def _begin_or_resume(sink: Path, settings: dict[str, Any]) -> None:
+    """Note the settings in the sink, or compare them with those of the run to resume."""
     noted = sink / RECORDS / "settings.json"
     if noted.exists():
         _expect_same(sink, load_json(noted, "--sink"), settings, "holds an unfinished run")
-        for left in sink.glob(".*.part.*"):  # half-written shards of a run that was killed
+        for left in sink.glob(".*.part.*"):  # half-written shards of the interrupted run
             left.unlink()
         return
     foreign = [path.name for path in sink.iterdir() if path.name != RECORDS]
@@ -236,7 +184,7 @@ def _expect_same(sink: Path, found: dict[str, Any], wanted: dict[str, Any], what
 
 
 def _finish(sink: Path, settings: dict[str, Any], records: list[Record]) -> None:
-    """Write the manifest and clear the records away."""
+    """Write the manifest, remove the records and report."""
     shards = {name: ShardEntry(**entry) for record in records for name, entry in record.shards.items()}
     documents, pieces = (sum(getattr(record, name) for record in records) for name in ("documents", "pieces"))
     if not pieces:
@@ -250,8 +198,7 @@ def _finish(sink: Path, settings: dict[str, Any], records: list[Record]) -> None
         f"{sink}: {_total(shards):,} sequences in {len(shards)} shards from {documents:,} documents of {sentences:.1f} "
         f"sentences, {unknown:.2%} [UNK]"
     )
-    if unknown > UNKNOWN_WARNING:
-        print(f"warning: {unknown:.0%} of the pieces are [UNK]: do --vocab_file and --lower_case fit?", file=sys.stderr)
+    warn_of_unknown(unknown, "--lower_case")
     if sentences < SHORT_DOCUMENTS and settings["documents"] == "blank":
         print("warning: short documents; are they paragraphs? Try --documents file", file=sys.stderr)
 
@@ -262,12 +209,10 @@ def _total(shards: dict[str, ShardEntry]) -> int:
 
 @contextmanager
 def _work_folder(sink: Path) -> Iterator[None]:
-    """Make the sink; where nothing was done in it, an error leaves no trace."""
+    """Make the sink; if an error comes before the first block is done, remove what was made."""
     made = not sink.exists()
-    try:
+    with naming_os_errors(f"--sink {sink}"):
         (sink / RECORDS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--sink {sink}: {error.strerror or error}") from error
     try:
         yield
     except UsageError:

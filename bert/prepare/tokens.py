@@ -1,8 +1,8 @@
 """Documents of sentences → piece ids, end to end: every distinct word is cut into pieces once.
 
-WordPiece looks at one word at a time, so what the ``tokenizers`` library makes of a text is what it makes of the words
-between its blanks, one after another. Natural text repeats its words: looking them up in a table, column by column, is
-many times faster than cutting each of them again, and the table is kept from block to block::
+WordPiece looks at one word at a time, so the pieces of a text are those of its words in order. Natural text repeats its
+words: looking them up in a table, column by column, is many times faster than cutting each occurrence, and the table is
+kept from block to block::
 
     encode = DocumentEncoder(tokenizer)
     tokens = encode([["The cat sat.", "It purred."], ["Another document."]])
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import string
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,14 +24,14 @@ from numpy.typing import NDArray
 from bert.ragged import offsets_of, ranges
 from bert.tokenization import BertTokenizer
 
-KNOWN_WORDS = 1_000_000  # distinct words to remember, some 200 MB at the most; then the table starts again
+KNOWN_WORDS = 1_000_000  # distinct words to remember, at most about 200 MB; then the table starts again
 LETTER, BLANK, MARK = range(3)
 NEWLINE = ord("\n")
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """D documents of S sentences of T pieces; a sentence without a piece and a document without a sentence are gone."""
+    """D documents of S sentences of T pieces; sentences without pieces and documents without sentences are dropped."""
 
     ids: NDArray[np.int32]  # [T]
     sentences: NDArray[np.int64]  # [S + 1], where each sentence begins in ``ids``
@@ -39,12 +40,6 @@ class Tokens:
     @property
     def num_documents(self) -> int:
         return len(self.documents) - 1
-
-    def without_last_document(self) -> Tokens:
-        """Return all documents but the last."""
-        documents = self.documents[:-1]
-        sentences = self.sentences[: documents[-1] + 1]
-        return Tokens(self.ids[: sentences[-1]], sentences, documents)
 
 
 def join(parts: Sequence[Tokens]) -> Tokens:
@@ -56,36 +51,45 @@ def join(parts: Sequence[Tokens]) -> Tokens:
 
 
 class DocumentEncoder:
-    """Callable: documents, each a list of sentences on one line → :class:`Tokens`."""
+    """Callable: documents, each a list of sentences → :class:`Tokens`.
+
+    Threads that share an encoder take turns. A pickled copy starts with an empty table.
+    """
 
     def __init__(self, tokenizer: BertTokenizer) -> None:
-        self._tokenizer = tokenizer
-        # Not to be cut at marks beforehand: special tokens, and sigmas, whose lower case looks across marks.
+        self.tokenizer = tokenizer
+        # Not to be split at punctuation: special tokens, and words with a sigma, whose lower case depends on what
+        # follows, punctuation included.
         whole = [re.escape(token) for token in tokenizer.never_split] + ["Σ"] * tokenizer.do_lower_case
         self._whole_words = None if tokenizer.pretokenized else re.compile("|".join(whole))
+        self._lock = threading.Lock()
         self._forget()
+
+    def __reduce__(self) -> tuple[type[DocumentEncoder], tuple[BertTokenizer]]:
+        return DocumentEncoder, (self.tokenizer,)
 
     def __call__(self, documents: Sequence[Sequence[str]]) -> Tokens:
         lines = [sentence for document in documents for sentence in document]
         careful = self._whole_words is None or any(map(self._whole_words.search, lines))
         words, words_per_line = _cut(lines, _kinds_of_bytes(marks_are_words=not careful))
         distinct = words.dictionary_encode()
-        known = self._look_up(distinct.dictionary.to_pylist())
-        numbers = known[distinct.indices.to_numpy()]
-        starts, counts = self._starts[numbers], self._counts[numbers]
-        ids = self._pieces[ranges(starts, counts)]
+        with self._lock:
+            known = self._look_up(distinct.dictionary.to_pylist())
+            numbers = known[distinct.indices.to_numpy()]
+            starts, counts = self._starts[numbers], self._counts[numbers]
+            ids = self._pieces[ranges(starts, counts)]
         sentences = offsets_of(counts)[offsets_of(words_per_line)]
         return _without_empty(ids, sentences, offsets_of(np.array([len(d) for d in documents], np.int64)))
 
     def _look_up(self, words: list[str]) -> NDArray[np.int64]:
-        """Return each word's number in the table, cutting those that it lacks."""
+        """Return each word's number in the table, after adding the words that it lacks."""
         if len(self._numbers) + len(words) > KNOWN_WORDS:
             self._forget()
         missing = [word for word in words if word not in self._numbers]
         if missing:
             first = len(self._numbers)
             self._numbers.update(zip(missing, range(first, first + len(missing)), strict=True))
-            cut = self._tokenizer.encode_words(missing)
+            cut = self.tokenizer.encode_words(missing)
             counts = np.fromiter(map(len, cut), np.int64, len(cut))
             self._starts = np.concatenate([self._starts, len(self._pieces) + offsets_of(counts)[:-1]])
             self._counts = np.concatenate([self._counts, counts])
@@ -100,7 +104,7 @@ class DocumentEncoder:
 
 
 def _cut(lines: Sequence[str], kinds: NDArray[np.uint8]) -> tuple[pa.StringArray, NDArray[np.int64]]:
-    """Return the words of all lines and the number of words in each; ``kinds`` says what each byte is."""
+    """Return the words of all lines and the number of words in each; ``kinds`` gives the kind of every byte."""
     # A line break inside a sentence would count as the end of a line.
     text = "\n".join(line.replace("\n", " ") if "\n" in line else line for line in lines) + "\n"
     data = np.frombuffer(text.encode(), np.uint8)
@@ -118,7 +122,7 @@ def _cut(lines: Sequence[str], kinds: NDArray[np.uint8]) -> tuple[pa.StringArray
 
 
 def _kinds_of_bytes(marks_are_words: bool) -> NDArray[np.uint8]:
-    """Return the kind of each byte; those above 127 belong to letters that the library will look at."""
+    """Return the kind of each byte; those above 127 count as letters, and the tokenizer cuts their words further."""
     kinds = np.full(256, LETTER, np.uint8)
     kinds[list(b" \t\n\r")] = BLANK
     if marks_are_words:

@@ -1,12 +1,13 @@
 """Text → WordPiece vocabulary: the command ``data/train_vocab.py``.
 
-Words are cut as :class:`bert.tokenization.BertTokenizer` cuts them and counted; the alphabet is chosen from the counts,
-and the ``tokenizers`` library merges the most frequent neighbours until the vocabulary is full. The file depends on
-the text and the settings alone, not on the order of the files, the threads or the run::
+Words are split as :class:`bert.tokenization.BertTokenizer` splits them and counted; the alphabet is chosen from the
+counts, and the ``tokenizers`` library merges the most frequent neighbours until the vocabulary is full. The file
+depends on the text and the settings alone, not on the order of the files, the number of threads or the run::
 
     train_vocabulary(VocabularyConfig(["corpus/"], "vocab.txt", vocab_size=8000))
 """
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,13 +19,13 @@ from tokenizers.pre_tokenizers import BertPreTokenizer, WhitespaceSplit
 from tokenizers.trainers import WordPieceTrainer
 
 from bert.config import flag
-from bert.errors import UsageError
+from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
 from bert.log.progress import progress
-from bert.prepare.pretraining_data import prepare_output, read_lines
-from bert.prepare.text.inputs import find_files
+from bert.prepare.text.inputs import find_files, prepare_output, read_lines
 from bert.tokenization import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, WordNormalizer
 
+UNKNOWN_WARNING = 0.05  # share of [UNK] above which the vocabulary or the casing hardly fits the text
 FIRST_PIECES = (PAD, UNK, CLS, SEP, MASK)  # [PAD] is id 0, the value that padded shards and embeddings expect
 LONGEST_WORD = 100  # the tokenizer turns longer words into [UNK]
 WORDS_AT_ONCE = 1000
@@ -38,7 +39,7 @@ class VocabularyConfig:
     output: str = flag(help="Vocabulary file to write, one piece a line.")
     vocab_size: int = flag(30522, "Pieces, special tokens included; multiples of 8 need no padding.", minimum=6)
     do_lower_case: bool = flag(True, "Lower-case the text and strip accents, for an uncased model.")
-    min_frequency: int = flag(2, "Occurrences that a pair of pieces needs to become a piece.", minimum=1)
+    min_frequency: int = flag(2, "Occurrences that a pair of pieces needs to be merged.", minimum=1)
     character_coverage: float = flag(
         0.9999,
         "Share of the text's characters that the alphabet covers, most frequent first; ASCII is always kept. "
@@ -67,17 +68,26 @@ def train_vocabulary(config: VocabularyConfig) -> None:
     alphabet = choose_alphabet(words, config.character_coverage)
     spelled = {word: count for word, count in words.items() if alphabet.issuperset(word)}
     pieces = build_vocabulary(spelled, config.vocab_size, config.min_frequency, not config.disable_progress_bar)
-    _write_atomically(output, pieces)
+    with naming_os_errors(f"--output {output}"), replacing(output) as temporary:
+        temporary.write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf8", newline="\n")
     _report(output, pieces, words, spelled, config.vocab_size)
 
 
+def warn_of_unknown(share: float, casing: str) -> None:
+    """Warn on stderr where the ``share`` of pieces that are [UNK] is large; ``casing`` is the flag of the casing."""
+    if share > UNKNOWN_WARNING:
+        print(
+            f"warning: {share:.0%} of the pieces are [UNK]: do --vocab_file and {casing} fit the text?", file=sys.stderr
+        )
+
+
 def count_words(blocks: Iterable[list[str]], do_lower_case: bool) -> Counter[str]:
-    """Count the words in blocks of lines, punctuation marks being words of their own."""
+    """Count the words in blocks of lines; punctuation marks are words of their own."""
     normalize = WordNormalizer(do_lower_case, never_split=SPECIAL_TOKENS)
     splitter = BertPreTokenizer()
     words: Counter[str] = Counter()
     for lines in blocks:
-        # Few of a block's words are different, so the slow split at punctuation is done once for each.
+        # A block has few distinct words, so the slow split at punctuation is done once for each.
         for word, count in Counter(normalize("\n".join(lines)).split()).items():
             if word in SPECIAL_TOKENS:
                 continue
@@ -95,7 +105,7 @@ def choose_alphabet(words: dict[str, int], coverage: float) -> set[str]:
             counts[character] += count
     missing = counts.total() * (1 - coverage)
     alphabet = set(counts)
-    # From the rarest on; of equally rare ones the later code point goes first.
+    # Drop the rarest first; of equally rare characters, the later code point.
     for character, count in sorted(counts.items(), key=lambda item: (item[1], -ord(item[0]))):
         if count > missing:
             break
@@ -106,11 +116,11 @@ def choose_alphabet(words: dict[str, int], coverage: float) -> set[str]:
 
 
 def build_vocabulary(words: dict[str, int], vocab_size: int, min_frequency: int, show_progress: bool) -> list[str]:
-    """Return special tokens, characters (and "##" ones that occur), and the merged pieces in the order of merging."""
+    """Return the special tokens, the characters, their "##" forms that occur, and the merged pieces in merge order."""
     single = sorted({character for word in words for character in word})
     continuing = sorted({f"##{character}" for word in words for character in word[1:]})
-    # Given in advance and in order, characters get the same ids in every run. The library would number them as its
-    # hash table yields the words, and it breaks ties between equally frequent pairs by these numbers.
+    # Given in advance and in order, characters get the same ids in every run. The library would number them in the
+    # order of its hash table, and it breaks ties between equally frequent pairs by these numbers.
     given = [*FIRST_PIECES, *single, *continuing]
     if len(given) > vocab_size:
         raise UsageError(
@@ -128,21 +138,13 @@ def build_vocabulary(words: dict[str, int], vocab_size: int, min_frequency: int,
 
 
 def _repeated(words: dict[str, int]) -> Iterator[str]:
-    """Yield every word as often as it was counted, in lines of bounded length."""
+    """Yield every word as often as it was counted, in lines of limited length."""
     for word, count in sorted(words.items()):
         full, rest = divmod(count, WORDS_AT_ONCE)
         line = f"{word} " * WORDS_AT_ONCE
         for _ in range(full):
             yield line
         yield f"{word} " * rest
-
-
-def _write_atomically(path: Path, lines: list[str]) -> None:
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf8", newline="\n")
-    except OSError as error:
-        raise UsageError(f"--output {path}: {error.strerror or error}") from error
 
 
 def _report(path: Path, pieces: list[str], words: dict[str, int], spelled: dict[str, int], vocab_size: int) -> None:

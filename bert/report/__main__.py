@@ -1,13 +1,15 @@
 """Draw the losses, held-out accuracies, learning rate and speed of a pre-training run, and print its final numbers.
 
-python -m bert.report --logs results/phase1/dllogger.json results/phase2/dllogger.json --output report.png
+    python -m bert.report --logs results/phase1/dllogger.json results/phase2/dllogger.json --output report.png
+
+Logs are read in the order given. The numbers are also written as a Markdown table.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from bert.config import flag, run_command
-from bert.errors import UsageError
+from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
 from bert.report import Phase, collect, compare, draw, read_events, summarize
 
@@ -18,7 +20,9 @@ FORMATS = (".png", ".svg", ".pdf")
 class ReportConfig:
     logs: list[str] = flag(help="dllogger.json files, phase 1 first.")
     finetuned: list[str] | None = flag(None, "dllogger.json files of fine-tuning runs, to compare their scores.")
-    output: str = flag("report.png", "The figure (.png, .svg or .pdf); the table goes beside it with the suffix .md.")
+    output: str = flag(
+        "report.png", "Figure to write (.png, .svg or .pdf); the table goes beside it, with the suffix .md."
+    )
 
 
 def main(config: ReportConfig) -> None:
@@ -30,18 +34,16 @@ def main(config: ReportConfig) -> None:
     if config.finetuned:
         table += "\n" + compare([run for path in config.finetuned for run in read_runs("--finetuned", [path])])
     print(table, end="")
-    try:
+    with naming_os_errors(f"--output {output}"):
         output.parent.mkdir(parents=True, exist_ok=True)
         with replacing(output.with_suffix(".md")) as temporary:
             temporary.write_text(table, encoding="utf8")
         with replacing(output) as temporary:
             draw(phases).savefig(temporary, format=output.suffix[1:], dpi=130)
-    except OSError as error:
-        raise UsageError(f"--output {output}: {error.strerror or error}") from error
 
 
 def read_runs(flag: str, paths: list[str]) -> list[Phase]:
-    """Return the phases that the logs tell of; raises UsageError where they tell of no training."""
+    """Return the phases in the logs; raises UsageError where they hold no training steps."""
     phases = collect(event for path in paths for event in read_events(path, flag))
     if not phases:
         raise UsageError(f"{flag} {' '.join(paths)}: no training steps found, expected a dllogger.json of a run")

@@ -1,7 +1,7 @@
 """Reads DLLogger files into phases: what was logged at which optimizer step.
 
-A run that was resumed or started anew replaces what an earlier one had written from that step on, and a line that a
-killed run left unfinished is skipped::
+A resumed or restarted run replaces what an earlier one wrote from its first step on, and a line that a killed run left
+unfinished is skipped::
 
     phases = collect(read_events("results/dllogger.json"))
     phases[0].points("mlm_loss")                        # [(1, 10.4), (2, 10.1), ...]
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bert.errors import UsageError
+from bert.errors import naming_os_errors
 
 Points = list[tuple[float, float]]  # (step, value)
 
@@ -43,18 +43,15 @@ class Phase:
 
 def read_events(path: str | Path, flag: str = "--logs") -> Iterator[dict[str, Any]]:
     """Yield the events of one log. Raises UsageError, which names ``flag``, where the file cannot be read."""
-    try:
-        with Path(path).open(encoding="utf8", errors="replace") as file:
-            for line in file:
-                event = _parse(line)
-                if event is not None:
-                    yield event
-    except OSError as error:
-        raise UsageError(f"{flag} {path}: {error.strerror or error}") from error
+    with naming_os_errors(f"{flag} {path}"), Path(path).open(encoding="utf8", errors="replace") as file:
+        for line in file:
+            event = _parse(line)
+            if event is not None:
+                yield event
 
 
 def collect(events: Iterable[dict[str, Any]]) -> list[Phase]:
-    """Sort the events of one or more runs into phases; what names no phase belongs to phase 1."""
+    """Group the events of one or more runs by phase; runs that name no phase belong to phase 1."""
     phases: dict[int, Phase] = {}
     current, started = 1, False
     for event in events:
@@ -77,7 +74,7 @@ def collect(events: Iterable[dict[str, Any]]) -> list[Phase]:
 
 
 def _parse(line: str) -> dict[str, Any] | None:
-    """Return the event in a line, or None for another line or one that was cut off."""
+    """Return the event in a line; None for any other line and for one that was cut off."""
     if not line.startswith(PREFIX):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Draws what was logged: six panels over one axis of optimizer steps, phase 2 after phase 1."""
+"""Draws the figure of a report: six panels over one axis of optimizer steps, phase 2 after phase 1."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _offsets(phases: Sequence[Phase]) -> list[int]:
 
 
 def _shifted(phases: Sequence[Phase], *metrics: str) -> list[Points]:
-    """Return the points of each phase that has some, moved to where the phase lies on the axis."""
+    """Return the points of each phase that has some, shifted by the steps before the phase."""
     moved = [
         [(step + offset, value) for step, value in phase.points(*metrics)]
         for phase, offset in zip(phases, _offsets(phases), strict=True)
@@ -60,7 +60,7 @@ def _shifted(phases: Sequence[Phase], *metrics: str) -> list[Points]:
 
 
 def _plot_trained(axes: Axes, phases: Sequence[Phase], *metrics: str) -> None:
-    """Draw each report faintly, and over it a mean of neighbours that a reader can follow."""
+    """Draw each report faintly, and over it a moving average."""
     for index, points in enumerate(_shifted(phases, *metrics)):
         steps, values = zip(*points, strict=True)
         axes.plot(steps, values, color=TRAINED, linewidth=0.8)
@@ -132,7 +132,7 @@ def _title(axes: Axes, text: str) -> None:
 
 
 def _finish(axes: Axes, phases: Sequence[Phase]) -> None:
-    """Give a panel what all panels have: zero at the bottom, a light grid, a legend, and a line between the phases."""
+    """Add what all panels share: zero at the bottom, a light grid, a legend, and a line between the phases."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
     axes.set_axisbelow(True)

@@ -10,7 +10,7 @@ from bert.report.events import Phase
 
 Rows = list[tuple[str, Callable[[Phase], str]]]  # name, and its cell in the column of a run
 
-FINAL_REPORTS = 10  # the last reports of a phase, over which a final training loss is the mean
+FINAL_REPORTS = 10  # last reports of a phase that a final training loss averages
 
 
 def summarize(phases: Sequence[Phase]) -> str:
@@ -19,12 +19,12 @@ def summarize(phases: Sequence[Phase]) -> str:
 
 
 def compare(runs: Sequence[Phase]) -> str:
-    """Return a table with a column for each fine-tuning run, named by the weights that it started from."""
+    """Return a table with a column for each fine-tuning run, named after its initial weights."""
     return _table([_origin(run) for run in runs], runs, FINE_TUNING)
 
 
 def _table(names: Sequence[str], runs: Sequence[Phase], rows: Rows) -> str:
-    """Lay out a column for each run; rows without a value in any of them are left out."""
+    """Lay out a column for each run, without rows that have no value in any of them."""
     lines = [_row(["", *names]), _row(["---", *["---:"] * len(runs)])]
     for name, value_of in rows:
         cells = [value_of(run) for run in runs]
@@ -47,28 +47,26 @@ def _flag(name: str) -> Callable[[Phase], str]:
     return value_of
 
 
-def _final_loss(*metrics: str) -> Callable[[Phase], str]:
+def _reduced(*metrics: str, take: Callable[[list[float]], float], form: str) -> Callable[[Phase], str]:
+    """Return a function that reduces the logged values of a metric to one with ``take``."""
+
     def value_of(phase: Phase) -> str:
-        values = [value for _, value in phase.points(*metrics)][-FINAL_REPORTS:]
-        return f"{statistics.fmean(values):.3f}" if values else ""
+        values = [value for _, value in phase.points(*metrics)]
+        return format(take(values), form) if values else ""
 
     return value_of
+
+
+def _final_loss(*metrics: str) -> Callable[[Phase], str]:
+    return _reduced(*metrics, take=lambda values: statistics.fmean(values[-FINAL_REPORTS:]), form=".3f")
 
 
 def _last(metric: str, form: str) -> Callable[[Phase], str]:
-    def value_of(phase: Phase) -> str:
-        points = phase.points(metric)
-        return format(points[-1][1], form) if points else ""
-
-    return value_of
+    return _reduced(metric, take=lambda values: values[-1], form=form)
 
 
-def _middle(metric: str) -> Callable[[Phase], str]:
-    def value_of(phase: Phase) -> str:
-        points = phase.points(metric)
-        return f"{statistics.median(value for _, value in points):,.0f}" if points else ""
-
-    return value_of
+def _median(metric: str) -> Callable[[Phase], str]:
+    return _reduced(metric, take=statistics.median, form=",.0f")
 
 
 def _fact(name: str, form: str) -> Callable[[Phase], str]:
@@ -91,8 +89,8 @@ PRETRAINING: Rows = [
     ("always the most frequent token", _fact("unigram_mlm_accuracy", ".2%")),
     ("held-out next-sentence loss", _last("eval_nsp_loss", ".3f")),
     ("held-out next-sentence accuracy", _last("eval_nsp_accuracy", ".2%")),
-    ("sequences/s, median", _middle("sequences_per_second")),
-    ("tokens/s, median", _middle("tokens_per_second")),
+    ("sequences/s, median", _median("sequences_per_second")),
+    ("tokens/s, median", _median("tokens_per_second")),
     ("skipped steps", _last("skipped_steps", ".0f")),
     ("last loss scale", _last("loss_scale", "g")),
     ("training time, s", _fact("e2e_train_time", ",.0f")),

@@ -25,14 +25,20 @@ R = TypeVar("R")
 
 
 def run_parallel(
-    function: Callable[[T], R], tasks: Sequence[T], num_workers: int, *, description: str, show: bool
+    function: Callable[[T], R],
+    tasks: Sequence[T],
+    num_workers: int,
+    *,
+    description: str,
+    show: bool,
+    unit: str = "shard",
 ) -> Iterator[R]:
     """Yield ``function(task)`` for every task; 0 workers means one per core, and 1 works in this process.
 
     The first error ends the run. Raises UsageError where a worker is killed.
     """
     workers = min(num_workers or len(os.sched_getaffinity(0)), len(tasks))
-    with progress(total=len(tasks), description=description, unit="shard", disable=not show) as bar:
+    with progress(total=len(tasks), description=description, unit=unit, disable=not show) as bar:
         for result in map(function, tasks) if workers <= 1 else _on_processes(function, tasks, workers):
             yield result
             bar.update()
@@ -55,6 +61,10 @@ def _on_processes(function: Callable[[T], R], tasks: Sequence[T], workers: int) 
             raise UsageError(
                 f"--num_workers {workers}: a worker process was killed, probably for lack of memory; try fewer"
             ) from error
+        except Exception:
+            for future in under_way:  # do not begin what nobody will collect
+                future.cancel()
+            raise
 
 
 def _begin() -> None:

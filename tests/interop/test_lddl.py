@@ -16,7 +16,6 @@ import pytest
 
 from bert.data.formats.table import Shard, find_shards, read_shard, write_shard
 from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader
-from bert.prepare.masks import Vocabulary as MaskedVocabulary
 from bert.prepare.masks import mask_shard
 from bert.prepare.pairs import PairConfig, assemble, draw_pairs
 from bert.prepare.tokens import Tokens
@@ -209,7 +208,7 @@ def test_the_same_documents_give_the_same_distribution(tmp_path, vocab, pieces_f
     tokens = Tokens(ids, offsets_of(counts), offsets_of(np.array([len(text) for text in texts])))
     drawn = draw_pairs(tokens, PairConfig(length, duplicate_factor=passes), "seed")
     shard = assemble(drawn, ids, tokenizer.cls_id, tokenizer.sep_id)
-    shard = mask_shard(shard, 0.15, length, MaskedVocabulary.of(tokenizer), np.random.default_rng(0))
+    shard = mask_shard(shard, 0.15, length, tokenizer, np.random.default_rng(0))
 
     assert shard.num_samples == pytest.approx(len(lengths), rel=0.02)
     assert shard.lengths.mean() == pytest.approx(lengths.mean(), rel=0.02)

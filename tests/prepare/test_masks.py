@@ -1,13 +1,17 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from bert.data.shard import Shard
-from bert.prepare.masks import Vocabulary, default_predictions, mask_shard
+from bert.prepare.masks import default_predictions, mask_shard
 from bert.ragged import offsets_of
 
 CLS, SEP, MASK = 1, 2, 3
 WORDS = 1000  # ids from here on continue a word
-VOCABULARY = Vocabulary((CLS, SEP), MASK, np.arange(2000) >= WORDS)
+TOKENIZER = SimpleNamespace(
+    cls_id=CLS, sep_id=SEP, mask_id=MASK, vocab_size=2000, is_continuation=[piece >= WORDS for piece in range(2000)]
+)
 
 
 def random_shard(count: int, shortest: int, longest: int, seed: int = 0) -> Shard:
@@ -32,7 +36,7 @@ def rows_of(shard: Shard) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
 @pytest.mark.parametrize("whole_words", [False, True])
 def test_originals_come_back_and_specials_are_left_alone(whole_words):
     shard = random_shard(5000, 6, 60)
-    masked = mask_shard(shard, 0.15, 6, VOCABULARY, np.random.default_rng(0), whole_words)
+    masked = mask_shard(shard, 0.15, 6, TOKENIZER, np.random.default_rng(0), whole_words)
     restored = masked.tokens.copy()
     positions, labels, bounds = masked.masks
     rows = np.repeat(np.arange(5000), np.diff(bounds))
@@ -45,14 +49,14 @@ def test_originals_come_back_and_specials_are_left_alone(whole_words):
 
 
 def test_as_many_as_the_published_formula_says():
-    masked = mask_shard(random_shard(500, 6, 60), 0.15, 6, VOCABULARY, np.random.default_rng(0))
+    masked = mask_shard(random_shard(500, 6, 60), 0.15, 6, TOKENIZER, np.random.default_rng(0))
     for tokens, positions, _ in rows_of(masked):
         assert len(positions) == min(6, max(1, round(len(tokens) * 0.15)))
 
 
 def test_fates_and_places_are_drawn_evenly():
     shard = random_shard(20_000, 40, 40)
-    masked = mask_shard(shard, 0.15, 20, VOCABULARY, np.random.default_rng(0))
+    masked = mask_shard(shard, 0.15, 20, TOKENIZER, np.random.default_rng(0))
     positions, labels, _ = masked.masks
     now = masked.tokens[np.repeat(shard.offsets[:-1], 6) + positions]
     assert (now == MASK).mean() == pytest.approx(0.8, abs=0.005)
@@ -67,7 +71,7 @@ def test_fates_and_places_are_drawn_evenly():
 
 def test_whole_words_are_masked_whole_within_the_budget():
     shard = random_shard(2000, 20, 60)
-    masked = mask_shard(shard, 0.15, 20, VOCABULARY, np.random.default_rng(0), whole_words=True)
+    masked = mask_shard(shard, 0.15, 20, TOKENIZER, np.random.default_rng(0), whole_words=True)
     sizes = []
     for row, (tokens, positions, _) in enumerate(rows_of(masked)):
         original = shard.tokens[shard.offsets[row] : shard.offsets[row + 1]]
@@ -85,13 +89,13 @@ def test_whole_words_are_masked_whole_within_the_budget():
 def test_a_word_longer_than_the_budget_is_left_out():
     tokens = np.array([CLS, 50, 1500, 1501, SEP, 60, 1502, 1503, SEP], np.int32)
     shard = Shard(tokens, np.array([0, 9]), np.array([5], np.int32), np.zeros(1, np.int8))
-    masked = mask_shard(shard, 0.15, 20, VOCABULARY, np.random.default_rng(0), whole_words=True)
+    masked = mask_shard(shard, 0.15, 20, TOKENIZER, np.random.default_rng(0), whole_words=True)
     assert masked.masks[0].tolist() == []
 
 
 def test_an_empty_shard():
     empty = Shard(np.zeros(0, np.int32), np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int8))
-    masked = mask_shard(empty, 0.15, 20, VOCABULARY, np.random.default_rng(0))
+    masked = mask_shard(empty, 0.15, 20, TOKENIZER, np.random.default_rng(0))
     assert masked.num_samples == 0
     assert masked.masks is not None
 

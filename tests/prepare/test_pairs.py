@@ -11,7 +11,7 @@ from bert.ragged import offsets_of
 
 
 def make_tokens(documents: list[list[int]]) -> Tokens:
-    """Documents given by the lengths of their sentences; every piece is its own place in the text."""
+    """Documents given by the lengths of their sentences; the id of every piece is its position in the text."""
     lengths = np.array([length for document in documents for length in document])
     ids = np.arange(lengths.sum(), dtype=np.int32)
     return Tokens(ids, offsets_of(lengths), offsets_of(np.array([len(document) for document in documents])))
@@ -23,7 +23,7 @@ def random_documents(count: int, seed: int = 0) -> list[list[int]]:
 
 
 def document_of(tokens: Tokens, places: np.ndarray) -> np.ndarray:
-    """The document in which each place of the text lies."""
+    """The document of each position in the text."""
     return np.searchsorted(tokens.sentences[tokens.documents], places, side="right") - 1
 
 
@@ -95,10 +95,10 @@ def test_the_distribution_is_that_of_the_published_algorithm():
     ids = [[array("i", [0] * length) for length in document] for document in documents]
     rng, config = Random(1), InstanceConfig(max_seq_length=64)
     expected = [p for _ in range(passes) for i in range(len(ids)) for p in pairs_of_document(ids, i, config, rng)]
-    lengths = [len(pair.a) + len(pair.b) for pair in expected]
+    lengths = [len(a) + len(b) for a, b, _ in expected]
     assert len(pairs) == pytest.approx(len(expected), rel=0.02)
-    assert pairs.is_random.mean() == pytest.approx(np.mean([pair.is_random for pair in expected]), abs=0.02)
-    assert pairs.a_length.mean() == pytest.approx(np.mean([len(pair.a) for pair in expected]), rel=0.03)
+    assert pairs.is_random.mean() == pytest.approx(np.mean([is_random for *_, is_random in expected]), abs=0.02)
+    assert pairs.a_length.mean() == pytest.approx(np.mean([len(a) for a, _, _ in expected]), rel=0.03)
     found = np.histogram(pairs.a_length + pairs.b_length, bins=[0, 10, 20, 40, 61, 62])[0] / len(pairs)
     wanted = np.histogram(lengths, bins=[0, 10, 20, 40, 61, 62])[0] / len(expected)
     assert found == pytest.approx(wanted, abs=0.02)

@@ -10,9 +10,10 @@ import pytest
 from bert.config import parse_args
 from bert.data.formats.table import read_shard
 from bert.errors import UsageError
-from bert.prepare.pipeline import RECORDS, Job, make_shards, read_records
-from bert.prepare.preprocess import PreprocessConfig, block_bytes, build_job, check, describe
+from bert.prepare.pipeline import RECORDS, PreprocessConfig, ShardPlan, make_shards, read_records
+from bert.prepare.preprocess import block_bytes, check, describe
 from bert.prepare.text.sources import plan_blocks
+from bert.prepare.tokens import DocumentEncoder
 from bert.tokenization import BertTokenizer
 
 
@@ -20,13 +21,13 @@ def configure(*words: object) -> PreprocessConfig:
     return parse_args(PreprocessConfig, [str(word) for word in words])
 
 
-def make_job(tmp_path: Path, vocab_file: Path, *words: object) -> Job:
-    """What preprocess() hands to the workers, with an empty sink."""
+def plan_of(tmp_path: Path, vocab_file: Path, *words: object) -> tuple[ShardPlan, dict]:
+    """What preprocess() sends to the workers, with an empty sink, and the settings."""
     sink = tmp_path / "sink"
     (sink / RECORDS).mkdir(parents=True, exist_ok=True)
     config = configure("--sink", sink, "--vocab-file", vocab_file, "--target-seq-length", 64, *words)
     check(config)
-    tokenizer = BertTokenizer(vocab_file, config.lower_case)
+    tokenizer = BertTokenizer(vocab_file, config.lower_case, pretokenized=config.pretokenized)
     blocks = plan_blocks(
         config.sources,
         tmp_path / "work",
@@ -34,19 +35,24 @@ def make_job(tmp_path: Path, vocab_file: Path, *words: object) -> Job:
         num_blocks=config.num_blocks,
         show_progress=False,
     )
-    return build_job(config, describe(config, tokenizer, blocks), tokenizer, blocks)
+    settings = describe(config, tokenizer, blocks)
+    return ShardPlan(config, sink, blocks, DocumentEncoder(tokenizer), settings["max_predictions_per_seq"]), settings
+
+
+def make_plan(tmp_path: Path, vocab_file: Path, *words: object) -> ShardPlan:
+    return plan_of(tmp_path, vocab_file, *words)[0]
 
 
 def test_blocks_become_shards_and_records(tmp_path, vocab_file, text_folder):
-    job = make_job(tmp_path, vocab_file, "--text", text_folder, "--block-size", "16K", "--masking")
-    assert len(job.blocks) > 3
-    records = [make_shards(job, index) for index in range(len(job.blocks))]
-    assert read_records(Path(job.sink)) == records
+    plan = make_plan(tmp_path, vocab_file, "--text", text_folder, "--block-size", "16K", "--masking")
+    assert len(plan.blocks) > 3
+    records = [make_shards(plan, index) for index in range(len(plan.blocks))]
+    assert read_records(plan.sink) == records
     assert sum(record.documents for record in records) == 90
     vocab = BertTokenizer(vocab_file).vocab
     for record in records:
         for name, entry in record.shards.items():
-            shard = read_shard(Path(job.sink, name), vocab)
+            shard = read_shard(Path(plan.sink, name), vocab)
             assert shard.num_samples == entry["num_samples"] > 0
             assert shard.lengths.max() <= 64
             assert shard.masks is not None
@@ -55,7 +61,7 @@ def test_blocks_become_shards_and_records(tmp_path, vocab_file, text_folder):
 
 def test_every_piece_of_the_text_is_in_the_shards(tmp_path, vocab_file, text_folder):
     """Sequences long enough for whole documents hold each piece once, apart from random second segments."""
-    job = make_job(
+    plan = make_plan(
         tmp_path,
         vocab_file,
         "--text",
@@ -67,11 +73,11 @@ def test_every_piece_of_the_text_is_in_the_shards(tmp_path, vocab_file, text_fol
         "--target-seq-length",
         5000,
     )
-    for index in range(len(job.blocks)):
-        make_shards(job, index)
+    for index in range(len(plan.blocks)):
+        make_shards(plan, index)
     tokenizer = BertTokenizer(vocab_file)
     found: Counter = Counter()
-    for path in sorted(Path(job.sink).glob("part.*.parquet")):
+    for path in sorted(plan.sink.glob("part.*.parquet")):
         shard = read_shard(path, tokenizer.vocab)
         for row, label in enumerate(shard.next_sentence_labels):
             start, stop = shard.offsets[row : row + 2]
@@ -85,8 +91,10 @@ def test_every_piece_of_the_text_is_in_the_shards(tmp_path, vocab_file, text_fol
 
 def test_a_block_gives_the_same_bytes_again_and_another_seed_others(tmp_path, vocab_file, text_folder):
     def entries(seed: int) -> dict:
-        job = make_job(tmp_path, vocab_file, "--text", text_folder, "--block-size", "16K", "--seed", seed, "--masking")
-        return make_shards(job, 1).shards
+        plan = make_plan(
+            tmp_path, vocab_file, "--text", text_folder, "--block-size", "16K", "--seed", seed, "--masking"
+        )
+        return make_shards(plan, 1).shards
 
     first = entries(1)
     assert entries(1) == first
@@ -96,10 +104,10 @@ def test_a_block_gives_the_same_bytes_again_and_another_seed_others(tmp_path, vo
 def test_bins_hold_the_lengths_that_they_name(tmp_path, vocab_file, text_folder):
     vocab = BertTokenizer(vocab_file).vocab
     flags = ["--text", text_folder, "--short-seq-prob", 0.5]
-    together = make_job(tmp_path, vocab_file, *flags)
+    together = make_plan(tmp_path, vocab_file, *flags)
     make_shards(together, 0)
     lengths = read_shard(Path(together.sink, "part.0.parquet"), vocab).lengths
-    binned = make_job(tmp_path, vocab_file, *flags, "--bin-size", 16)
+    binned = make_plan(tmp_path, vocab_file, *flags, "--bin-size", 16)
     shards = make_shards(binned, 0).shards
     expected = Counter(((lengths - 1) // 16).tolist())
     assert len(expected) >= 3
@@ -115,10 +123,10 @@ def test_other_formats_hold_the_same_sequences(tmp_path, vocab_file, text_folder
     vocab = BertTokenizer(vocab_file).vocab
     shards = []
     for output in ("parquet", kind):
-        job = make_job(tmp_path, vocab_file, "--text", text_folder, "--masking", "--output-format", output)
-        name = next(iter(make_shards(job, 0).shards))
+        plan = make_plan(tmp_path, vocab_file, "--text", text_folder, "--masking", "--output-format", output)
+        name = next(iter(make_shards(plan, 0).shards))
         assert name == f"part.0.{output}"
-        shards.append(read_shard(Path(job.sink, name), vocab))
+        shards.append(read_shard(Path(plan.sink, name), vocab))
     for field in ("tokens", "offsets", "segment_starts", "next_sentence_labels", "masked_positions", "masked_labels"):
         assert np.array_equal(getattr(shards[0], field), getattr(shards[1], field))
 
@@ -126,18 +134,18 @@ def test_other_formats_hold_the_same_sequences(tmp_path, vocab_file, text_folder
 def test_the_sample_takes_its_share_of_the_documents(tmp_path, vocab_file, make_text):
     text = tmp_path / "text.txt"
     text.write_text(make_text(600, sentences=2))
-    job = make_job(tmp_path, vocab_file, "--text", text, "--sample-ratio", 0.3)
-    taken = make_shards(job, 0).documents
+    plan = make_plan(tmp_path, vocab_file, "--text", text, "--sample-ratio", 0.3)
+    taken = make_shards(plan, 0).documents
     assert taken == pytest.approx(180, abs=4 * (600 * 0.3 * 0.7) ** 0.5)
 
 
 class TestOneDocumentInABlock:
     """Its random next sentences come from the blocks that follow."""
 
-    def words_of(self, job: Job, vocab_file: Path) -> list[tuple[set[str], set[str], int]]:
+    def words_of(self, plan: ShardPlan, vocab_file: Path) -> list[tuple[set[str], set[str], int]]:
         tokenizer = BertTokenizer(vocab_file)
         rows = []
-        for path in sorted(Path(job.sink).glob("part.*.parquet")):
+        for path in sorted(plan.sink.glob("part.*.parquet")):
             shard = read_shard(path, tokenizer.vocab)
             for row, label in enumerate(shard.next_sentence_labels):
                 ids = shard.tokens[shard.offsets[row] : shard.offsets[row + 1]]
@@ -153,11 +161,13 @@ class TestOneDocumentInABlock:
 
     def test_partners_are_other_documents(self, tmp_path, vocab_file):
         self.write(tmp_path / "files", ["river", "stone", "green"])
-        job = make_job(tmp_path, vocab_file, "--text", tmp_path / "files", "--documents", "file", "--block-size", "300")
-        assert len(job.blocks) >= 6  # each file goes on over several blocks
-        for index in range(len(job.blocks)):
-            assert make_shards(job, index).documents == 1
-        rows = self.words_of(job, vocab_file)
+        plan = make_plan(
+            tmp_path, vocab_file, "--text", tmp_path / "files", "--documents", "file", "--block-size", "300"
+        )
+        assert len(plan.blocks) >= 6  # each file continues over several blocks
+        for index in range(len(plan.blocks)):
+            assert make_shards(plan, index).documents == 1
+        rows = self.words_of(plan, vocab_file)
         assert {label for *_, label in rows} == {0, 1}
         for a, b, label in rows:
             assert len(a) == len(b) == 1
@@ -165,29 +175,29 @@ class TestOneDocumentInABlock:
 
     def test_a_corpus_of_one_document_is_refused(self, tmp_path, vocab_file):
         self.write(tmp_path / "files", ["river"])
-        job = make_job(tmp_path, vocab_file, "--text", tmp_path / "files", "--documents", "file", "--block-size", "300")
-        assert len(job.blocks) > 1
+        plan = make_plan(
+            tmp_path, vocab_file, "--text", tmp_path / "files", "--documents", "file", "--block-size", "300"
+        )
+        assert len(plan.blocks) > 1
         with pytest.raises(UsageError, match="the sources hold one document, expected at least two"):
-            make_shards(job, 0)
+            make_shards(plan, 0)
 
 
 def test_a_record_without_its_shard_does_not_count(tmp_path, vocab_file, text_folder):
-    job = make_job(tmp_path, vocab_file, "--text", text_folder, "--block-size", "16K")
-    records = [make_shards(job, index) for index in range(3)]
-    Path(job.sink, "part.0.parquet").unlink()
-    with Path(job.sink, "part.1.parquet").open("ab") as file:
+    plan = make_plan(tmp_path, vocab_file, "--text", text_folder, "--block-size", "16K")
+    records = [make_shards(plan, index) for index in range(3)]
+    Path(plan.sink, "part.0.parquet").unlink()
+    with Path(plan.sink, "part.1.parquet").open("ab") as file:
         file.write(b"x")
-    assert read_records(Path(job.sink)) == records[2:]
+    assert read_records(plan.sink) == records[2:]
 
 
 def test_pretokenized_text_is_cut_at_blanks_alone(tmp_path, vocab_file):
     vocab_file.write_text(vocab_file.read_text() + "中国\n人民\n")
     text = tmp_path / "text.txt"
     text.write_text("中国 人民 .\n人民 .\n\n人民 中国 人民\n中国\n")
-    job = make_job(tmp_path, vocab_file, "--sentences", text, "--pretokenized")
-    tokenizer = BertTokenizer(vocab_file, pretokenized=True)
-    job = Job(**{**vars(job), "tokenizer": tokenizer.state_dict(), "key": "pretokenized"})
-    record = make_shards(job, 0)
+    plan = make_plan(tmp_path, vocab_file, "--sentences", text, "--pretokenized")
+    record = make_shards(plan, 0)
     assert (record.documents, record.sentences, record.pieces, record.unknown) == (2, 4, 9, 0)
 
 
@@ -210,7 +220,10 @@ def test_wrong_flags(words, message):
 
 
 def test_the_plan_names_all_that_decides_the_bytes(tmp_path, vocab_file, text_folder):
-    job = make_job(tmp_path, vocab_file, "--text", text_folder)
+    def hash_of(*words: object) -> str:
+        return plan_of(tmp_path, vocab_file, "--text", text_folder, *words)[1]["plan"]
+
+    first = hash_of()
     for words in (
         ["--seed", 1],
         ["--block-size", "20K"],
@@ -218,17 +231,14 @@ def test_the_plan_names_all_that_decides_the_bytes(tmp_path, vocab_file, text_fo
         ["--sample-ratio", 0.5],
         ["--short-seq-prob", 0],
     ):
-        assert make_job(tmp_path, vocab_file, "--text", text_folder, *words).key != job.key
-    assert (
-        make_job(tmp_path, vocab_file, "--text", text_folder, "--num-workers", 1, "--memory-limit", "2GB").key
-        == job.key
-    )
+        assert hash_of(*words) != first
+    assert hash_of("--num-workers", 1, "--memory-limit", "2GB") == first
     (text_folder / "text_1.txt").write_text("Shorter.\n")
-    assert make_job(tmp_path, vocab_file, "--text", text_folder).key != job.key
+    assert hash_of() != first
 
 
 def test_a_record_is_a_line_of_json(tmp_path, vocab_file, text_folder):
-    job = make_job(tmp_path, vocab_file, "--text", text_folder, "--block-size", "16K")
-    make_shards(job, 2)
-    record = json.loads(Path(job.sink, RECORDS, "part.2.json").read_text())
+    plan = make_plan(tmp_path, vocab_file, "--text", text_folder, "--block-size", "16K")
+    make_shards(plan, 2)
+    record = json.loads(Path(plan.sink, RECORDS, "part.2.json").read_text())
     assert set(record["shards"]["part.2.parquet"]) == {"sha256", "num_samples", "bytes"}

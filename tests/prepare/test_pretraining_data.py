@@ -12,10 +12,9 @@ from types import SimpleNamespace
 import h5py
 import pytest
 
-import create_pretraining_data as command
 from bert.config import parse_args, run_command
 from bert.log.progress import progress
-from bert.prepare.instances import Pieces, group_whole_words, shuffle
+from bert.prepare.instances import group_whole_words, shuffle
 from bert.prepare.pretraining_data import (
     PretrainingDataConfig,
     create_pretraining_data,
@@ -80,7 +79,7 @@ def read(path):
     return rows
 
 
-# ---- the published algorithm, one step after another on lists of strings ----
+# ---- the published algorithm, step by step on lists of strings ----
 
 
 def literal_instances(paths, tokenizer, o):
@@ -249,7 +248,7 @@ def test_outputs_take_turns(tmp_path, vocab_file):
 
 
 def test_the_text_is_read_as_published(tmp_path, vocab_file):
-    """Blank lines end documents, whatever blanks they hold; a line without a piece is no sentence and ends nothing."""
+    """Blank lines end documents, even with spaces in them; a line without a piece is no sentence and ends nothing."""
     paths = [tmp_path / "a.txt", tmp_path / "b.txt"]
     paths[0].write_text("\n\n  w1 \n\u200b\nw2\n \t \nw3 [SEP] w3s1\n\n\n\nw4", encoding="utf8")
     paths[1].write_text("w5\r\nw6\r\n\r\nw7")
@@ -282,11 +281,11 @@ def test_casing(tmp_path, vocab_file):
 
 
 def test_group_whole_words():
-    pieces = Pieces(cls_id=0, sep_id=1, mask_id=2, is_continuation=[False, False, False, False, True, True])
+    tokenizer = SimpleNamespace(cls_id=0, sep_id=1, is_continuation=[False, False, False, False, True, True])
     #           CLS  w  ##  ##  w SEP ## w SEP
-    assert group_whole_words([0, 3, 4, 5, 3, 1, 4, 3, 1], pieces) == [[1, 2, 3], [4, 6], [7]]
-    assert group_whole_words([0, 4, 5, 1, 1], pieces) == [[1, 2]]  # nothing before it to belong to
-    assert group_whole_words([0, 1, 1], pieces) == []
+    assert group_whole_words([0, 3, 4, 5, 3, 1, 4, 3, 1], tokenizer) == [[1, 2, 3], [4, 6], [7]]
+    assert group_whole_words([0, 4, 5, 1, 1], tokenizer) == [[1, 2]]  # no word before it
+    assert group_whole_words([0, 1, 1], tokenizer) == []
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 7, 64, 129])
@@ -362,7 +361,7 @@ def test_a_killed_worker_ends_the_command(long_run, tmp_path):
     os.kill(workers_of(long_run)[0], signal.SIGKILL)
     _, shown = long_run.communicate(timeout=60)
     assert long_run.returncode == 2
-    assert "error: --num_workers 2: a worker was killed, probably out of memory" in shown
+    assert "error: --num_workers 2: a worker process was killed, probably for lack of memory" in shown
     assert not (tmp_path / "out.hdf5").exists()
 
 
@@ -402,7 +401,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, vocab_file, capsys, f
     defaults = {"input_file": "{tmp}/a.txt", "output_file": "{tmp}/out.hdf5", "vocab_file": str(vocab_file)}
     argv = [f"--{name}={value}".format(tmp=tmp_path) for name, value in (defaults | flags).items()]
     with pytest.raises(SystemExit) as stopped:
-        run_command(command.main, PretrainingDataConfig, [*argv, "--disable_progress_bar"])
+        run_command(create_pretraining_data, PretrainingDataConfig, [*argv, "--disable_progress_bar"])
     shown = capsys.readouterr()
     assert stopped.value.code == 2 and shown.out == ""
     assert message.format(tmp=tmp_path) in shown.err and shown.err.count("\n") == 1

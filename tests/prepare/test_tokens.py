@@ -1,6 +1,6 @@
+import pickle
 import random
 
-import numpy as np
 import pytest
 
 from bert.prepare.tokens import DocumentEncoder, join
@@ -88,14 +88,18 @@ def test_the_table_of_words_is_bounded(vocab_file, monkeypatch):
         assert encode([[text]]).ids.tolist() == tokenizer.encode_batch([text])[0]
 
 
-def test_join_and_without_last_document(vocab_file):
+def test_join(vocab_file):
     encode = DocumentEncoder(BertTokenizer(vocab_file))
     first, second = encode([["a", "b c"], ["d"]]), encode([["e f"]])
     both = join([first, second])
     assert [PIECES[i] for i in both.ids] == list("abcdef")
     assert both.sentences.tolist() == [0, 1, 3, 4, 6]
     assert both.documents.tolist() == [0, 2, 3, 4]
-    less = both.without_last_document()
-    assert np.array_equal(less.ids, first.ids)
-    assert np.array_equal(less.sentences, first.sentences)
-    assert np.array_equal(less.documents, first.documents)
+
+
+def test_a_pickled_encoder_cuts_the_same(vocab_file):
+    encode = DocumentEncoder(BertTokenizer(vocab_file, do_lower_case=False))
+    tokens = encode([["The a", "b"], ["ing"]])
+    again = pickle.loads(pickle.dumps(encode))([["The a", "b"], ["ing"]])
+    assert again.ids.tolist() == tokens.ids.tolist()
+    assert again.documents.tolist() == tokens.documents.tolist()

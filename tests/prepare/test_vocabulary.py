@@ -111,7 +111,7 @@ def test_a_small_text_says_so(tmp_path, capsys):
 
 
 def test_same_text_same_bytes(tmp_path):
-    """Whatever the hash seed, the threads, the run, and how the text is spread over files."""
+    """For any hash seed, number of threads and run, and however the text is divided into files."""
     for i in range(3):
         write_text(tmp_path / "text" / f"{i}.txt", i)
     files = sorted((tmp_path / "text").iterdir())

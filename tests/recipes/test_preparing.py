@@ -85,7 +85,7 @@ def test_any_number_of_workers_gives_the_same_shards(tmp_path, flags, vocab_file
     assert manifest["settings"]["masking"] == "static"
     assert manifest["settings"]["do_lower_case"] is True
     # Once more: nothing to do, nothing changed. With other settings: refused, nothing changed.
-    assert "all is done already" in run(once_more)
+    assert "already complete" in run(once_more)
     assert "holds the shards of another run (seed 12345, not 7)" in error_line([*once_more, "--seed", "7"])
     assert hashes(tmp_path / "one") == whole
 

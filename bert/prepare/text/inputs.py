@@ -1,4 +1,4 @@
-"""What a user names → the files to read, unpacked where they could not be read from the middle.
+"""What the user names on the command line → the files to read, compressed ones unpacked.
 
 ::
 
@@ -12,32 +12,37 @@ import bz2
 import glob
 import gzip
 import hashlib
+import io
 import lzma
 import os
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bert.errors import UsageError
+from tqdm.utils import CallbackIOWrapper
+
+from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
 from bert.log.progress import progress
 
 DECOMPRESSORS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 COPY_BYTES = 1 << 20
+LINES_AT_ONCE = 4096  # enough to keep all cores busy with tokenising, few enough to show progress
 
 
 def compressed(*suffixes: str) -> tuple[str, ...]:
-    """Return ``suffixes``, each also followed by that of a compressed file."""
+    """Return ``suffixes``, each alone and followed by the suffix of every kind of compressed file."""
     return tuple(suffix + packed for suffix in suffixes for packed in ("", *DECOMPRESSORS))
 
 
 def find_files(inputs: Sequence[str], flag_name: str, suffixes: tuple[str, ...] = (".txt",)) -> list[Path]:
-    """List the files that ``inputs`` (files, patterns, directories, comma lists) name, each input's sorted.
+    """List the files that ``inputs`` (files, patterns, directories, comma lists) name, sorted within each input.
 
-    A directory is searched with its sub-directories for names that end in one of ``suffixes``; hidden ones are left
-    out. Raises :class:`UsageError` for an input that names nothing.
+    Directories are searched recursively for names that end in one of ``suffixes``, leaving out hidden files and
+    directories. Raises :class:`UsageError` for an input that names nothing.
     """
     parts = [part for text in inputs for part in ([text] if Path(text).exists() else text.split(",")) if part]
     files: list[Path] = []
@@ -57,39 +62,57 @@ def find_files(inputs: Sequence[str], flag_name: str, suffixes: tuple[str, ...] 
     return files
 
 
-def unpack(path: Path, work: Path, flag_name: str, show_progress: bool) -> Path:
-    """Return ``path``, or its contents in a file below ``work`` where its suffix is that of a compressed file.
+def prepare_output(path: Path, flag_name: str) -> None:
+    """Make the directory of ``path``; raises :class:`UsageError` if no file can be written there."""
+    if path.is_dir():
+        raise UsageError(f"{flag_name} {path}: is a directory, expected a file")
+    with naming_os_errors(f"{flag_name} {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
 
-    The copy is made once, whole or not at all, and again where the source has changed since. Raises UsageError where
-    the source is damaged or the copy cannot be written.
+
+def read_lines(path: Path, bar: Any, flag_name: str = "--input_file") -> Iterator[list[str]]:
+    """Yield the stripped lines of a UTF-8 file, some thousands at a time, and update ``bar`` by bytes read."""
+    try:
+        with (
+            naming_os_errors(f"{flag_name} {path}"),
+            path.open("rb") as raw,
+            io.TextIOWrapper(raw, encoding="utf8") as file,
+        ):
+            seen = 0
+            while lines := [line.strip() for line in islice(file, LINES_AT_ONCE)]:
+                yield lines
+                bar.update(raw.tell() - seen)
+                seen = raw.tell()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{flag_name} {path}: not UTF-8 text ({error.reason})") from error
+
+
+def unpack(path: Path, work: Path, flag_name: str, show_progress: bool) -> Path:
+    """Return ``path`` or, if its suffix is that of a compressed file, an unpacked copy below ``work``.
+
+    The copy is written atomically, once for each version of the source. Raises UsageError where the source is damaged
+    or the copy cannot be written.
     """
     if path.suffix.lower() not in DECOMPRESSORS:
         return path
     source = path.stat()
-    # The hash keeps files of one name apart; the name stays the file's own, wherever its folder is moved.
+    # The hash keeps files with the same name apart.
     key = hashlib.sha256(f"{path.absolute()} {source.st_size} {source.st_mtime_ns}".encode()).hexdigest()
     target = work / "unpacked" / key[:16] / path.stem
     if target.exists():
         return target
+    bar = progress(total=source.st_size, description=f"Unpacking {path.name}", unit="B", disable=not show_progress)
+    bar.unit_scale = True
     try:
-        shutil.rmtree(target.parent, ignore_errors=True)  # what a killed run left
+        shutil.rmtree(target.parent, ignore_errors=True)  # what an interrupted run left
         target.parent.mkdir(parents=True)
-        with replacing(target) as temporary:
-            _decompress(path, temporary, show_progress)
+        with bar, path.open("rb") as raw, replacing(target) as temporary, temporary.open("wb") as out:
+            packed = CallbackIOWrapper(bar.update, raw, "read")
+            shutil.copyfileobj(DECOMPRESSORS[path.suffix.lower()](packed), out, COPY_BYTES)
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{flag_name} {path}: cannot unpack to {target.parent} ({reason})") from error
     return target
-
-
-def _decompress(path: Path, target: Path, show_progress: bool) -> None:
-    bar = progress(total=path.stat().st_size, description=f"Unpacking {path.name}", unit="B", disable=not show_progress)
-    bar.unit_scale = True
-    with path.open("rb") as raw, DECOMPRESSORS[path.suffix.lower()](raw) as source, target.open("wb") as out, bar:
-        while data := source.read(COPY_BYTES):
-            out.write(data)
-            bar.update(raw.tell() - bar.n)
-        bar.update(raw.tell() - bar.n)
 
 
 def _is_shown(path: Path, root: Path) -> bool:

@@ -1,11 +1,11 @@
-"""Kinds of sources: how each is measured, cut and read.
+"""Kinds of sources: how each is cut and read.
 
-A row of ``READERS`` gives documents as texts, in which a blank line ends a paragraph; some of them are empty. What
-separates documents when a file is read is what its :class:`~bert.prepare.text.blocks.Rule` cuts at::
+A row of ``SOURCE_KINDS`` reads documents as texts, in which a blank line ends a paragraph; some texts are empty.
+Documents are separated where the :class:`~bert.prepare.text.blocks.Rule` of their kind cuts::
 
-    reader = READERS["blank"]
-    for piece in reader.pieces("blank", path, block_size=4 << 20, key="text"):
-        documents = list(reader.read(piece.span, not piece.whole, "text"))
+    kind = SOURCE_KINDS["blank"]
+    for cut in kind.cuts(path, 4 << 20, "text"):
+        documents = list(kind.read(FileSpan("blank", str(path), *cut), "text"))
 """
 
 from __future__ import annotations
@@ -26,45 +26,34 @@ from bert.prepare.text.blocks import (
     CHARACTER,
     LINE,
     PAGE,
-    Piece,
+    Cut,
+    FileSpan,
     Rule,
-    Span,
-    cut,
     cut_at,
+    cut_file,
 )
+from bert.prepare.text.sentences import split_sentences
 from bert.prepare.text.wikidump import next_stream, read_articles
 
-Cuts = Iterable[tuple[int, int, int, bool]]  # start, stop, bytes of text, whether a document begins at start
-
-BETWEEN_DOCUMENTS = re.compile(r"\n(?:[ \t\r\f\v]*\n)+")  # as BLANK_LINE
 ROWS = 256  # of a Parquet file, decoded at a time: few enough for long texts
 READ_BYTES = 1 << 20
 SHORTER = "has become shorter since the work began"
 
 
 @dataclass(frozen=True)
-class Reader:
+class SourceKind:
     """One kind of source. ``key`` is the name of the text in a JSON object or a table."""
 
-    cuts: Callable[[Path, int, str], Cuts]  # (path, block size, key); raises UsageError where the file is of no use
-    read: Callable[[Span, bool, str], Iterable[str]]  # (span, whether it begins within a document, key)
-    measure: Callable[[Path, str], int] = lambda path, key: path.stat().st_size  # bytes of text, about
-    segmented: bool = False  # its lines are sentences
-
-    def pieces(self, name: str, path: Path, block_size: int, key: str) -> Iterator[Piece]:
-        """Cut a file; ``name`` is that of this row."""
-        for start, stop, size, whole in self.cuts(path, block_size, key):
-            yield Piece(Span(name, str(path.absolute()), start, stop), size, whole)
+    cuts: Callable[[Path, int, str], Iterable[Cut]]  # (path, block size, key); raises UsageError for an unusable file
+    read: Callable[[FileSpan, str], Iterable[str]]  # (span, key)
+    split: Callable[[str, str], list[str]] = split_sentences  # (text, language)
 
 
-def _by(rule: Rule) -> Callable[[Path, int, str], Cuts]:
-    def cuts(path: Path, block_size: int, key: str) -> Cuts:
-        return ((start, stop, stop - start, whole) for start, stop, whole in cut(rule, path, block_size))
-
-    return cuts
+def _cut_by(rule: Rule) -> Callable[[Path, int, str], Iterable[Cut]]:
+    return lambda path, block_size, key: cut_file(rule, path, block_size)
 
 
-def _decode(span: Span) -> str:
+def _decode(span: FileSpan) -> str:
     """Return the text of a span without a byte-order mark."""
     with open(span.path, "rb") as file:
         file.seek(span.start)
@@ -78,28 +67,22 @@ def _decode(span: Span) -> str:
     return text.removeprefix("\ufeff") if span.start == 0 else text
 
 
-def _read_blank(span: Span, continues: bool, key: str) -> Iterable[str]:
-    return BETWEEN_DOCUMENTS.split(_decode(span))
+def _separated(pattern: str) -> Callable[[FileSpan, str], Iterable[str]]:
+    """Return a function that reads the texts between the matches of ``pattern``."""
+    separator = re.compile(pattern)
+    return lambda span, key: separator.split(_decode(span))
 
 
-def _read_lines(span: Span, continues: bool, key: str) -> Iterable[str]:
-    return _decode(span).split("\n")
-
-
-def _read_whole(span: Span, continues: bool, key: str) -> Iterable[str]:
-    return [_decode(span)]
-
-
-def _read_numbered(span: Span, continues: bool, key: str) -> Iterator[str]:
+def _read_numbered(span: FileSpan, key: str) -> Iterator[str]:
     """Read LDDL's lines: an identifier, a blank, and the text of a document."""
-    for number, line in enumerate(_decode(span).split("\n")):
-        if number == 0 and continues:
-            yield line
-        else:
-            yield from line.split(maxsplit=1)[1:]
+    lines = iter(_decode(span).split("\n"))
+    if not span.whole:
+        yield next(lines)
+    for line in lines:
+        yield from line.split(maxsplit=1)[1:]
 
 
-def _read_json(span: Span, continues: bool, key: str) -> Iterator[str]:
+def _read_json(span: FileSpan, key: str) -> Iterator[str]:
     lines = _decode(span).split("\n")
     for number, line in enumerate(lines):
         if not line or line.isspace():
@@ -129,12 +112,12 @@ def _json_text(line: str, key: str) -> str:
 
 
 def _table(path: Path, key: str) -> Any:
-    """Open a Parquet file; raises UsageError where it is none or has no column of text ``key``."""
+    """Open a Parquet file; raises UsageError where it is not one or has no column of text ``key``."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        # A buffer lets a group of rows be read bit by bit.
+        # With a buffer, a group of rows is read in parts.
         file = pq.ParquetFile(path, buffer_size=READ_BYTES)
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"{path}: not a Parquet file ({_line(error)})") from error
@@ -149,35 +132,29 @@ def _table(path: Path, key: str) -> Any:
 
 
 def _groups(file: Any, key: str) -> list[tuple[int, int]]:
-    """Return (rows, bytes of text) of the groups of rows."""
+    """Return (rows, bytes of text) of each group of rows."""
     metadata, column = file.metadata, [field.path for field in file.schema].index(key)
     groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
-    return [(group.num_rows, group.column(column).total_uncompressed_size) for group in groups if group.num_rows]
+    return [(group.num_rows, group.column(column).total_uncompressed_size) for group in groups]
 
 
-def _measure_table(path: Path, key: str) -> int:
-    with _table(path, key) as file:
-        return sum(size for _, size in _groups(file, key))
-
-
-def _cut_table(path: Path, block_size: int, key: str) -> Cuts:
-    """Cut at groups of rows; those larger than a block, into equal numbers of rows."""
+def _cut_table(path: Path, block_size: int, key: str) -> Iterator[Cut]:
+    """Cut between groups of rows; cut groups larger than a block into equal numbers of rows."""
     with _table(path, key) as file:
         groups = _groups(file, key)
     start = 0
     for rows, size in groups:
-        parts = max(1, min(rows, -(-size // block_size)))
+        parts = min(rows, max(1, -(-size // block_size)))
         for low, high in pairwise(range(parts + 1)):
             yield start + rows * low // parts, start + rows * high // parts, size // parts, True
         start += rows
 
 
-def _read_table(span: Span, continues: bool, key: str) -> Iterator[str]:
+def _read_table(span: FileSpan, key: str) -> Iterator[str]:
     import pyarrow as pa
 
     with _table(Path(span.path), key) as file:
-        sizes = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
-        starts = [0, *accumulate(sizes)]
+        starts = [0, *accumulate(rows for rows, _ in _groups(file, key))]
         if starts[-1] < span.stop:
             raise UsageError(f"{span.path}: {SHORTER}")
         groups = [g for g, (low, high) in enumerate(pairwise(starts)) if low < span.stop and high > span.start]
@@ -196,28 +173,34 @@ def _read_table(span: Span, continues: bool, key: str) -> Iterator[str]:
             raise UsageError(f"{span.path}: damaged Parquet file ({_line(error)})") from error
 
 
-def _cut_streams(path: Path, block_size: int, key: str) -> Cuts:
-    size = path.stat().st_size  # packed, which is about that of the text without markup
-    found = cut_at(lambda x: (next_stream(path, x), True), block_size, size)
-    return ((start, stop, stop - start, whole) for start, stop, whole in found)
+def _cut_streams(path: Path, block_size: int, key: str) -> Iterable[Cut]:
+    # The compressed size is about that of the text without markup.
+    return cut_at(lambda x: (next_stream(path, x), True), block_size, path.stat().st_size)
 
 
-def _read_dump(span: Span, continues: bool, key: str) -> Iterator[str]:
+def _read_dump(span: FileSpan, key: str) -> Iterator[str]:
     return read_articles(Path(span.path), span.start, span.stop)
+
+
+def _split_lines(text: str, language: str) -> list[str]:
+    return [sentence for line in text.split("\n") if (sentence := line.strip())]
 
 
 def _line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-READERS = {
-    "blank": Reader(_by(Rule(BLANK_LINE, (LINE, BLANK, CHARACTER))), _read_blank),
-    "line": Reader(_by(Rule(LINE, (BLANK, CHARACTER))), _read_lines),
-    "file": Reader(_by(Rule(None, (BLANK_LINE, LINE, BLANK, CHARACTER))), _read_whole),
-    "sentences": Reader(_by(Rule(BLANK_LINE, (LINE, BLANK, CHARACTER))), _read_blank, segmented=True),
-    "jsonl": Reader(_by(Rule(LINE)), _read_json),
-    "parquet": Reader(_cut_table, _read_table, _measure_table),
-    "lddl": Reader(_by(Rule(LINE, (BLANK_PAST_FIRST_WORD, CHARACTER))), _read_numbered),
-    "dump": Reader(_by(Rule(PAGE)), _read_dump),
-    "dump streams": Reader(_cut_streams, _read_dump),
+BLANK_LINES = r"\n(?:[ \t\r\f\v]*\n)+"  # as BLANK_LINE
+NOTHING = r"(?!)"
+
+SOURCE_KINDS = {
+    "blank": SourceKind(_cut_by(Rule(BLANK_LINE, (LINE, BLANK, CHARACTER))), _separated(BLANK_LINES)),
+    "line": SourceKind(_cut_by(Rule(LINE, (BLANK, CHARACTER))), _separated(r"\n")),
+    "file": SourceKind(_cut_by(Rule(None, (BLANK_LINE, LINE, BLANK, CHARACTER))), _separated(NOTHING)),
+    "sentences": SourceKind(_cut_by(Rule(BLANK_LINE, (LINE, BLANK, CHARACTER))), _separated(BLANK_LINES), _split_lines),
+    "jsonl": SourceKind(_cut_by(Rule(LINE)), _read_json),
+    "parquet": SourceKind(_cut_table, _read_table),
+    "lddl": SourceKind(_cut_by(Rule(LINE, (BLANK_PAST_FIRST_WORD, CHARACTER))), _read_numbered),
+    "dump": SourceKind(_cut_by(Rule(PAGE)), _read_dump),
+    "dump streams": SourceKind(_cut_streams, _read_dump),
 }

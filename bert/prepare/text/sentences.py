@@ -1,12 +1,12 @@
 r"""Running text → sentences.
 
-The cuts are those of sentencex (Wikimedia's rules and lists of abbreviations; no model, no download), less the few that
-are plainly wrong. Of 76 tricky texts in 24 languages it cuts 61 right, with the amendments below, made for them, 71;
-pysbd 57, syntok 50, blingfire 49. On English it does 28-66 MB/s on one core, amended 24; blingfire 20-28, syntok 1.2,
-pysbd 0.3.
+The cuts are those of sentencex (Wikimedia's rules and lists of abbreviations; no model, no download), without the few
+that are plainly wrong. Of 76 tricky texts in 24 languages sentencex splits 61 correctly, and 71 with the amendments
+below, which were made for them; pysbd 57, syntok 50, blingfire 49. On English, one core does 28-66 MB/s, and 24 with
+the amendments; blingfire 20-28, syntok 1.2, pysbd 0.3.
 
-Blank lines always end a sentence, single newlines are blanks. No character but white space is lost or added, and time
-grows linearly with the text whatever it holds::
+Blank lines always end a sentence, single newlines are blanks. Only white space is lost or added, and time grows
+linearly with the text, whatever it contains::
 
     split_sentences("Dr. No left. She\nstayed.")          # ["Dr. No left.", "She stayed."]
 """
@@ -21,8 +21,8 @@ from sentencex import segment  # type: ignore[attr-defined]  # compiled, without
 
 from bert.errors import UsageError
 
-WINDOW = 2000  # characters that sentencex sees at once: it is quadratic in what has no ASCII blanks or pairs of quotes
-LONG = 500  # characters; a longer "sentence" is most often many, held together by quotation marks that do not pair
+WINDOW = 2000  # characters that sentencex sees at once: it is quadratic in text without ASCII blanks or paired quotes
+LONG = 500  # characters; a longer "sentence" is usually many, held together by unpaired quotation marks
 
 PARAGRAPH_BREAK = re.compile(r"\n(?:[^\S\n]*\n)+")
 LANGUAGE = re.compile(r"([a-z]{2,3})(?:[-_][a-z0-9]+)*")
@@ -30,7 +30,7 @@ LIST_MARKER = re.compile(r"[(\[]?(?:\d{1,3}|[ivxlcIVXLC]{1,6}|[^\W\d_])[.)\]]+")
 OPENING = "\"'`“‘„‚«‹»›"  # marks that begin a quotation somewhere
 CLOSING = "”"
 
-# What ends no sentence although sentencex takes it to, by language (others as "en"): more abbreviations, titles
+# What sentencex wrongly takes for the end of a sentence, by language (others as "en"): more abbreviations, titles
 # before a name that is also a common first word (Dr. No), ordinals.
 ABBREVIATIONS = """
     Abp approx Atty Bp Chas Ch Dr Edw Eq Eqs Figs Ft Geo Jas Jos Mr Mrs Ms Prof Robt Thos Vol Vols vol vols Wm
@@ -44,12 +44,12 @@ NO_END = {
 
 
 def split_sentences(text: str, language: str = "en") -> list[str]:
-    """Cut ``text`` into sentences: stripped, never empty, every run of white space in them a single blank.
+    """Cut ``text`` into sentences: stripped, not empty, with every run of white space replaced by one blank.
 
-    ``language`` is an ISO 639 code; what follows a hyphen in it (``pt-BR``) makes no difference. A language for which
-    sentencex has no rules gets those of a close one, else English ones, which know the full stops of all scripts.
+    ``language`` is an ISO 639 code; what follows a hyphen in it (``pt-BR``) makes no difference. For a language without
+    rules of its own, sentencex uses those of a close one or of English, which know the full stops of all scripts.
     A stretch of more than ``WINDOW`` characters without the end of a sentence is cut at a blank. Lone surrogates, which
-    no file can hold, become U+FFFD. Raises UsageError if ``language`` is not a code.
+    UTF-8 files cannot hold, become U+FFFD. Raises UsageError if ``language`` is not a code.
     """
     code = _language_code(language)
     try:
@@ -67,12 +67,12 @@ def _language_code(language: str) -> str:
 
 
 def _cut(paragraph: str, code: str) -> Iterator[str]:
-    """Yield pieces of ``paragraph`` that, laid end to end, are the paragraph; each ends where sentencex ends one."""
+    """Cut ``paragraph`` where sentencex ends a sentence; joined, the parts are the paragraph."""
     start = 0
     while start < len(paragraph):
         window = paragraph[start : start + WINDOW]
         pieces = list(_segment(window, code))
-        if start + WINDOW < len(paragraph):  # the last sentence may go on after the window
+        if start + WINDOW < len(paragraph):  # the last sentence may continue after the window
             if len(pieces) > 1:
                 pieces.pop()
             else:
@@ -85,9 +85,9 @@ def _segment(window: str, code: str) -> Iterator[str]:
     for piece in segment(code, window):
         if len(piece) <= LONG:
             yield piece
-        else:  # once more with all marks closing ones: none opens a quotation, and lengths stay the same
+        else:  # again with closing marks only: none opens a quotation, and the lengths stay the same
             start, closed = 0, piece
-            for mark in OPENING:  # faster than str.translate, by far
+            for mark in OPENING:  # much faster than str.translate
                 closed = closed.replace(mark, CLOSING)
             for part in segment(code, closed):
                 yield piece[start : start + len(part)]
@@ -95,10 +95,10 @@ def _segment(window: str, code: str) -> Iterator[str]:
 
 
 def _join(pieces: Iterable[str], code: str) -> list[str]:
-    """Undo the cuts that end no sentence, and tidy the white space."""
+    """Undo the cuts within sentences, and tidy the white space."""
     sentences: list[str] = []
     for piece in pieces:
-        if sentences and len(sentences[-1]) < WINDOW and _goes_on(sentences[-1].rstrip(), piece, code):
+        if sentences and len(sentences[-1]) < WINDOW and _continues(sentences[-1].rstrip(), piece, code):
             sentences[-1] += piece
         else:
             sentences.append(piece)
@@ -106,12 +106,12 @@ def _join(pieces: Iterable[str], code: str) -> list[str]:
     return [sentence for sentence in tidy if sentence]
 
 
-def _goes_on(sentence: str, following: str, code: str) -> bool:
-    """Whether ``following`` belongs to the same sentence as the text before it."""
+def _continues(sentence: str, following: str, code: str) -> bool:
+    """Whether ``following`` belongs to ``sentence``, the text before it."""
     if sentence.endswith("."):
         if f" {sentence[-10:]}".endswith(NO_END.get(code, NO_END["en"])):
             return True
-        if following[0].islower() and not sentence[0].islower():  # all-lower-case text has only its full stops
+        if following[0].islower() and not sentence[0].islower():  # text all in lower case has only its full stops
             return following.split(None, 1)[0].rstrip(".,;:!?").islower()  # unlike iPhone
     if len(sentence) < 10 and LIST_MARKER.fullmatch(sentence.lstrip()):
         return True

@@ -1,8 +1,8 @@
 r"""MediaWiki dumps (pages-articles, .xml or .xml.bz2) → plain text of their articles.
 
-A multistream .bz2 is many bz2 streams end to end, each of some hundred pages; in an .xml, pages stand end to end. Both
-can be read from anywhere: whatever ranges tile a file, each article comes from exactly one of them. Memory is bounded
-by the longest page::
+A multistream .bz2 is many bz2 streams end to end, each of some hundred pages; an .xml is pages end to end. Both can be
+read from anywhere: however a file is divided into ranges, each article comes from exactly one of them. Memory is
+bounded by the longest page::
 
     size = path.stat().st_size
     for start, stop in [(0, size // 2), (size // 2, size)]:
@@ -24,23 +24,22 @@ from bert.prepare.text.wikitext import plain_text
 
 CHUNK = 1 << 18  # bytes read or unpacked at a time
 LONGEST_HEADER = 1 << 20  # bytes
-LONGEST_PAGE = 1 << 30  # bytes; of its whole history, if need be
+LONGEST_PAGE = 1 << 30  # bytes, with all its revisions
 
 STREAM = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")  # the second: an empty stream
 STREAM_END = 0x177245385090  # 48 bits, then 32 of a checksum and 0 to 7 that fill the byte
-PAGE, PAGE_END = b"<page>", b"</page>"  # cannot stand within a page, where "<" is "&lt;"
+PAGE, PAGE_END = b"<page>", b"</page>"  # cannot occur within a page, where "<" is "&lt;"
 NAMESPACE = re.compile(rb'<namespace key="(-2|6|14)"[^<>]*>([^<>]+)</namespace>')  # media, files, categories
 REDIRECT = re.compile(r"\s*#redirect", re.IGNORECASE)
-# A paragraph that ends a sentence, or a long one: not all scripts have full stops.
+# A paragraph that ends a sentence or is long: not all scripts have full stops.
 PROSE = re.compile(r"""[.!?…。！？।؟۔።։။]["'”’»)\]」』]*$|^.{100}""", re.MULTILINE)
 
 
-def is_multistream(path: str | Path) -> bool:
+def is_multistream(path: Path) -> bool:
     """Whether the file has several bz2 streams, each of whole pages, so that they can be read one by one.
 
-    False for several streams that cut through pages, as pbzip2 writes them. Raises UsageError for damaged ones.
+    False for several streams that cut through pages, as pbzip2 writes them. Raises UsageError for a damaged stream.
     """
-    path = Path(path)
     second, size = next_stream(path, 1), path.stat().st_size
     start = b""
     for data in _unpack(path, second, size) if second < size else ():
@@ -50,13 +49,13 @@ def is_multistream(path: str | Path) -> bool:
     return start.startswith((PAGE, b"</mediawiki>"))
 
 
-def next_stream(path: str | Path, position: int) -> int:
+def next_stream(path: Path, position: int) -> int:
     """Return the offset of the first bz2 stream that begins at or after ``position``; the file's size if none does.
 
-    The bytes that begin a stream may occur by chance; those that end one, right before them, as well, do not.
+    The bytes that begin a stream may occur by chance, but not right after the bytes that end one.
     """
     overlap = 32  # more than the end of a stream and the beginning of another
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         offset = file.seek(max(position - overlap, 0))
         window = b""
         while data := file.read(CHUNK):
@@ -72,13 +71,12 @@ def next_stream(path: str | Path, position: int) -> int:
         return file.seek(0, 2)
 
 
-def read_articles(path: str | Path, start: int, stop: int) -> Iterator[str]:
+def read_articles(path: Path, start: int, stop: int) -> Iterator[str]:
     """Yield the articles of the bz2 streams, or in an .xml of the pages, that begin in [``start``, ``stop``).
 
     An article is paragraphs with blank lines between them. Other namespaces, redirects and pages without a sentence
-    are left out. Raises UsageError, with the file and the place, where the file is damaged, cut off or no dump.
+    are left out. Raises UsageError, with the file and the place, where the file is damaged, incomplete or not a dump.
     """
-    path = Path(path)
     packed, dropped = _read_header(path)
     begin = next_stream(path, start) if packed else start
     pages = _pages(_unpack(path, begin, stop), path) if packed else _pages(_read(path, begin), path, stop - begin)
@@ -86,7 +84,7 @@ def read_articles(path: str | Path, start: int, stop: int) -> Iterator[str]:
         try:
             wikitext = _article(page)
         except ElementTree.ParseError as error:
-            place = f"byte {offset} of what is packed from byte {begin} on" if packed else f"byte {begin + offset}"
+            place = f"byte {offset} of what is unpacked from byte {begin} on" if packed else f"byte {begin + offset}"
             raise UsageError(f"{path}: broken XML in the page at {place} ({error})") from error
         text = plain_text(wikitext, dropped)
         if PROSE.search(text):
@@ -109,7 +107,7 @@ def _read_header(path: Path) -> tuple[bool, frozenset[str]]:
 
 
 def _article(page: bytes) -> str:
-    """Return the wikitext of a page in XML, "" if it is no article. A page by itself can declare no entities."""
+    """Return the wikitext of a page in XML; "" if it is not an article. A page by itself cannot declare entities."""
     element = ElementTree.fromstring(page)
     revision = element.find("revision[last()]")  # the newest
     if revision is None or element.findtext("ns", "0").strip() != "0" or element.find("redirect") is not None:
@@ -120,9 +118,9 @@ def _article(page: bytes) -> str:
 
 
 def _pages(chunks: Iterable[bytes], path: Path, stop: float = float("inf")) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset, ``<page>...</page>``) for the pages that begin before ``stop`` in the chunks laid end to end."""
+    """Yield (offset, ``<page>...</page>``) of the pages that begin before ``stop`` in the joined chunks."""
     buffer = bytearray()
-    offset = searched = 0  # of the buffer's first byte; how much of the buffer holds no end of a page
+    offset = searched = 0  # where the buffer begins in the chunks; how much of it has been searched for a mark
     inside = False
     for chunk in chunks:
         buffer += chunk
@@ -155,7 +153,7 @@ def _read(path: Path, start: int) -> Iterator[bytes]:
 
 
 def _unpack(path: Path, start: int, stop: int) -> Iterator[bytes]:
-    """Yield what is in the bz2 streams from that at ``start`` to the last that begins before ``stop``."""
+    """Yield the content of the bz2 streams from the one at ``start`` to the last that begins before ``stop``."""
     with path.open("rb") as file:
         file.seek(start)
         packed = b""

@@ -1,8 +1,8 @@
 r"""MediaWiki markup → plain paragraphs.
 
-Templates, tables, references and whatever else nests or holds no prose are dropped in one pass, plain links become
-their labels, and mwparserfromhell reads only the lines that still have markup: alone, it does 1 MB of a page rich in
-templates in a second, so it is 9. Time is proportional to the length of the page, whatever it holds::
+One pass drops templates, tables, references and everything else that nests or is not prose. Plain links become their
+labels, and mwparserfromhell reads only the lines that still have markup: on pages rich in templates this does 9 MB/s,
+mwparserfromhell alone 1 MB/s. Time is proportional to the length of the page, whatever its content::
 
     plain_text("'''Ulm''' is a [[city]].<ref>Map.</ref>\n* On the [[Danube|river]].", frozenset())
     # "Ulm is a city.\n\nOn the river."
@@ -25,7 +25,7 @@ LEFT_OUT = re.compile(
     "|参考文献|参考资料|参见|外部链接|延伸阅读|注释|參考文獻|參考資料|參見|外部連結|延伸閱讀|註釋",
     re.IGNORECASE,
 )
-# Links to these are no prose, nor are those to files by their suffix: dumps do not name the aliases of "File".
+# Links to these are not prose, nor are links to files, known by their suffix: dumps do not list the aliases of "File".
 NO_PAGES = frozenset(["category", "file", "image", "media", "分类", "分類", "文件", "檔案", "档案", "图像", "圖像"])
 FILE = re.compile(r"\.(?:djvu|flac|gif|jpe?g|mid|mp3|og[agv]|pdf|png|stl|svg|tiff?|wav|web[mp]|xcf)$", re.IGNORECASE)
 INTERWIKI = re.compile(r"[a-z]{2,12}(?:-[a-z]+)*:\S")
@@ -43,8 +43,8 @@ TOKEN = re.compile(  # every branch begins with a literal, which makes the searc
 )
 HEADING = re.compile(r"^(={1,6})(.+?)\1[ \t]*$", re.MULTILINE)
 EMPHASIS = re.compile(r"'{2,}")
-APOSTROPHES = {4: "'", 6: "'"}  # that stay of a run of quotation marks
-VARIANTS = re.compile(r"-\{(?:[^{}|;:]*\|)?(?:[^{}|;:]*:)?([^{};]*)[^{}]*\}-")  # of Chinese; the first stays
+APOSTROPHES = {4: "'", 6: "'"}  # what remains of a run of so many
+VARIANTS = re.compile(r"-\{(?:[^{}|;:]*\|)?(?:[^{}|;:]*:)?([^{};]*)[^{}]*\}-")  # of Chinese; the first is kept
 NAMESPACE_LINK = re.compile(r"\[\[([^][|:\n]*):[^][]*(?:\[[^][]*\][^][]*)*\]\]")
 LINK = re.compile(r"\[\[(?:[^][|:<>{}\n]*\|)?([^][|:<>{}\n]+)\]\]")
 APART = re.compile(r"</?(?:blockquote|br|center|dd|div|dl|dt|hr|li|ol|p|poem|ul)\b[^<>]*>", re.IGNORECASE)
@@ -53,9 +53,9 @@ INLINE = re.compile(
     r"|time|tt|u|var)\b[^<>]*>",
     re.IGNORECASE,
 )
-MOST_MARKUP = 100  # brackets in a line; beyond, it is broken markup, for which mwparserfromhell needs quadratic time
-MARKUP = re.compile(r"\[\[|//|<")  # that mwparserfromhell is to read
-# What is left of broken markup, and of that which is not read.
+MOST_MARKUP = 100  # brackets in a line; more are broken markup, for which mwparserfromhell needs quadratic time
+MARKUP = re.compile(r"\[\[|//|<")  # what mwparserfromhell is for
+# What is left of broken markup, and of markup that is not read.
 JUNK = re.compile(r"</?[a-zA-Z][^<>\n]*>|\[\[|\]\]|\{\{|\}\}|__[A-Z]+__|-{4,}")
 MARKUP_CHARACTER = re.compile(r"[][{}<>'*#:;=|_~-]")
 ENTITY = re.compile(r"&(?:#[0-9]+|#[xX][0-9a-fA-F]+|[a-zA-Z][a-zA-Z0-9]*);")
@@ -70,10 +70,10 @@ HOLES = (
 
 
 def plain_text(wikitext: str, dropped: Collection[str]) -> str:
-    """Return the prose of a page: paragraphs and list items, a blank line between them; "" if there is none.
+    """Return the prose of a page: paragraphs and list items with blank lines between them; "" if there is none.
 
-    ``dropped`` are names of namespaces, in lower case, links to which vanish besides those to ``NO_PAGES``. Headings
-    vanish, and the sections ``LEFT_OUT`` with what is below them. Raises UsageError where mwparserfromhell is missing.
+    Links to ``NO_PAGES`` and to the namespaces ``dropped`` (in lower case) are removed, and so are headings and the
+    sections ``LEFT_OUT`` with their subsections. Raises UsageError where mwparserfromhell is missing.
     """
     text = "\n\n".join(_prose_sections(_drop_nested(wikitext)))
     text = EMPHASIS.sub(lambda quotes: APOSTROPHES.get(len(quotes[0]), ""), text)
@@ -84,7 +84,7 @@ def plain_text(wikitext: str, dropped: Collection[str]) -> str:
 
 
 def _drop_nested(text: str) -> str:
-    """Drop templates, tables, comments and tags whose content is no prose; what is never closed stays."""
+    """Drop templates, tables, comments and tags whose content is not prose; what is never closed stays."""
     cuts: list[tuple[int, int, str]] = []  # start, stop, replacement: the outermost so far, in order
     opened: list[tuple[str, int]] = []  # kind, start
     waiting: Counter[str] = Counter()  # kinds in opened
@@ -116,7 +116,7 @@ def _drop_nested(text: str) -> str:
 
 
 def _cut_tag(text: str, match: re.Match[str], unclosed: set[str]) -> tuple[int, int, str] | None:
-    """Return (start, stop, replacement) of a comment or tag with all up to where it is closed; None where it is not."""
+    """Return (start, stop, replacement) of a comment or tag with its content; None if it is never closed."""
     tag = (match["tag"] or "").lower()
     if tag and match["attributes"].endswith("/"):
         return *match.span(), ""
@@ -132,8 +132,8 @@ def _cut_tag(text: str, match: re.Match[str], unclosed: set[str]) -> tuple[int, 
 
 
 def _prose_sections(text: str) -> Iterator[str]:
-    """Yield what stands between the headings, but for the sections that are left out."""
-    position = omitted = 0  # omitted: the level of the section that is being left out, 0 if none
+    """Yield the text between the headings, except for the sections that are left out."""
+    position = omitted = 0  # omitted: the level of the section being left out, 0 if none
     for heading in HEADING.finditer(text):
         if not omitted:
             yield text[position : heading.start()]
@@ -153,12 +153,12 @@ def _drop_markup(line: str, dropped: Collection[str]) -> str:
         raise UsageError("mwparserfromhell is not installed, which dumps need: pip install '.[prepare]'") from error
     try:
         return "".join(_words(parse(line, skip_style_tags=True), dropped))
-    except ParserError:  # of the parser itself, not of the text
+    except ParserError:  # a bug of the parser, not of the text
         return line
 
 
 def _words(code: Any, dropped: Collection[str]) -> Iterator[str]:
-    """Yield the text of mwparserfromhell's ``Wikicode``, with its entities as they stand."""
+    """Yield the text of mwparserfromhell's ``Wikicode``, with its entities unchanged."""
     for node in code.nodes:
         kind = type(node).__name__
         if kind == "Wikilink":
@@ -173,7 +173,7 @@ def _words(code: Any, dropped: Collection[str]) -> Iterator[str]:
 
 
 def _label(link: Any, dropped: Collection[str]) -> Any:
-    """Return what a reader sees of a link within the text, None if nothing."""
+    """Return what a reader sees of a link, None if nothing."""
     title = str(link.title).strip()
     prefix, colon, _ = title.partition(":")
     if colon and (_is_dropped(prefix, dropped) or FILE.search(title)):
@@ -197,7 +197,7 @@ def _paragraphs(text: str, dropped: Collection[str]) -> Iterator[str]:
         if is_item or not words:
             yield " ".join(lines)
             lines = []
-        if words.startswith(("|", "{|")):  # of a table without an end
+        if words.startswith(("|", "{|")):  # of a table that is never closed
             continue
         if MARKUP.search(words) and words.count("[") + words.count("<") <= MOST_MARKUP:
             words = _drop_markup(words, dropped)
@@ -209,7 +209,7 @@ def _paragraphs(text: str, dropped: Collection[str]) -> Iterator[str]:
 
 
 def _tidy(text: str) -> str:
-    """Drop the leftovers of markup and of white space from text with a paragraph a line."""
+    """Remove leftover markup and white space from text with one paragraph a line."""
     text = ENTITY.sub(lambda entity: html.unescape(entity[0]), JUNK.sub("", text))
     paragraphs = (" ".join(line.split()) for line in text.split("\n"))
     text = "\n\n".join(filter(None, paragraphs))

@@ -1,4 +1,4 @@
-"""Files that a user names, and compressed ones made readable from the middle."""
+"""Files that the user names, and compressed files, which are unpacked."""
 
 import bz2
 import gzip

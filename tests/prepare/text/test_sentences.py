@@ -1,4 +1,4 @@
-"""Tricky texts with their right cuts (at the bars), and texts made to break a splitter."""
+"""Tricky texts with their correct cuts (at the bars), and texts made to break a splitter."""
 
 import random
 import re

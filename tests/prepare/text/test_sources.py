@@ -1,4 +1,4 @@
-"""Sources cut into blocks of any size hold the same documents, each once; and what bad sources say."""
+"""Sources cut into blocks of any size hold the same documents, each once; and the errors of bad sources."""
 
 import bz2
 import gzip
@@ -16,8 +16,8 @@ import pytest
 
 from bert.config import parse_args
 from bert.errors import UsageError
-from bert.prepare.text.blocks import Block, Piece, Span, pack
-from bert.prepare.text.readers import READERS
+from bert.prepare.text.blocks import Block, Cut, FileSpan, pack
+from bert.prepare.text.readers import SOURCE_KINDS
 from bert.prepare.text.sources import SourceConfig, plan_blocks, read_block
 
 WORDS = ["rain", "Grüße", "naïve", "雨", "今天下雨", "🙂", "fell", "x", "of", "Gold", "крепость"]
@@ -42,21 +42,27 @@ def plan(folder: Path, block_size: int | None = None, num_blocks: int | None = N
     return plan_blocks(config, folder / "work", block_size=block_size, num_blocks=num_blocks, show_progress=False)
 
 
+def continues(block: Block) -> bool:
+    """Whether the block begins within a document; it then holds nothing else."""
+    assert block.spans[0].whole == (block.origin == block.index)
+    return block.origin != block.index
+
+
 def letters(sentences: list[str]) -> str:
-    """The text without blanks, in which alone a document that was cut may differ."""
+    """The text without blanks, which are all that may differ in a document that was cut."""
     return "".join("".join(sentences).split())
 
 
 def joined(blocks: list[Block], config: SourceConfig) -> list[str]:
-    """Read all blocks; join the parts of each document, by what the blocks say of themselves."""
+    """Read all blocks, and join the parts of each document by the origins of the blocks."""
     documents: list[tuple[int, str]] = []  # block in which it begins, text
     for number, block in enumerate(blocks):
         assert block.index == number
         found = read_block(block, config)
         assert all(document and all(sentence.strip() for sentence in document) for document in found)
-        assert len(found) <= 1 or not block.continues
+        assert len(found) <= 1 or not continues(block)
         for document in map(letters, found):
-            if block.continues and documents and documents[-1][0] == block.origin:
+            if continues(block) and documents and documents[-1][0] == block.origin:
                 document = documents.pop()[1] + document
             documents.append((block.origin, document))
     return [document for _, document in documents]
@@ -160,13 +166,13 @@ def test_blocks_of_any_size_hold_each_document_once(tmp_path, kind):
         blocks = plan(tmp_path, size, **flags)
         assert joined(blocks, config) == expected, size
         assert_tiled(blocks, path, len(documents) if kind == "parquet" else path.stat().st_size)
-        assert {span.reader for block in blocks for span in block.spans} == {kind}
+        assert {span.kind for block in blocks for span in block.spans} == {kind}
         if kind in NEVER_CUT:
-            assert not any(block.continues for block in blocks)
+            assert not any(continues(block) for block in blocks)
         else:
             assert all(sum(span.stop - span.start for span in block.spans) < 2 * size for block in blocks)
         if size == 100 and kind not in NEVER_CUT:
-            assert sum(block.continues for block in blocks) > 20
+            assert sum(continues(block) for block in blocks) > 20
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -179,7 +185,7 @@ def test_sentences_are_the_same_in_blocks_that_cut_no_document(tmp_path, kind):
     _, flags = source(kind, tmp_path, documents)
     for size in (200, 1 << 20):
         blocks = plan(tmp_path, size, **flags)
-        assert not any(block.continues for block in blocks)
+        assert not any(continues(block) for block in blocks)
         found = [document for block in blocks for document in read_block(block, SourceConfig(**flags))]
         assert [[" ".join(s.split()) for s in document] for document in found] == documents
     assert len(blocks) == 1
@@ -222,7 +228,7 @@ def test_hard_wrapped_prose_is_joined(tmp_path):
 
 
 def test_where_a_giant_document_is_cut(tmp_path):
-    """At a line end if there is one within a block's length, else at a blank, else between two characters."""
+    """At the end of a line if there is one within a block's length, else at a blank, else between two characters."""
     lines = b"a b\n" + b"c d e f g\n" + b"h" * 14 + b" " + "é".encode() * 20 + b"\n\nend."  # 4 + 10 + 15 + 40 + ...
     (tmp_path / "a.txt").write_bytes(lines)
     blocks = plan(tmp_path, 11, text=[str(tmp_path / "a.txt")])
@@ -242,7 +248,7 @@ def test_the_words_of_a_cut_line_of_lddl_stay(tmp_path):
     config = SourceConfig(common_crawl=str(tmp_path))
     blocks = plan(tmp_path, 17, common_crawl=str(tmp_path))
     assert joined(blocks, config) == ["onetwothreefourfivesix.", "seven.", "eight."]
-    assert blocks[1].continues
+    assert continues(blocks[1])
 
 
 @pytest.mark.parametrize("below", ["", "source", "source/en", "en"])
@@ -272,7 +278,7 @@ def test_a_folder_of_dumps(tmp_path):
     (tmp_path / "wiki/multistream-index.txt.bz2").write_bytes(bz2.compress(b"1:2:Title"))
     flags = {"wikipedia": str(tmp_path / "wiki")}
     (block,) = plan(tmp_path, 1 << 20, **flags)
-    assert [(span.reader, Path(span.path).name) for span in block.spans] == [
+    assert [(span.kind, Path(span.path).name) for span in block.spans] == [
         ("dump streams", "enwiki-multistream1.xml-p1p9.bz2"),
         ("dump", "enwiki-single.xml"),
         ("dump", "enwiki-x.xml"),
@@ -308,16 +314,16 @@ def test_sources_are_read_in_the_order_of_the_flags(tmp_path):
     assert documents == [[f"From {kind} here."] for kind in ("blank", "sentences", "jsonl", "parquet", "dump")]
 
 
-def piece(path: str, start: int, size: int, whole: bool = True) -> Piece:
-    return Piece(Span("line", path, start, start + size), size, whole)
+def span(path: str, start: int, size: int, whole: bool = True) -> FileSpan:
+    return FileSpan("line", path, start, start + size, size, whole)
 
 
-def test_pieces_are_packed_in_order():
-    """Of 100: a piece joins if half of it has room; a document that goes on is alone; empty pieces vanish."""
-    pieces = [piece("a", 0, 40), piece("b", 0, 0), piece("c", 0, 40), piece("d", 0, 40), piece("e", 0, 30)]
-    pieces += [piece("f", 0, 90), piece("f", 90, 120, False), piece("f", 210, 100, False), piece("f", 310, 5)]
-    pieces += [piece("g", 0, 10, True)]
-    blocks = pack(pieces, 100)
+def test_spans_are_packed_in_order():
+    """Of 100: a span joins if half of it has room; the rest of a document is alone; empty spans vanish."""
+    spans = [span("a", 0, 40), span("b", 0, 0), span("c", 0, 40), span("d", 0, 40), span("e", 0, 30)]
+    spans += [span("f", 0, 90), span("f", 90, 120, False), span("f", 210, 100, False), span("f", 310, 5)]
+    spans += [span("g", 0, 10, True)]
+    blocks = pack(spans, 100)
     assert [[(span.path, span.start, span.stop) for span in block.spans] for block in blocks] == [
         [("a", 0, 40), ("c", 0, 40), ("d", 0, 40)],  # 80, and half of the 40 of d
         [("e", 0, 30), ("f", 0, 90)],
@@ -329,8 +335,8 @@ def test_pieces_are_packed_in_order():
 
 
 def test_neighbouring_parts_of_a_file_become_one_span():
-    (block,) = pack([piece("a", 0, 10), piece("a", 10, 20), piece("b", 30, 5)], 100)
-    assert block.spans == (Span("line", "a", 0, 30), Span("line", "b", 30, 35))
+    (block,) = pack([span("a", 0, 10), span("a", 10, 20), span("b", 30, 5)], 100)
+    assert block.spans == (FileSpan("line", "a", 0, 30, 30, True), FileSpan("line", "b", 30, 35, 5, True))
 
 
 def test_a_number_of_blocks(tmp_path):
@@ -346,7 +352,7 @@ def test_blocks_of_a_byte(tmp_path):
     flags = {"text": [str(tmp_path)]}
     assert joined(plan(tmp_path, 1, **flags), SourceConfig(**flags)) == ["Itrains."] * 20
     (tmp_path / "a.txt").write_text("雨🙂" * 10, encoding="utf8")
-    assert len(plan(tmp_path, 1, **flags)) == 20  # a character is the least
+    assert len(plan(tmp_path, 1, **flags)) == 20  # no block is smaller than a character
 
 
 def test_a_plan_depends_on_the_sources_alone(tmp_path, monkeypatch):
@@ -365,19 +371,19 @@ class CountingBytes(io.BytesIO):
         return data
 
 
-def cuts_of(content: bytes, reader: str, block_size: int, monkeypatch) -> tuple[list[Piece], int]:
-    """Cut a file of this content; returns the pieces and how many bytes were read."""
+def cuts_of(content: bytes, kind: str, block_size: int, monkeypatch) -> tuple[list[Cut], int]:
+    """Cut a file of this content; returns its parts and how many bytes were read."""
     file = CountingBytes(content)
     monkeypatch.setattr(Path, "open", lambda path, mode: file)
     monkeypatch.setattr(Path, "stat", lambda path: SimpleNamespace(st_size=len(content)))
-    return list(READERS[reader].pieces(reader, Path("/a"), block_size, "text")), file.taken
+    return list(SOURCE_KINDS[kind].cuts(Path("/a"), block_size, "text")), file.taken
 
 
-@pytest.mark.parametrize("reader", ["blank", "line", "file", "sentences", "jsonl", "lddl", "dump"])
-def test_only_a_window_is_read_to_find_a_cut(reader, monkeypatch):
+@pytest.mark.parametrize("kind", ["blank", "line", "file", "sentences", "jsonl", "lddl", "dump"])
+def test_only_a_window_is_read_to_find_a_cut(kind, monkeypatch):
     content = (b"<page>\n" + b"It is a line. " * 10 + b"\n\n") * 28000  # 149 bytes each
-    pieces, taken = cuts_of(content, reader, 1 << 20, monkeypatch)
-    assert len(pieces) == 4
+    parts, taken = cuts_of(content, kind, 1 << 20, monkeypatch)
+    assert len(parts) == 4
     assert 0 < taken < 500_000
 
 

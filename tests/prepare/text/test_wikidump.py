@@ -1,4 +1,4 @@
-"""Dumps made here, cut and damaged in many ways, and wiki markup with the text that a reader sees."""
+"""Dumps made here, cut and damaged in many ways, and wiki markup with its plain text."""
 
 import bz2
 import random
@@ -27,7 +27,7 @@ FOOTER = "</mediawiki>\n"
 
 
 def page(title, *texts, namespace=0, redirect="", model="wikitext"):
-    """A page as dumps hold it; of several texts, the last is the newest."""
+    """A page as in a dump; the last of several texts is the newest."""
     revisions = "".join(
         f"    <revision>\n      <id>7</id>\n      <model>{model}</model>\n"
         f'      <text bytes="9" xml:space="preserve">{escape(text, quote=False)}</text>\n    </revision>\n'
@@ -108,7 +108,7 @@ def test_streams_are_found_where_they_begin(tmp_path):
 
 
 def test_what_looks_like_the_beginning_of_a_stream_is_none(tmp_path, monkeypatch):
-    """Only right behind the end of a stream does one begin; also where the file is read in small parts."""
+    """A stream begins only right after the end of another, even where the file is read in small parts."""
     monkeypatch.setattr("bert.prepare.text.wikidump.CHUNK", 64)
     path = tmp_path / "a.bz2"
     stream = bz2.compress(bytes(range(256)))

@@ -1,9 +1,9 @@
-"""Sentences and documents from the shapes that text files come in."""
+"""Sentences and documents from text files of different layouts."""
 
 import pytest
 
 from bert.errors import UsageError
-from bert.prepare.text.held_out import read_documents, split_documents, write_split
+from data.split_text import read_documents, split_documents, write_split
 
 
 def test_hard_wrapped_prose_is_joined_and_cut_into_sentences():
@@ -45,7 +45,7 @@ def test_files_are_read_in_order_of_name(tmp_path):
 
 
 def test_bad_input_names_the_path(tmp_path):
-    with pytest.raises(UsageError, match=f"--text {tmp_path}: expected a .txt file"):
+    with pytest.raises(UsageError, match=f"--text {tmp_path}: no .txt file in this directory"):
         list(read_documents(tmp_path))
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     with pytest.raises(UsageError, match="latin.txt: not UTF-8 text .byte 3."):
