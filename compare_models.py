@@ -1,12 +1,12 @@
-"""Say whether two checkpoints are the same BERT: RMS difference of every layer, of the heads, and of losses.
+"""Compare two checkpoints of BERT: RMS difference of every layer, of the heads, and of losses.
 
     python compare_models.py --a native:m.pt --b hf:FOLDER --text "Who was Jim Henson ? ||| Jim Henson was a puppeteer"
     python compare_models.py --a bert_model.ckpt --b transformers:FOLDER --plot rms.png
 
 A side is a path, or FORMAT:PATH with a format of convert_checkpoint.py; transformers:FOLDER runs Hugging Face's own
 code instead of this suite's. A side without configuration or vocabulary takes the other's. Heads that both have are
-compared, on labels made from the text. The exit code is 1 where a difference exceeds --bound: RMS of layers, for heads
-and losses as a share of side a's.
+compared, and their losses on labels derived from the text. The exit code is 1 if a difference exceeds --bound: the RMS
+for layers, the RMS relative to side a for heads and losses.
 """
 
 import sys
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bert.checkpoint import load_weights
-from bert.checkpoint.compare import Difference, Inputs, Outputs, compare, draw, pad, run, run_transformers
-from bert.checkpoint.formats import FORMATS, build_model, fit, read_checkpoint
+from bert.checkpoint.compare import Difference, Inputs, ModelOutputs, compare, draw, pad, run, run_transformers
+from bert.checkpoint.formats import FORMATS, build_model, match_config, read_checkpoint
 from bert.checkpoint.open_model import ModelDescription, find_model_config, find_tokenizer
 from bert.config import flag, run_command
 from bert.errors import UsageError
@@ -31,23 +31,23 @@ TRANSFORMERS = "transformers"
 @dataclass
 class Config:
     a: str = flag(help="One model: a path, FORMAT:PATH, or transformers:FOLDER.")
-    b: str = flag(help="The other.")
+    b: str = flag(help="The other model, in the same forms.")
     text: list[str] | None = flag(None, f"Texts to run, pairs as 'one ||| other'. Default: '{TEXT}'.")
-    max_seq_length: int = flag(128, "Longest input in pieces; longer ones are cut.", minimum=3)
+    max_seq_length: int = flag(128, "Longest input in word pieces; longer ones are cut.", minimum=3)
     bound: float = flag(
         1e-5,
-        "Largest difference: in fp32, rounding stays near 1e-6, and the two forms of GELU differ by about 1e-4.",
+        "Largest accepted difference: fp32 rounding stays near 1e-6, the two forms of GELU differ by about 1e-4.",
         minimum=0.0,
     )
-    plot: str | None = flag(None, "Picture to draw, such as rms.png.")
+    plot: str | None = flag(None, "File for a bar chart of the differences, such as rms.png.")
     model: ModelDescription = field(default_factory=ModelDescription)
 
 
 class Side(NamedTuple):
-    """A model that is compared."""
+    """One of the two models."""
 
     what: str  # flag and value
-    format: str | None  # a key of FORMATS, TRANSFORMERS, or None: what it looks like
+    format: str | None  # a key of FORMATS, TRANSFORMERS, or None: detected
     path: str
     state: dict[str, Any]
 
@@ -86,7 +86,7 @@ def common_tokenizer(description: ModelDescription, sides: list[Side]) -> BertTo
     return found[0]
 
 
-def outputs(config: Config, side: Side, tokenizer: BertTokenizer, inputs: Inputs) -> Outputs:
+def outputs(config: Config, side: Side, tokenizer: BertTokenizer, inputs: Inputs) -> ModelOutputs:
     model_config = find_model_config(config.model, side.state, tokenizer, side.what)
     longest = inputs.ids.shape[1]
     if longest > model_config.max_position_embeddings:
@@ -95,11 +95,11 @@ def outputs(config: Config, side: Side, tokenizer: BertTokenizer, inputs: Inputs
         )
     if side.format == TRANSFORMERS:
         return run_transformers(side.path, inputs)
-    weights, report = fit(side.state, model_config, tokenizer, side.what, ["bert.pooler.*"])
+    weights, report = match_config(side.state, model_config, tokenizer, side.what, ["bert.pooler.*"])
     model = build_model(weights.tensors, model_config)
     load_weights(model, weights.tensors, side.what)
     found = run(model, inputs)
-    return found.without_pooler() if report.fresh else found
+    return found.without_pooler() if report.missing else found
 
 
 def show(differences: list[Difference]) -> None:

@@ -1,4 +1,4 @@
-"""Convert a checkpoint of BERT between systems, and say what became of every tensor.
+"""Convert a BERT checkpoint between systems and report every tensor.
 
     python convert_checkpoint.py --checkpoint uncased_L-12_H-768_A-12/bert_model.ckpt --to native --output bert_base.pt
     python convert_checkpoint.py --checkpoint results/ckpt_8601.pt --to hf --output bert_for_transformers
@@ -6,8 +6,8 @@
 
 Formats: native (this suite), hf (a folder of Hugging Face), tf (TensorFlow; neither reading nor writing needs it),
 nvidia ({"model": ...}), oneflow (a snapshot), 2018 (the encoder's state dict of the first PyTorch ports). The format of
---checkpoint is recognised. Weights go along as they are, an optimizer's state does not. A checkpoint that holds no
-configuration needs --config_file; with --vocab_file the vocabulary goes along, too.
+--checkpoint is detected. Weights are copied unchanged; the optimizer's state is dropped. A checkpoint without a
+configuration needs --config_file; --vocab_file adds the vocabulary.
 """
 
 import tempfile
@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bert.checkpoint import shorten
-from bert.checkpoint.formats import FORMATS, fit, heads_in, merge, read_checkpoint, recognise, write_checkpoint
+from bert.checkpoint.formats import FORMATS, heads_in, match_config, read_checkpoint, recognise, write_checkpoint
+from bert.checkpoint.formats.oneflow import merge
 from bert.checkpoint.open_model import ModelDescription, find_model_config, find_tokenizer
 from bert.config import flag, run_command
 from bert.errors import UsageError
@@ -24,22 +25,22 @@ from bert.errors import UsageError
 @dataclass
 class Config:
     checkpoint: str = flag(help="Checkpoint to read: a file, a folder, or the prefix of TensorFlow's files.")
-    output: str = flag(help="What to write: a file, for hf and oneflow a folder, for tf a prefix.")
+    output: str = flag(help="What to write: a file; for hf and oneflow a folder; for tf a prefix.")
     to: str = flag(help="Format to write.", choices=tuple(FORMATS))
     source_format: str | None = flag(
-        None, "Format of --checkpoint; by default what it looks like.", choices=tuple(FORMATS), aliases=["from"]
+        None, "Format of --checkpoint. Default: detected.", choices=tuple(FORMATS), aliases=["from"]
     )
     allow_missing: list[str] | None = flag(
-        None, "Patterns of names that the checkpoint may lack, such as bert.pooler.*; a head may always be missing."
+        None, "Patterns of tensors that the checkpoint may lack, such as bert.pooler.*; a head may always be missing."
     )
     hidden_act: str | None = flag(
         None,
-        "Activation to note instead of the configuration's: NVIDIA's and today's TensorFlow BERT say gelu and compute "
-        "gelu_tanh.",
+        "Activation to record instead of the configuration's: NVIDIA's and today's TensorFlow BERT say gelu but "
+        "compute gelu_tanh.",
     )
     fresh: str | None = flag(
         None,
-        "OneFlow's snapshot of an untrained model: the output is it with the weights of --checkpoint laid over it.",
+        "OneFlow's snapshot of an untrained model: the output is a copy of it with the weights of --checkpoint.",
     )
     model: ModelDescription = field(default_factory=ModelDescription)
 
@@ -51,15 +52,15 @@ def main(config: Config) -> None:
     if config.to != "oneflow":
         raise UsageError(f"--fresh {config.fresh}: for --to oneflow only, not {config.to}")
     if (config.source_format or recognise(config.checkpoint)) == "oneflow":
-        merge(config.fresh, config.checkpoint, config.output, print)
+        merge(Path(config.fresh), Path(config.checkpoint), Path(config.output), print)
         return
     with tempfile.TemporaryDirectory() as folder:
-        snapshot = str(Path(folder) / "snapshot")
+        snapshot = Path(folder) / "snapshot"
         convert(config, snapshot)
-        merge(config.fresh, snapshot, config.output, print)
+        merge(Path(config.fresh), snapshot, Path(config.output), print)
 
 
-def convert(config: Config, output: str) -> None:
+def convert(config: Config, output: str | Path) -> None:
     """Read, check, write and report."""
     what = f"--checkpoint {config.checkpoint}"
     state = read_checkpoint(config.checkpoint, config.source_format)
@@ -67,15 +68,15 @@ def convert(config: Config, output: str) -> None:
     model_config = find_model_config(config.model, state, tokenizer, what)
     if config.hidden_act is not None:
         model_config.hidden_act = config.hidden_act
-    weights, report = fit(state, model_config, tokenizer, what, config.allow_missing or ())
+    weights, report = match_config(state, model_config, tokenizer, what, config.allow_missing or ())
     left_out = write_checkpoint(output, config.to, weights)
     print(f"{what}: {report}")
     written = [name for name in weights.tensors if name not in left_out]
     print(f"--output {config.output}: {len(written)} tensors, heads: {', '.join(heads_in(written)) or 'none'}")
     if left_out:
-        print(f"no place in the format {config.to}: {shorten(left_out)}")
+        print(f"not representable in {config.to}: {shorten(left_out)}")
     if tokenizer is None:
-        print("no vocabulary goes along: the checkpoint has none, and there is no --vocab_file")
+        print("no vocabulary was written: the checkpoint has none, and --vocab_file is not given")
 
 
 if __name__ == "__main__":

@@ -4,14 +4,14 @@
         --bert_config_file uncased_L-12_H-768_A-12/bert_config.json --pytorch_dump_path pytorch_model.bin
     python convert_tf_checkpoint_to_pytorch.py CHECKPOINT CONFIG OUTPUT
 
-The heads and the optimizer's state stay behind, as in the published command; convert_checkpoint.py carries the heads.
+As in the published command, the heads and the optimizer's state are dropped; convert_checkpoint.py keeps the heads.
 """
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from bert.checkpoint.formats import fit, read_checkpoint, write_checkpoint
+from bert.checkpoint.formats import match_config, read_checkpoint, write_checkpoint
 from bert.config import flag, run_command
 from bert.model.config import BertConfig
 
@@ -26,14 +26,14 @@ class Config:
 def main(config: Config) -> None:
     what = f"--tf_checkpoint_path {config.tf_checkpoint_path}"
     state = read_checkpoint(config.tf_checkpoint_path, "tf")
-    weights, report = fit(state, BertConfig.from_json_file(config.bert_config_file), None, what)
+    weights, report = match_config(state, BertConfig.from_json_file(config.bert_config_file), None, what)
     left_out = write_checkpoint(config.pytorch_dump_path, "2018", weights)
     print(f"{what}: {report}")
     print(f"--pytorch_dump_path {config.pytorch_dump_path}: {len(weights.tensors) - len(left_out)} tensors")
 
 
 def as_flags(words: Sequence[str]) -> list[str]:
-    """Give the three arguments of the positional form their names."""
+    """Turn the three arguments of the positional form into flags."""
     names = [field.name for field in fields(Config)]
     if len(words) != len(names) or any(word.startswith("-") for word in words):
         return list(words)

@@ -16,7 +16,7 @@ from bert.checkpoint.open_model import InferenceConfig
 from bert.config import flag, run_command
 from bert.distributed import join_world
 from bert.errors import UsageError
-from bert.squad.reader import AskingConfig, Reply, load_reader
+from bert.squad.reader import ReaderConfig, Reply, load_reader
 from bert.squad.task import WindowConfig
 from bert.squad.terminal import NO_ANSWER, converse, render, wants_color
 
@@ -40,7 +40,7 @@ class Config:
     json: bool = flag(False, "Print a JSON object per answer, on one line, and nothing else.")
     seed: int = flag(1, "Accepted for existing scripts and ignored: nothing is drawn at random.")
     windows: WindowConfig = field(default_factory=WindowConfig)
-    answers: AskingConfig = field(default_factory=AskingConfig)
+    answers: ReaderConfig = field(default_factory=ReaderConfig)
 
 
 def main(config: Config) -> None:

@@ -4,9 +4,9 @@
         --bert_config_file=bert_config.json --vocab_file=vocab.txt --init_checkpoint=bert.pt --output_dir=results/MRPC
     python run_classifier.py --task_name=MRPC --do_predict=true --init_checkpoint=results/MRPC/pytorch_model.bin ...
 
-It is run_glue.py, whose flags include theirs. The defaults of the two scripts are run_glue.py's, but for
---do_lower_case (true in one, false in the other): here the vocabulary tells, or the checkpoint. The update is AdamW's;
-theirs, without bias correction, is --optimizer bertadam. Flags for TPUs are accepted as long as they ask for none.
+It is run_glue.py, whose flags include theirs. Both scripts have run_glue.py's defaults, except --do_lower_case (true in
+one, false in the other), which here follows from the vocabulary or the checkpoint. The update is AdamW's; theirs,
+without bias correction, is --optimizer bertadam. TPU flags are accepted unless they request a TPU.
 """
 
 import run_glue

@@ -9,21 +9,18 @@ On several GPUs: torchrun --nproc_per_node=8 run_pretraining.py ...
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from bert.checkpoint import CheckpointConfig, build_checkpoint_writer, find_checkpoint
 from bert.config import flag, run_command, to_dict
-from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader
-from bert.data.manifest import check_manifests
-from bert.distributed import DistributedConfig, StopSignal, World, collective_errors, join_world, seed_everything
+from bert.data.loader import LoaderConfig, PretrainingLoader, Share
+from bert.distributed import DistributedConfig, StopSignal, collective_errors, join_world, seed_everything
 from bert.errors import UsageError
-from bert.log import LogConfig, build_logger, resolve_tensorboard_dir
+from bert.log import LogConfig
 from bert.model.bert import BertForPreTraining
 from bert.model.objective import PreTrainingObjective
-from bert.optim.build import OptimizerConfig, build_optimizer
-from bert.optim.schedules import ScheduleConfig, learning_rate
+from bert.optim.build import OptimizerConfig
+from bert.optim.schedules import ScheduleConfig
 from bert.pretrain.phases import PhaseConfig, plan_start
 from bert.pretrain.run import (
     ModelConfig,
@@ -31,15 +28,17 @@ from bert.pretrain.run import (
     expected_flops,
     load_initial_weights,
     load_model_files,
-    pretraining_flops,
+    open_shards,
     restore,
 )
-from bert.train.foreign_flags import ElsewhereConfig, refuse_elsewhere
-from bert.train.parallel import ParallelConfig, apply_parallelism, resolve_compile
-from bert.train.precision import Precision, PrecisionConfig
+from bert.train.batch_geometry import BatchConfig
+from bert.train.build import build_trainer
+from bert.train.foreign_flags import ForeignFlags, refuse_foreign_flags
+from bert.train.parallel import ParallelConfig
+from bert.train.precision import PrecisionConfig
 from bert.train.profiling import ProfileConfig, build_profiler
-from bert.train.throughput import measure_peak
-from bert.train.trainer import BatchConfig, BatchGeometry, Hooks, Trainer, batch_geometry
+from bert.train.run import Run, build_run, open_log
+from bert.train.throughput import flops_of_batches, measure_peak
 
 
 @dataclass
@@ -79,144 +78,70 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     accepted: AcceptedConfig = field(default_factory=AcceptedConfig)
-    elsewhere: ElsewhereConfig = field(default_factory=ElsewhereConfig)
+    foreign: ForeignFlags = field(default_factory=ForeignFlags)
 
 
 def main(config: Config) -> None:
-    refuse_elsewhere(config.elsewhere, to_dict(config))
+    refuse_foreign_flags(config.foreign, to_dict(config))
     if not config.run.do_train:
         raise UsageError("nothing to do: add --do_train")
     with join_world(config.distributed) as world, StopSignal() as stop:
-        pretrain(config, world, stop)
+        pretrain(config, build_run(config, world, stop))
         if stop.by_keyboard:
-            raise KeyboardInterrupt  # saved, but a script that called this command should not go on
+            raise KeyboardInterrupt  # saved, but a script that called this command should not continue
 
 
-def pretrain(config: Config, world: World, stop: StopSignal) -> None:
-    began = time.perf_counter()
-    run = config.run
-    notice = print if world.is_main else lambda line: None
+def pretrain(config: Config, run: Run[Config]) -> None:
+    began, geometry, max_steps = time.perf_counter(), run.geometry, config.run.max_steps
 
-    # What to train, on what, from where.
-    geometry = batch_geometry(config.batch, world.size)
-    precision = Precision(config.precision, world.device, notice)
-    with collective_errors(world):
+    # What is trained, on what, and from where.
+    with collective_errors(run.world):
         tokenizer, model_config = load_model_files(config.model, config.data.max_seq_length)
-        shards = Dataset.open(config.data, tokenizer.vocab)
-        held_out = Dataset.open(replace(config.data, input_dir=run.eval_dir), tokenizer.vocab) if run.eval_dir else None
-        check_manifests([*shards.paths, *(held_out.paths if held_out else [])], tokenizer)
-    found = find_checkpoint(config.checkpoint, run.output_dir, world, notice)
-    start = plan_start(found[1], config.phase, notice)
+        shards, held_out = open_shards(config.data, config.run.eval_dir, tokenizer)
+    found = find_checkpoint(config.checkpoint, run.output_dir, run.world, run.notice)
+    start = plan_start(found.state, config.phase, run.notice)
     for line in (geometry.banner(), *shards.notices):
-        notice(line)
+        run.notice(line)
 
-    # The model, its optimizer, and what is done to them from outside.
+    # The model, and the trainer that owns its optimizer.
     seed_everything(run.seed)
     model = BertForPreTraining(model_config, config.model.attention)
-    with collective_errors(world):
-        load_initial_weights(
-            model, tokenizer, found, config.checkpoint.init_checkpoint, config.model.vocab_file, notice
-        )
-    model.to(world.device, precision.parameter_dtype)
+    with collective_errors(run.world):
+        load_initial_weights(model, tokenizer, found, config.checkpoint.init_checkpoint, run)
+    model.to(run.world.device, run.precision.parameter_dtype)
     objective = PreTrainingObjective(model, not config.model.no_dense_sequence_output)
-    trainer = build_trainer(config, objective, precision, geometry, world, notice)
-    restore(trainer, model, start, found[1], to_dict(config), notice)
-    last = run.max_steps if run.steps_this_run < 0 else min(run.max_steps, trainer.state.step + run.steps_this_run)
+    size = replace(model_config, vocab_size=model_config.padded_vocab_size)
+    work = expected_flops(size, config.data, geometry, max_steps)
+    trainer = build_trainer(run, objective, max_steps, flops_of_batches(size), work)
+    restore(trainer, model, start, found.state)
+    steps = config.run.steps_this_run
+    last = max_steps if steps < 0 else min(max_steps, trainer.state.step + steps)
     if trainer.state.step >= last:
-        notice(f"phase {start.phase} is at step {trainer.state.step} of {last} already: nothing to train")
+        run.notice(f"phase {start.phase} has reached step {trainer.state.step} of {last}: nothing to train")
         return
 
     # The run.
+    world = run.world
+    share = Share(world.rank, world.size, geometry.accumulation, pin_memory=world.device.type == "cuda")
     with (
-        build_logger(config.log.json_summary, tensorboard_dir(config), world.is_main) as logger,
+        open_log(run) as run,
         build_checkpoint_writer(config.checkpoint, run.output_dir, world.is_main) as writer,
         build_profiler(config.profile, run.output_dir, world.is_main) as profiler,
-        build_loader(config, shards, geometry, world, trainer.state.data) as loader,
+        PretrainingLoader(
+            shards,
+            geometry.global_batch,
+            share,
+            seed=run.seed,
+            num_workers=config.data.num_workers,
+            state=trainer.state.data or None,
+        ) as loader,
     ):
-        constant = {
-            "model_config": model_config.to_dict(),
-            "tokenizer": tokenizer.state_dict(),
-            "geometry": asdict(geometry),
-            "flags": to_dict(config),
-        }
-        ceiling = measure_peak(world.device, precision.dtype)
-        recorder = Recorder(
-            trainer,
-            objective,
-            loader,
-            logger,
-            writer,
-            start,
-            run.max_steps,
-            constant,
-            held_out,
-            run.eval_batch_size,
-            ceiling,
-        )
-        recorder.begin(
-            Config=to_dict(config),
-            SEED=run.seed,
-            batch_size_per_gpu=config.batch.train_batch_size,
-            learning_rate=config.schedule.learning_rate,
-            checkpoint_step=trainer.state.step + start.offset,
-            precision=precision.name,
-        )
-        every = config.log.log_freq, run.eval_steps, config.checkpoint.num_steps_per_checkpoint
-        hooks = Hooks(recorder.report, every[0], recorder.evaluate, every[1], recorder.save, every[2], profiler.step)
-        outcome = trainer.fit(
-            loader, last, hooks, stop=stop, show=world.is_main and not config.log.disable_progress_bar
-        )
+        constant = {"model_config": model_config.to_dict(), "tokenizer": tokenizer.state_dict()}
+        ceiling = measure_peak(world.device, run.precision.dtype)
+        recorder = Recorder(run, trainer, objective, loader, writer, start, constant, held_out, ceiling)
+        recorder.begin()
+        outcome = trainer.fit(loader, last, recorder.hooks(profiler))
         recorder.finish(outcome, time.perf_counter() - began)
-
-
-def build_trainer(
-    config: Config,
-    objective: PreTrainingObjective,
-    precision: Precision,
-    geometry: BatchGeometry,
-    world: World,
-    notice: Callable[[str], None],
-) -> Trainer:
-    model, schedule = objective.model, config.schedule
-    work = expected_flops(model.config, config.data, geometry, config.run.max_steps)
-    compiled = resolve_compile(config.parallel, world.device, work, notice)
-
-    def rate(step: int) -> float:
-        return learning_rate(
-            schedule.lr_schedule, step, config.run.max_steps, schedule.warmup_proportion, schedule.learning_rate
-        )
-
-    return Trainer(
-        apply_parallelism(objective, model.bert.encoder.layer, config.parallel, world, compiled),
-        build_optimizer(config.optimizer, model),
-        rate,
-        precision,
-        config.parallel,
-        world,
-        seed=config.run.seed,
-        max_grad_norm=config.optimizer.max_grad_norm,
-        flops=pretraining_flops(model.config),
-    )
-
-
-def build_loader(
-    config: Config, shards: Dataset, geometry: BatchGeometry, world: World, position: dict[str, Any]
-) -> PretrainingLoader:
-    return PretrainingLoader(
-        shards,
-        geometry.global_batch,
-        seed=config.run.seed,
-        rank=world.rank,
-        world_size=world.size,
-        micro_batches=geometry.accumulation,
-        num_workers=config.data.num_workers,
-        pin_memory=world.device.type == "cuda",
-        state=position or None,
-    )
-
-
-def tensorboard_dir(config: Config) -> str | None:
-    return resolve_tensorboard_dir(config.log.tensorboard_dir, config.run.output_dir)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ from bert.config import flag, run_command
 from bert.data.formats.table import Shard, write_shard
 from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader
 from bert.data.masking import SPECIAL_TOKENS
-from bert.data.shard import offsets_of
 from bert.errors import UsageError
+from bert.ragged import offsets_of, rows_of
 from bert.tokenization import BertTokenizer
 
 WORDS = 30522
@@ -196,7 +196,7 @@ def random_shard(lengths: np.ndarray, tokenizer: BertTokenizer, static: bool, rn
     masks = {}
     if static:
         chosen = (rng.random(len(tokens)) < 0.15) & ~np.isin(tokens, [tokenizer.cls_id, tokenizer.sep_id])
-        rows = np.repeat(np.arange(len(lengths)), lengths)[chosen]
+        rows = rows_of(offsets)[chosen]
         masks = {
             "masked_positions": (np.flatnonzero(chosen) - offsets[rows]).astype(np.int32),
             "masked_labels": tokens[chosen],

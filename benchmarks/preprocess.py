@@ -32,7 +32,7 @@ from bert.config import flag, run_command
 from bert.errors import UsageError
 from bert.prepare.vocabulary import VocabularyConfig, train_vocabulary
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 FILES = 8  # in the source folder
 SHORTEST = 600  # characters of a document
 SAMPLE_SECONDS = 0.25  # between two looks at the memory, each of which costs some milliseconds

@@ -29,14 +29,16 @@ from torch import nn
 from benchmarks.side_by_side import take_turns
 from bert.batch import Batch
 from bert.config import flag, run_command
-from bert.distributed import DistributedConfig, World, join_world
+from bert.distributed import DistributedConfig, StopSignal, World, join_world
 from bert.errors import UsageError
+from bert.finetune.training import RunConfig, TrainingConfig
 from bert.model.bert import BertForPreTraining
 from bert.model.config import BertConfig
 from bert.model.objective import PreTrainingObjective
 from bert.optim.build import OptimizerConfig, build_optimizer
 from bert.train.parallel import ParallelConfig, apply_parallelism, resolve_compile
 from bert.train.precision import Precision, PrecisionConfig
+from bert.train.run import build_run
 from bert.train.throughput import measure_peak, training_flops
 from bert.train.trainer import Trainer
 
@@ -113,13 +115,14 @@ def pad(batch: Batch) -> dict[str, torch.Tensor]:
 def our_step(config: BenchmarkConfig, model_config: BertConfig, batch: Batch, world: World) -> Callable[[], None]:
     """Return this suite's optimizer step, through its own trainer."""
     torch.manual_seed(0)
-    precision = Precision(config.precision, world.device)
+    settings = TrainingConfig(RunConfig(output_dir="", seed=0), precision=config.precision, parallel=config.parallel)
+    run = build_run(settings, world, StopSignal())
     model = BertForPreTraining(model_config, config.attention).to(world.device)
     compiled = resolve_compile(config.parallel, world.device, flops=0, notice=print)
     layers = model.bert.encoder.layer
     objective = apply_parallelism(PreTrainingObjective(model), layers, config.parallel, world, compiled)
     optimizer = build_optimizer(OptimizerConfig(optimizer=config.optimizer), model)
-    trainer = Trainer(objective, optimizer, lambda step: 1e-4, precision, config.parallel, world, seed=0)
+    trainer = Trainer(run, objective, optimizer, lambda step: 1e-4)
 
     resident, queued = batch.to(world.device), False  # a copy from memory that is not pinned would wait for the device
 

@@ -34,8 +34,9 @@ from benchmarks.side_by_side import take_turns
 from benchmarks.squad_peer import Peer, convert, pad, peer_tokenizer
 from bert.batch import TaskBatch
 from bert.config import flag, run_command
-from bert.distributed import DistributedConfig, World, join_world
+from bert.distributed import DistributedConfig, StopSignal, World, join_world
 from bert.finetune.predict import predict
+from bert.finetune.training import RunConfig, TrainingConfig
 from bert.model.bert import BertForQuestionAnswering
 from bert.model.config import BertConfig
 from bert.model.objective import QuestionAnsweringObjective
@@ -47,6 +48,7 @@ from bert.squad.features import convert_examples_to_features, features_to_sequen
 from bert.tokenization import BertTokenizer
 from bert.train.parallel import ParallelConfig, apply_parallelism, resolve_compile
 from bert.train.precision import Precision, PrecisionConfig
+from bert.train.run import build_run
 from bert.train.trainer import Trainer
 from data.gazetteer import build_world
 from data.gazetteer.questions import write_squad
@@ -227,13 +229,14 @@ def compare_model(
 def build_trainer(config: SquadBenchmarkConfig, model_config: BertConfig, world: World) -> Trainer:
     """Return this suite's trainer, with the AdamW of run_squad.py."""
     torch.manual_seed(0)
-    precision = Precision(config.precision, world.device)
+    settings = TrainingConfig(RunConfig(output_dir="", seed=0), precision=config.precision, parallel=config.parallel)
+    run = build_run(settings, world, StopSignal())
     model = BertForQuestionAnswering(model_config, config.attention).to(world.device)
     compiled = resolve_compile(config.parallel, world.device, flops=0, notice=print)
     layers = model.bert.encoder.layer
     objective = apply_parallelism(QuestionAnsweringObjective(model), layers, config.parallel, world, compiled)
     optimizer = build_optimizer(OptimizerConfig(optimizer="adamw"), model)
-    return Trainer(objective, optimizer, lambda step: 1e-5, precision, config.parallel, world, seed=0)
+    return Trainer(run, objective, optimizer, lambda step: 1e-5)
 
 
 def step(trainer: Trainer, batch: TaskBatch) -> None:

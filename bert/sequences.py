@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from bert.batch import TaskBatch
+from bert.ragged import columns_of, offsets_of, ranges
 from bert.tokenization import BertTokenizer
 
 
@@ -40,8 +41,7 @@ def from_rows(
     rows: Sequence[Sequence[int]], segment_starts: Sequence[int], labels: dict[str, NDArray] | None = None
 ) -> Sequences:
     """Lay rows of ids end to end."""
-    offsets = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    offsets = offsets_of([len(row) for row in rows])
     tokens = np.fromiter((piece for row in rows for piece in row), np.int32, int(offsets[-1]))
     return Sequences(tokens, offsets, np.array(segment_starts, np.int32), labels or {})
 
@@ -80,15 +80,14 @@ def fitting(a: int, b: int, room: int) -> tuple[int, int]:
 
 def collate(sequences: Sequences, chosen: NDArray[np.int64]) -> TaskBatch:
     """Gather the sequences ``chosen`` into a token stream, in that order."""
-    starts, counts = sequences.offsets[chosen], sequences.lengths[chosen]
-    bounds = np.concatenate([[0], np.cumsum(counts)])
-    inside = np.arange(bounds[-1]) - np.repeat(bounds[:-1], counts)  # place of each token in its sequence
-    ids = sequences.tokens[inside + np.repeat(starts, counts)]
-    types = inside >= np.repeat(sequences.segment_starts[chosen], counts)
+    lengths = sequences.lengths[chosen]
+    bounds = offsets_of(lengths)
+    ids = sequences.tokens[ranges(sequences.offsets[chosen], lengths)]
+    types = columns_of(bounds) >= np.repeat(sequences.segment_starts[chosen], lengths)
     return TaskBatch(
         input_ids=torch.from_numpy(ids.astype(np.int64)),
         token_type_ids=torch.from_numpy(types.astype(np.int64)),
         cu_seqlens=torch.from_numpy(bounds.astype(np.int32)),
-        max_seqlen=int(counts.max(initial=0)),
+        max_seqlen=int(lengths.max(initial=0)),
         labels={name: torch.from_numpy(values[chosen]) for name, values in sequences.labels.items()},
     )

@@ -220,6 +220,10 @@ class BertTokenizer:
             raise IndexError(f"token id outside the vocabulary of {len(self._pieces)} pieces: {min(ids)}..{max(ids)}")
         return [self._pieces[i] for i in ids]
 
+    def copy_library(self) -> Tokenizer:
+        """Return a copy of the library's tokenizer: normalizer, splitter and pieces, without added tokens."""
+        return Tokenizer.from_str(self._tokenizer.to_str())
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything that decides the tokenisation, as plain values for a checkpoint."""
         return {"vocab": list(self._pieces), **self._settings, "never_split": list(self._settings["never_split"])}

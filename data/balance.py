@@ -1,10 +1,10 @@
-"""Balance shards: the same samples in --num-shards files of one size, give or take one sample.
+"""Balance shards: the same samples in --num-shards files whose sizes differ by at most one sample.
 
     python data/balance.py --indir shards_128 --num-shards 4096
     python data/balance.py --indir shards_512 --outdir balanced_512 --num-shards 4096 --keep-orig --lddl-compatible
 
-Every bin of lengths gets that many shards. The folder changes at once: whatever ends the command, the old shards are
-all there, or the new ones are once it is run again.
+Every bin of lengths gets that many shards. If the command is killed, either nothing has changed, or running it again
+puts the new shards in place.
 """
 
 import sys

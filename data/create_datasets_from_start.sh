@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
-# From nothing to what pre-training and fine-tuning read: SQuAD, GLUE, Google's weights with their vocabulary, Wikipedia,
-# and shards of it for both phases, where scripts/run_pretraining.sh expects them.
+# Fetch and prepare everything for pre-training and fine-tuning: SQuAD, GLUE, Google's weights and their vocabulary,
+# Wikipedia, and its shards for both phases, in the folders where scripts/run_pretraining.sh expects them.
 #
 #   bash data/create_datasets_from_start.sh [option ...]
 #
 #   --language CODE       which Wikipedia (default: en)
-#   --text DIR            your own folder of .txt files, blank lines between documents, instead of Wikipedia
-#   --skip-wikipedia      no Wikipedia and no shards of it
-#   --num-shards N        shards of phase 1, and of every bin of lengths of phase 2 (default: 256)
+#   --text DIR            your own folder of .txt files, with blank lines between documents, instead of Wikipedia
+#   --skip-wikipedia      no Wikipedia, and no shards from it
+#   --num-shards N        shards of phase 1, and of every sequence-length bin of phase 2 (default: 256)
 #   --mirror URL          where to look for every file first; see data/download.py --help
 #   --dry-run             print the commands and run nothing
 #
-# Everything goes below BERT_PREP_WORKING_DIR (default: data); the dump of the English Wikipedia alone is more than 20 GB.
-# The weights and the vocabulary are those of uncased BERT-Large for English, else of the Chinese or the multilingual
-# model; VOCAB_FILE and LOWER_CASE (true or false) name others. What cannot be had does not stop the rest: it is listed
-# at the end, with exit code 1. The same command, given again, goes on where it stopped.
+# Everything goes below BERT_PREP_WORKING_DIR (default: data); the dump of the English Wikipedia alone exceeds 20 GB.
+# The weights and the vocabulary are those of uncased BERT-Large for English, else those of the Chinese or the
+# multilingual model; set VOCAB_FILE and LOWER_CASE (true or false) for others. A step that fails does not stop the
+# rest: it is listed at the end, and the exit code is 1. Run the same command again to resume.
 set -euo pipefail
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/setup.sh"
 
 language=en text="" wikipedia=true num_shards=256 dry_run=false
 mirrors=() # --mirror and its values, for data/download.py
-missing=() # what could not be had
+missing=() # the steps that failed
 
 read_arguments() {
   while (($#)); do
@@ -70,7 +70,7 @@ absolute() {
   if [[ $1 == /* ]]; then echo "$1"; else echo "$PWD/$1"; fi
 }
 
-# attempt <what> <command>: run it, or print it; note a failure
+# attempt <what> <command>: run the command, or print it; record a failure
 attempt() {
   local what=$1 status=0
   shift
@@ -81,7 +81,7 @@ attempt() {
   fi
   printf '\n== %s\n' "$what"
   "$@" || status=$?
-  ((status != 130 && status != 143)) || exit "$status" # Ctrl-C and SIGTERM end all
+  ((status != 130 && status != 143)) || exit "$status" # Ctrl-C and SIGTERM end the script
   ((status == 0)) || missing+=("$what")
   return "$status"
 }
@@ -98,7 +98,7 @@ make_shards() {
     attempt "$what" python data/preprocess.py "${source[@]}" --language "$language" --sink "$folder" \
       --vocab-file "$vocab" --lower-case "$lower_case" --target-seq-length "$2" --masking "${@:4}" || return 0
   elif [[ ! -e $folder/.balance ]]; then # otherwise it was interrupted
-    echo "$folder: the $what are there already"
+    echo "$folder: the $what are already there"
     return
   fi
   attempt "$what, balanced" python data/balance.py --indir "$folder" --num-shards "$num_shards" || true
@@ -110,7 +110,7 @@ main() {
   [[ $dry_run == true ]] || setup_environment prepare
   cd "$ROOT"
 
-  [[ $weights != uncased* ]] || fetch vocab # in case the weights cannot be had
+  [[ $weights != uncased* ]] || fetch vocab # in case the weights cannot be fetched
   fetch squad
   fetch glue
   fetch "$weights"
@@ -127,7 +127,7 @@ main() {
     make_shards 1 128 "$data/pretrain/phase1/unbinned/parquet"
     make_shards 2 512 "$data/pretrain/phase2/bin_size_64/parquet" --bin-size 64
   elif [[ -n $text || $wikipedia == true ]]; then
-    missing+=("shards of both phases, for want of $([[ -f $vocab ]] && echo text || echo "$vocab")")
+    missing+=("shards of both phases: there is no $([[ -f $vocab ]] && echo text || echo "$vocab")")
   fi
   report
 }
@@ -138,7 +138,7 @@ report() {
     printf '  %s\n' "${missing[@]}" >&2
     exit 1
   fi
-  [[ $dry_run == true ]] || printf '\nall is in %s\n' "$data"
+  [[ $dry_run == true ]] || printf '\neverything is in %s\n' "$data"
 }
 
 main "$@"

@@ -3,8 +3,8 @@
     python data/download.py --dataset squad glue uncased_L-24_H-1024_A-16 --output data
     python data/download.py --dataset wikipedia --wikipedia_language de --mirror https://mirror.company.org/bert
 
-Downloads go on where they were cut off, files are checked, what is there is left alone. Where one cannot be fetched,
-the others are, and the exit code is 1. http_proxy, https_proxy and no_proxy in the environment are followed.
+Interrupted downloads resume, files are verified, and files that are already there are kept. If one cannot be fetched,
+the others still are, and the exit code is 1. The environment variables http_proxy, https_proxy and no_proxy apply.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""Write the text of an invented encyclopedia to train a small BERT on, and the facts to ask it afterwards.
+"""Write an invented encyclopedia to pre-train a small BERT on, and facts to probe it with afterwards.
 
-    python data/make_gazetteer.py --output data/gazetteer
+    python data/make_gazetteer.py --output data/encyclopedia
 
-OUTPUT/train and OUTPUT/eval hold one sentence a line and a blank line after each article, OUTPUT/facts.jsonl one masked
-statement a line. With --tasks there is fine-tuning data about the same world: OUTPUT/squad in the files of SQuAD 1.1
+OUTPUT/train and OUTPUT/eval have one sentence per line and a blank line after each article; OUTPUT/facts.jsonl has one
+masked statement per line. --tasks adds fine-tuning data about the same world: OUTPUT/squad in the formats of SQuAD 1.1
 and 2.0, OUTPUT/glue in those of MRPC, SST-2, CoLA, STS-B and QNLI.
 """
 
@@ -21,6 +21,7 @@ from data.gazetteer import (
     articles,
     build_world,
     facts,
+    load_templates,
     write_corpus,
     write_facts,
     write_tasks,
@@ -29,13 +30,14 @@ from data.gazetteer import (
 
 @dataclass
 class Config:
-    output: Path = flag(help="Directory to write to; text of an earlier run in it is replaced.")
+    output: Path = flag(help="Output directory; text of an earlier run there is replaced.")
     gazetteer: GazetteerConfig = field(default_factory=GazetteerConfig)
     tasks: TasksConfig = field(default_factory=TasksConfig)
 
 
 def main(config: Config) -> None:
     settings = config.gazetteer
+    load_templates()
     world = build_world(settings.seed, settings.articles)
     try:
         counts = write_corpus(config.output, articles(world), settings.held_out_fraction, settings.files)

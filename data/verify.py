@@ -1,14 +1,14 @@
-"""Verify shards: that they are whole, what they were when they were made, and fit to train on.
+"""Verify that shards are intact, unchanged since they were made, and fit to train on.
 
     python data/verify.py shards_128 --vocab_file vocab.txt
 
-Of every shard: listed in manifest.json and there, its bytes and SHA-256, columns or tables, number of samples, token
-ids, lengths, [CLS] and [SEP], masked positions, and the lengths of its bin. Of all together: 35 to 65 % of the next
+Checked in every shard: its entry in manifest.json, bytes and SHA-256, columns or tables, number of samples, token ids,
+lengths, [CLS] and [SEP], masked positions, and the lengths of its bin. In all together: 35 to 65 % of the next
 sentences random, masked tokens within 10 % of what masked_lm_ratio gives, 75 to 85 % of them [MASK] (shares may differ
 by another four standard deviations), at most 1 % copies (20 % unmasked), no shard that consists of copies by more than
 half, masks static or dynamic but not both, and sizes that differ by at most one sample where shards are balanced.
 
-Exit code 0: all is well. 1: something is wrong, with a line for each problem. 2: a wrong flag.
+Exit code 0: all is well. 1: there are problems, one a line. 2: a wrong flag.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""Runs by name, from configurations.yml, and the command that each one is.
+"""Named pre-training runs from configurations.yml, and the command that starts each.
 
-A job of one node is a command of scripts/run_pretraining.sh, which runs its phases one after the other; a job of
-several is given to Slurm with run.sub, one phase a job. Nothing here imports torch: a login node may ask::
+A job on one node runs scripts/run_pretraining.sh, which runs its phases one after the other. A job on several nodes has
+one phase and is submitted to Slurm with run.sub. Nothing here imports torch, so it also runs on a login node::
 
     jobs = load_jobs("configurations.yml")
     build_launch(jobs["dgx1_4node_phase1"], {"learning_rate": "5e-3"}, root).command      # ["sbatch", "--nodes=4", ...]
@@ -16,9 +16,9 @@ from typing import Any
 
 from bert.errors import UsageError
 
-# What each phase has of its own; a phase of a job must have all of them.
+# Values of one phase; each phase of a job must have all of them.
 PHASE_VALUES = ("train_batch_size", "gradient_accumulation_steps", "learning_rate", "warmup_proportion", "train_steps")
-# What the phases share: names of scripts/run_pretraining.sh, and in capitals variables of run.sub.
+# Values of both phases: names for scripts/run_pretraining.sh, and in capitals variables of run.sub.
 SHARED_VALUES = (
     "precision",
     "save_checkpoint_steps",
@@ -39,18 +39,18 @@ SHARED_VALUES = (
     "BERT_CONFIG",
     "vocab_file",
 )
-SINGLE_VALUES = ("job_name", "resume_training", "create_logfile", "numa_binding")  # of scripts/run_pretraining.sh alone
-SLURM_VALUES = ("checkpoint_dir", "docker_image", "global_batch_size", "steps_this_run", "cpu_bind")  # of run.sub alone
-COUNTS = {"nodes": 1, "num_gpus": 0}  # and their smallest values
+SINGLE_VALUES = ("job_name", "resume_training", "create_logfile", "numa_binding")  # only for scripts/run_pretraining.sh
+SLURM_VALUES = ("checkpoint_dir", "docker_image", "global_batch_size", "steps_this_run", "cpu_bind")  # only for run.sub
+COUNTS = {"nodes": 1, "num_gpus": 0}  # name: smallest value
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run: ``values`` are the machine's and both phases', ``phases`` those of each phase that it has, as text."""
+    """A run: ``values`` of the machine and of both phases, ``phases`` with the values of each phase, all as text."""
 
     name: str
     nodes: int
-    num_gpus: int  # of each node; 0: one process on the CPU
+    num_gpus: int  # per node; 0: one process on the CPU
     values: Mapping[str, str]
     phases: Mapping[int, Mapping[str, str]]
 
@@ -62,8 +62,8 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Launch:
-    """What starts a job, and what shows it: a command each, and the variables it needs in the environment."""
+class JobLaunch:
+    """The command that starts a job and the one for its dry run, each with the environment variables it needs."""
 
     environment: Mapping[str, str]
     command: list[str]
@@ -72,11 +72,13 @@ class Launch:
 
 
 def load_jobs(path: str | Path) -> dict[str, Job]:
-    """Read the jobs of a file. Raises UsageError naming the file and the job that is wrong in it."""
+    """Read the jobs of a file. Raises UsageError naming the file and the faulty job."""
     try:
         import yaml
     except ImportError:
-        raise UsageError("PyYAML is missing: pip install pyyaml, or use the Python of bash scripts/setup.sh") from None
+        raise UsageError(
+            "PyYAML is missing: pip install pyyaml, or use the environment that scripts/setup.sh makes"
+        ) from None
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf8"))
     except OSError as error:
@@ -90,9 +92,9 @@ def load_jobs(path: str | Path) -> dict[str, Job]:
 
 
 def build_words(job: Job, changes: Mapping[str, str]) -> list[str]:
-    """Return the name=value words that scripts/run_pretraining.sh takes for a job of one node.
+    """Return the name=value words for scripts/run_pretraining.sh of a job on one node.
 
-    For a job of phase 2 alone ``changes`` may do without the suffix _phase2.
+    For a job of phase 2 only, ``changes`` may omit the suffix _phase2.
     """
     words = {"num_gpus": str(job.num_gpus), **job.values}
     for phase, values in job.phases.items():
@@ -105,7 +107,7 @@ def build_words(job: Job, changes: Mapping[str, str]) -> list[str]:
 
 
 def build_variables(job: Job, changes: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment that run.sub takes for a job of several nodes. Raises UsageError on an unknown name."""
+    """Return the environment for run.sub of a job on several nodes. Raises UsageError on an unknown name."""
     (phase,) = job.phases
     known = (*PHASE_VALUES, *SHARED_VALUES, *SLURM_VALUES)
     for name in changes:
@@ -115,23 +117,23 @@ def build_variables(job: Job, changes: Mapping[str, str]) -> dict[str, str]:
     return {"PHASE": str(phase)} | {name.upper(): v for name, v in {**values, **job.phases[phase], **changes}.items()}
 
 
-def build_launch(job: Job, changes: Mapping[str, str], root: Path, options: Sequence[str] = ()) -> Launch:
-    """Return how to start a job; ``changes`` replace its values, ``options`` are sbatch's own."""
+def build_launch(job: Job, changes: Mapping[str, str], root: Path, options: Sequence[str] = ()) -> JobLaunch:
+    """Return how to start a job; ``changes`` replace its values, ``options`` go to sbatch."""
     if job.nodes == 1:
         if options:
-            raise UsageError(f"--sbatch_options: job {job.name} has one node and runs without sbatch")
+            raise UsageError(f"--sbatch_options: job {job.name} has one node and does not use sbatch")
         command = ["bash", str(root / "scripts" / "run_pretraining.sh"), *build_words(job, changes)]
-        return Launch({}, command, {}, [*command, "--dry-run"])
+        return JobLaunch({}, command, {}, [*command, "--dry-run"])
     variables = {"CODEDIR": str(root)} | build_variables(job, changes)
     size = [f"--nodes={job.nodes}", f"--ntasks-per-node={job.num_gpus}", f"--job-name={job.name}"]
     inside = {"SLURM_JOB_NUM_NODES": str(job.nodes), "SLURM_NTASKS_PER_NODE": str(job.num_gpus), "DRY_RUN": "1"}
     script = str(root / "run.sub")
-    return Launch(variables, ["sbatch", *size, *options, script], variables | inside, ["bash", script])
+    return JobLaunch(variables, ["sbatch", *size, *options, script], variables | inside, ["bash", script])
 
 
 def format_jobs(jobs: Mapping[str, Job]) -> str:
-    """Return a table of the jobs, a line for each phase."""
-    head = ("job", "nodes", "GPUs of each", "precision", "phase", "micro-batch", "global batch")
+    """Return a table of the jobs, one line per phase."""
+    head = ("job", "nodes", "GPUs per node", "precision", "phase", "micro-batch", "global batch")
     rows = [
         (job.name, job.nodes, job.num_gpus, job.values.get("precision", ""), phase, micro, whole)
         for job in jobs.values()
@@ -156,7 +158,9 @@ def _read_job(name: str, settings: Any, where: str) -> Job:
         if type(counts[each]) is not int or counts[each] < low:
             raise UsageError(f"{where}: {each}: {counts[each]}: expected a whole number from {low}")
     if not phases or (counts["nodes"] > 1 and (len(phases) > 1 or not counts["num_gpus"])):
-        raise UsageError(f"{where}: expected phase1 or phase2 or, on one node, both, and with several nodes num_gpus")
+        raise UsageError(
+            f"{where}: expected phase1 or phase2 (both only on one node), and num_gpus if there are several nodes"
+        )
     _check_names(settings, (*SHARED_VALUES, *SINGLE_VALUES), where)
     for phase, values in phases.items():
         if not isinstance(values, dict) or set(values) != set(PHASE_VALUES):
@@ -172,5 +176,5 @@ def _check_names(settings: Mapping[str, Any], known: Sequence[str], where: str) 
 
 
 def _text(value: Any) -> str:
-    """As the scripts take it: true and false in small letters; 6e-3 is text to YAML already."""
+    """Return a value as the scripts expect it: true and false in lower case; YAML reads 6e-3 as text."""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -4,8 +4,8 @@
     python scripts/launch.py --job dgxa100-80g_8gpu_bf16 text_source=my_texts vocab_file=vocab.txt --dry-run
     python scripts/launch.py --job dgx1_4node_phase2 --sbatch_options="--dependency=afterok:12 --time=8:00:00"
 
-A job of one node runs scripts/run_pretraining.sh here; one of several is submitted to Slurm with run.sub. name=value
-words replace values of the job. --dry-run shows every command that would run and starts nothing.
+A job on one node runs scripts/run_pretraining.sh here; one on several nodes is submitted to Slurm with run.sub.
+name=value words replace values of the job. --dry-run prints every command that would run and starts nothing.
 """
 
 import os
@@ -20,18 +20,20 @@ sys.path.insert(0, str(ROOT))
 
 from bert.config import flag, run_command  # noqa: E402
 from bert.errors import UsageError  # noqa: E402
-from scripts.jobs import Job, Launch, build_launch, build_words, format_jobs, load_jobs  # noqa: E402
+from scripts.jobs import Job, JobLaunch, build_launch, build_words, format_jobs, load_jobs  # noqa: E402
 
 
 @dataclass
 class Config:
-    config: str = flag(str(ROOT / "configurations.yml"), "YAML file of jobs.")
+    config: str = flag(str(ROOT / "configurations.yml"), "YAML file with the jobs.")
     job: str | None = flag(None, "Start this job.")
-    preset: str | None = flag(None, "Print the words of this job for scripts/run_pretraining.sh.")
+    preset: str | None = flag(None, "Print this job as name=value words for scripts/run_pretraining.sh.")
     list_jobs: bool = flag(False, "Print a table of the jobs.", aliases=("list",))
-    dry_run: bool = flag(False, "With --job: show what would run and start nothing.")
-    sbatch_options: str = flag("", "With --job: further options of sbatch, as one word, after an equals sign.")
-    changes: list[str] | None = flag(None, "What to change in the job: name=value words, also without this flag.")
+    dry_run: bool = flag(False, "With --job: print what would run and start nothing.")
+    sbatch_options: str = flag("", 'With --job: more options for sbatch, written as --sbatch_options="...".')
+    changes: list[str] | None = flag(
+        None, "Values to change in the job, as name=value words; the flag itself can be omitted."
+    )
 
 
 def main(config: Config) -> None:
@@ -61,10 +63,10 @@ def find_job(jobs: dict[str, Job], name_of_flag: str, name: str) -> Job:
     return jobs[name]
 
 
-def start(job: Job, launch: Launch, dry_run: bool) -> None:
-    """Become the command, or the one that shows what it does; for Slurm print its line first."""
+def start(job: Job, launch: JobLaunch, dry_run: bool) -> None:
+    """Replace this process by the command or its dry run; a dry run for Slurm first prints the sbatch command."""
     if not dry_run and not shutil.which(launch.command[0]):
-        raise UsageError(f"--job {job.name}: {launch.command[0]} is not here; its {job.nodes} nodes need Slurm")
+        raise UsageError(f"--job {job.name}: {launch.command[0]} was not found; a job on {job.nodes} nodes needs Slurm")
     if dry_run and job.nodes > 1:
         variables = [f"{name}={shlex.quote(value)}" for name, value in launch.environment.items()]
         print("# job", job.name, *variables, shlex.join(launch.command), sep=" ", end="\n\n", flush=True)
@@ -74,7 +76,7 @@ def start(job: Job, launch: Launch, dry_run: bool) -> None:
 
 
 def gather_changes(words: list[str]) -> list[str]:
-    """Move the name=value words behind the flag that takes them."""
+    """Move the name=value words behind --changes."""
     changes = [word for word in words if "=" in word and not word.startswith("-")]
     flags = [word for word in words if word not in changes]
     return [*flags, "--changes", *changes] if changes else flags

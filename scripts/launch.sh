@@ -150,7 +150,7 @@ find_python() {
 check_machine() {
   local available
   [[ -d $CODEDIR ]] || fail "CODEDIR=$CODEDIR: no such directory"
-  [[ -f $CODEDIR/$1 ]] || fail "CODEDIR=$CODEDIR: there is no $1 in it"
+  [[ -f $CODEDIR/$1 ]] || fail "CODEDIR=$CODEDIR: it has no $1"
   available=$(count_gpus)
   ((available == 0 || ${!2} <= available)) || fail "$2=${!2}: this machine has $available"
 }

@@ -67,7 +67,7 @@ finetune() {
 
 step "Text"
 if [[ -d $output/text/train ]]; then
-  echo "$output/text is there already"
+  echo "$output/text exists: keeping it"
 elif [[ -n $text ]]; then
   python data/split_text.py --text "$text" --output "$output/text"
 else
@@ -86,7 +86,7 @@ shards 512 80
 
 step "Phase 1: sequences of up to 128 tokens"
 if [[ -f $output/checkpoints/ckpt_$PHASE1_STEPS.pt ]]; then
-  echo "$output/checkpoints/ckpt_$PHASE1_STEPS.pt is there already"
+  echo "$output/checkpoints/ckpt_$PHASE1_STEPS.pt exists: keeping it"
 else
   phase 1 128 20 "$PHASE1_STEPS" 32 1.5e-2
 fi

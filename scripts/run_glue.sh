@@ -14,8 +14,8 @@
 # data_dir and out_dir are by default those of task_name. batch_size is the number of sequences per GPU and optimizer
 # step, before it is cut by gradient_accumulation_steps, and the batch of the evaluation. num_gpu=0 runs in one process
 # on the CPU. init_checkpoint=None starts from random weights; vocab_file=None and config_file=None take what the
-# checkpoint holds. --dry-run prints the values and the command and starts nothing. With resume_training=true a run goes
-# on from its newest checkpoint.
+# checkpoint holds. --dry-run prints the values and the command and starts nothing. With resume_training=true a run
+# continues from its newest checkpoint.
 #
 # Model, predictions and scores are in out_dir, the log is appended to out_dir/logfile. Exit code 2: a value or a path
 # was refused.

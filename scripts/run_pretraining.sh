@@ -11,12 +11,12 @@
 #
 # train_batch_size is the number of sequences per GPU and optimizer step, before it is split by
 # gradient_accumulation_steps. num_gpus=0 trains in one process on the CPU. --dry-run prints the values and the commands
-# and starts nothing. With resume_training=true a run goes on from its newest checkpoint, in whichever phase that is.
-# phases=1 or phases=2 runs one of them; the second begins where the first one ended. numa_binding is torchrun's (node,
+# and starts nothing. With resume_training=true a run continues from its newest checkpoint, in whichever phase.
+# phases=1 or phases=2 runs one of them; the second starts where the first ended. numa_binding is torchrun's (node,
 # socket, exclusive or core-complex): it binds each process to cores near its GPU.
 #
 # Where a phase's DATA_DIR is missing or empty its shards are prepared first, from text_source (a folder of .txt files) or
-# wikipedia_source (a dump, or a folder as LDDL downloads it); a preparation that was interrupted goes on.
+# wikipedia_source (a dump, or a folder as LDDL downloads it); an interrupted preparation resumes.
 #
 # Checkpoints are in CODEDIR/results/checkpoints, logs in CODEDIR/results. Exit code 2: a value or a path was refused.
 #

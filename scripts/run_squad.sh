@@ -15,7 +15,7 @@
 # squad_dir holds train-v1.1.json and dev-v1.1.json, or those of v2.0. batch_size is the number of sequences per GPU and
 # optimizer step; gradient_accumulation_steps cuts it. num_gpu=0 runs in one process on the CPU. init_checkpoint=None
 # starts from random weights; vocab_file=None and CONFIG_FILE=None take what the checkpoint holds. --dry-run prints the
-# values and the command and starts nothing. With resume_training=true a run goes on from its newest checkpoint.
+# values and the command and starts nothing. With resume_training=true a run continues from its newest checkpoint.
 #
 # Model, predictions and scores are in OUT_DIR, the log is appended to OUT_DIR/logfile.txt. Exit code 2: a value or a
 # path was refused.

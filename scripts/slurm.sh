@@ -88,7 +88,7 @@ run_step() {
   wait_for "$child"
   child=""
   if [[ $cancelled == true ]]; then
-    echo "cancelled: what comes next is Slurm's to decide" >&2
+    echo "cancelled: Slurm decides what happens next" >&2
     exit 143
   elif [[ $stopped == true ]] && ((status == 0 || status > 128)); then # above: a signal before anything was to be saved
     requeue
@@ -101,7 +101,7 @@ run_step() {
 
 requeue() {
   scontrol requeue "$SLURM_JOB_ID" ||
-    fail "scontrol requeue $SLURM_JOB_ID: refused; submit again with the same directory of checkpoints to go on"
-  echo "requeued: start $((${SLURM_RESTART_COUNT:-0} + 2)) goes on from the newest checkpoint"
+    fail "scontrol requeue $SLURM_JOB_ID: refused; to continue, submit again with the same directory of checkpoints"
+  echo "requeued: start $((${SLURM_RESTART_COUNT:-0} + 2)) continues from the newest checkpoint"
   exit 0
 }

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "bert"
 
 # From the ground up. `errors` and `config` lie below the rest: every settings class declares its flags with them.
 LAYERS = [
-    {"__version__", "errors", "files", "batch"},
+    {"__version__", "errors", "files", "batch", "ragged"},
     {"config", "memory", "tokenization"},
     {"sequences", "model", "optim", "data", "distributed", "log", "report"},
     {"train", "shards"},

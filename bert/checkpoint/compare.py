@@ -1,6 +1,6 @@
-"""Whether two BERTs compute the same: RMS difference of every layer, of the heads, and of losses on made-up labels.
+"""Compare two BERTs: RMS difference of every layer, of the heads, and of losses on labels derived from the input.
 
-Models get the same padded batch, and only real tokens count::
+The models get the same padded batch, and only real tokens count::
 
     inputs = pad(encode_lines(["Who was Jim Henson ? ||| Jim Henson was a puppeteer"], 128, tokenizer))
     differences = compare(run(model_a, inputs), run_transformers("folder", inputs))
@@ -9,12 +9,14 @@ Models get the same padded batch, and only real tokens count::
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from bert.checkpoint.formats import BertWithHeads
 from bert.errors import UsageError
@@ -23,17 +25,17 @@ from bert.sequences import Sequences
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LABELLED = 7  # every 7th token is a label of the masked language model
+LABELLED = 7  # every 7th token is a label for the masked language model
 IGNORED = -100
-INVISIBLE = 1e-9  # a difference far below what rounding in fp32 makes
-# Outputs of transformers' classes -> heads; "logits" is another head in each class.
+INVISIBLE = 1e-9  # a difference far below the rounding of fp32
+# Outputs of transformers' classes -> heads; "logits" is a different head in each class.
 THEIR_LOGITS = {
     "prediction_logits": "cls.predictions",
     "seq_relationship_logits": "cls.seq_relationship",
     "start_logits": "qa_outputs, start",
     "end_logits": "qa_outputs, end",
 }
-POOLED = ("cls.seq_relationship", "classifier")  # heads on the pooler
+POOLED = ("cls.seq_relationship", "classifier")  # heads on top of the pooler
 THEIR_HEAD = {
     "BertForMaskedLM": "cls.predictions",
     "BertForNextSentencePrediction": "cls.seq_relationship",
@@ -49,46 +51,44 @@ class Inputs(NamedTuple):
     mask: Tensor
 
 
-class Outputs(NamedTuple):
-    """What a model computes of T real tokens in S sequences."""
+class ModelOutputs(NamedTuple):
+    """What a model computes from T real tokens in S sequences."""
 
     layers: list[Tensor]  # each [T, hidden]
     pooled: Tensor | None  # [S, hidden]
     heads: dict[str, Tensor]  # logits, [T, ...] or [S, ...]
     losses: dict[str, Tensor]
 
-    def without_pooler(self) -> Outputs:
-        """Return what does not depend on the pooler."""
+    def without_pooler(self) -> ModelOutputs:
+        """Return the outputs that do not depend on the pooler."""
         heads, losses = ({k: v for k, v in d.items() if k not in POOLED} for d in (self.heads, self.losses))
-        return Outputs(self.layers, None, heads, losses)
+        return ModelOutputs(self.layers, None, heads, losses)
 
 
 class Difference(NamedTuple):
     name: str
     rms: float  # root of the mean squared difference
-    relative: float  # the same as a share of the root of a's mean square
+    relative: float  # the same divided by the root of a's mean square
     is_layer: bool
 
     @property
     def judged(self) -> float:
-        """The value that a bound is for: heads sum over the width of a layer, so that only their share tells."""
+        """The value to bound: heads sum over a layer's width, so only their relative difference counts."""
         return self.rms if self.is_layer else self.relative
 
 
 def pad(sequences: Sequences) -> Inputs:
-    """Lay sequences out as the models of transformers want them."""
-    shape = len(sequences), int(sequences.lengths.max())
-    ids, types, mask = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
-    for row, (length, start) in enumerate(zip(sequences.lengths, sequences.segment_starts, strict=True)):
-        begin = int(sequences.offsets[row])
-        ids[row, :length] = torch.from_numpy(sequences.tokens[begin : begin + length]).long()
-        types[row, start:length] = 1
-        mask[row, :length] = 1
-    return Inputs(ids, types, mask)
+    """Pad sequences as the models of transformers expect them."""
+    rows = [torch.from_numpy(sequences.tokens[a:b]).long() for a, b in pairwise(sequences.offsets)]
+    ids = pad_sequence(rows, batch_first=True)
+    columns = torch.arange(ids.shape[1])
+    lengths, starts = (torch.from_numpy(each)[:, None] for each in (sequences.lengths, sequences.segment_starts))
+    real = columns < lengths
+    return Inputs(ids, (real & (columns >= starts)).long(), real.long())
 
 
 @torch.no_grad()
-def run(model: BertWithHeads, inputs: Inputs) -> Outputs:
+def run(model: BertWithHeads, inputs: Inputs) -> ModelOutputs:
     """Run a model of this suite."""
     real = inputs.mask.bool()
     layers, pooled = model.eval().bert(*inputs)
@@ -106,8 +106,8 @@ def run(model: BertWithHeads, inputs: Inputs) -> Outputs:
 
 
 @torch.no_grad()
-def run_transformers(folder: str | Path, inputs: Inputs) -> Outputs:
-    """Run the model in a folder with transformers, in the class that its configuration names."""
+def run_transformers(folder: str | Path, inputs: Inputs) -> ModelOutputs:
+    """Run the model in a folder with transformers, as the class that its configuration names."""
     try:
         import transformers
     except ImportError as error:
@@ -128,8 +128,8 @@ def run_transformers(folder: str | Path, inputs: Inputs) -> Outputs:
     return _outputs([layer[real] for layer in found.hidden_states[1:]], found.pooler_output, heads, inputs)
 
 
-def compare(a: Outputs, b: Outputs) -> list[Difference]:
-    """Return the differences of everything that both have. Raises UsageError where their layers do not correspond."""
+def compare(a: ModelOutputs, b: ModelOutputs) -> list[Difference]:
+    """Return the differences of everything that both have. Raises UsageError if their layers do not correspond."""
     shapes = [(len(side.layers), side.layers[0].shape[1]) for side in (a, b)]
     if shapes[0] != shapes[1]:
         raise UsageError("--a has {} layers of width {}, --b {} of width {}".format(*shapes[0], *shapes[1]))
@@ -160,16 +160,9 @@ def draw(differences: list[Difference], bound: float, title: str) -> Figure:
     return figure
 
 
-def _outputs(layers: list[Tensor], pooled: Tensor | None, heads: dict[str, Tensor], inputs: Inputs) -> Outputs:
-    losses = {name: F.cross_entropy(*_labelled(name, logits, inputs)) for name, logits in heads.items()}
-    real = inputs.mask.bool()
-    flat = {name: logits[real] if logits.shape[:2] == real.shape else logits for name, logits in heads.items()}
-    return Outputs(layers, pooled, flat, losses)
-
-
-def _labelled(name: str, logits: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """Return logits [N, classes] and labels [N] that follow from the input alone."""
-    if name == "cls.predictions":  # some tokens, as they stand
+def labelled(name: str, logits: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """Return logits [N, classes] and labels [N], which depend only on the input."""
+    if name == "cls.predictions":  # some tokens, unmasked
         chosen = inputs.mask.bool() & (torch.arange(inputs.ids.shape[1]) % LABELLED == 1)
         return logits.flatten(0, 1), inputs.ids.where(chosen, IGNORED).flatten()
     if name == "qa_outputs, start":  # the first token of the second text
@@ -177,6 +170,13 @@ def _labelled(name: str, logits: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor
     if name == "qa_outputs, end":  # the last token
         return logits, inputs.mask.sum(1) - 1
     return logits, torch.zeros(len(logits), dtype=torch.long)
+
+
+def _outputs(layers: list[Tensor], pooled: Tensor | None, heads: dict[str, Tensor], inputs: Inputs) -> ModelOutputs:
+    losses = {name: F.cross_entropy(*labelled(name, logits, inputs)) for name, logits in heads.items()}
+    real = inputs.mask.bool()
+    flat = {name: logits[real] if logits.shape[:2] == real.shape else logits for name, logits in heads.items()}
+    return ModelOutputs(layers, pooled, flat, losses)
 
 
 def _difference(name: str, a: Tensor, b: Tensor, is_layer: bool) -> Difference:

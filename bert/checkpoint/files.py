@@ -1,12 +1,12 @@
 """Checkpoint files in a directory: write, describe, list, verify, load, prune.
 
-Invariant: at every instant each ``ckpt_N.pt`` is a whole checkpoint, and the ``ckpt_N.json`` beside it, if there is
-one, describes that very file. Hence the order of a write::
+Invariant: at every instant each ``ckpt_N.pt`` is a whole checkpoint, and ``ckpt_N.json`` beside it, if it exists,
+describes that very file. Hence the order of a write::
 
-    .ckpt_7.pt.tmp written    ckpt_7.json of an older ckpt_7.pt removed    .tmp synced, renamed    ckpt_7.json written
+    temporary file written    ckpt_7.json of an older ckpt_7.pt removed    synced, renamed    ckpt_7.json written
 
-A ``.pt`` without description (a crash before the last step, or another program's file) is checked by the checksums
-that the format carries inside, and is never pruned: it may be somebody's.
+A ``.pt`` without description (a crash before the last step, or another program's file) is verified by the checksums
+inside the format and is never pruned: it may be somebody's.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ import pickle
 import re
 import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -28,15 +26,15 @@ from typing import IO, Any
 import torch
 
 from bert.errors import UsageError
+from bert.files import replacing
 
 FORMAT_VERSION = 1
 NAME = re.compile(r"ckpt_(0|[1-9]\d*)\.pt")
-TEMPORARY = ".{}.tmp"  # hidden, so that neither ckpt_* nor *.pt matches it
 
 
 @dataclass(frozen=True)
 class Description:
-    """What ``ckpt_N.json`` says of ``ckpt_N.pt``."""
+    """What ``ckpt_N.json`` says about ``ckpt_N.pt``."""
 
     step: int
     phase: int | None
@@ -59,7 +57,7 @@ def checkpoint_step(path: Path) -> int:
 
 
 def read_description(path: Path) -> Description | None:
-    """Read the description of ``ckpt_N.pt``; None where it is missing or damaged."""
+    """Read the description of ``ckpt_N.pt``; None if it is missing or damaged."""
     try:
         return Description(**json.loads(path.with_suffix(".json").read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -69,22 +67,26 @@ def read_description(path: Path) -> Description | None:
 def write_checkpoint(path: Path, step: int, state: dict[str, Any], keep: bool) -> None:
     """Write ``path`` and its description; a crash at any instant leaves the old or the new checkpoint, whole."""
     description = path.with_suffix(".json")
-    with _atomic(path) as file:
-        hashing = _HashingFile(file)
-        torch.save(state, hashing)  # type: ignore[arg-type]  # it needs no more than write and flush
+    with replacing(path) as temporary:
+        with temporary.open("wb") as file:
+            hashing = _HashingFile(file)
+            torch.save(state, hashing)  # type: ignore[arg-type]  # it needs only write and flush
         hashing.raise_error()
         description.unlink(missing_ok=True)
         _sync_directory(path.parent)
+    _sync_directory(path.parent)
     record = Description(step, state.get("phase"), hashing.size, hashing.sha256.hexdigest(), keep, time.time())
-    with _atomic(description) as file:
-        file.write(json.dumps(asdict(record), indent=2).encode() + b"\n")
+    with replacing(description) as temporary:
+        temporary.write_bytes(json.dumps(asdict(record), indent=2).encode() + b"\n")
+    _sync_directory(path.parent)
 
 
 def prune(directory: Path, keep: int, current: Path) -> None:
     """Delete all but the ``keep`` checkpoints written last; ``current`` counts as the very last.
 
-    What lies in the directory counts, whichever process wrote it. Marked checkpoints and files without description
-    stay. Order of writing, not of steps: a run sent back by --resume_step replaces its abandoned future bit by bit.
+    Every checkpoint in the directory counts, whichever process wrote it. Marked checkpoints and files without
+    description stay. The order is that of writing, not of steps: a run sent back by --resume_step gradually replaces
+    its abandoned future.
     """
     described = [(path, read_description(path)) for path in list_checkpoints(directory)]
     ours = [(path == current, found.saved_at, path) for path, found in described if found and not found.keep]
@@ -94,8 +96,8 @@ def prune(directory: Path, keep: int, current: Path) -> None:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Delete what killed runs left behind: temporary files, and descriptions whose checkpoint is gone."""
-    for path in directory.glob(TEMPORARY.format("ckpt_*")):
+    """Delete what killed runs left behind: temporary files, and descriptions without their checkpoint."""
+    for path in directory.glob(".[0-9]*.ckpt_*"):  # named by bert.files.replacing
         path.unlink(missing_ok=True)
     for path in directory.glob("ckpt_*.json"):
         if NAME.fullmatch(f"{path.stem}.pt") and not path.with_suffix(".pt").exists():
@@ -103,7 +105,7 @@ def remove_leftovers(directory: Path) -> None:
 
 
 def find_damage(path: Path) -> str | None:
-    """Say what is wrong with a checkpoint file ("is empty"), or None. Reads all of it."""
+    """Return what is wrong with a checkpoint file ("is empty"), or None. Reads the whole file."""
     if not path.is_file():
         return "is not a file" if path.exists() else "does not exist"
     size, description = path.stat().st_size, read_description(path)
@@ -135,26 +137,17 @@ def load(path: str | Path) -> dict[str, Any]:
         raise UsageError(f"{path}: {error.strerror or error}") from error
     except Exception as error:  # torch.load raises nearly anything on a foreign file, KeyError: 101 among others
         found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        reason = f"holds a {found[1]} beside tensors and plain values" if found else "not a checkpoint, or damaged"
+        reason = f"holds a {found[1]} besides tensors and plain values" if found else "not a checkpoint, or damaged"
         raise UsageError(f"{path}: {reason} ({type(error).__name__})") from error
     if not isinstance(state, dict):
         raise UsageError(f"{path}: holds a {type(state).__name__}; expected a dictionary")
     return state
 
 
-@contextmanager
-def named_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError (a full disk) into a UsageError that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"cannot save {path}: {error.strerror or error}") from error
-
-
 class _HashingFile:
     """Passes writes on and hashes them, which saves reading the file again.
 
-    An error of the disk is kept for ``raise_error``: raised through torch's C++ writer it would come out as a riddle.
+    An error of the disk is kept for ``raise_error``: torch's C++ writer would turn it into an unrelated message.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -176,22 +169,6 @@ class _HashingFile:
     def raise_error(self) -> None:
         if self.error is not None:
             raise self.error
-
-
-@contextmanager
-def _atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file that takes the name ``path`` once it is complete and on the disk."""
-    temporary = path.with_name(TEMPORARY.format(path.name))
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_directory(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _sync_directory(directory: Path) -> None:

@@ -1,7 +1,7 @@
-"""What a fine-tuning run starts from: tokenizer, model configuration and weights, from flags or from the checkpoint.
+"""Open a model: tokenizer, configuration and weights, from the checkpoint or from flags.
 
 A checkpoint of this suite carries vocabulary, casing and configuration, so that ``--init_checkpoint`` alone is enough;
-what is given besides must agree with it::
+flags given as well must agree with it::
 
     start = load_start(config, "results/ckpt_8601.pt", max_seq_length=384)
     model = BertForQuestionAnswering(start.model_config)
@@ -29,7 +29,7 @@ from bert.train.precision import Precision, PrecisionConfig
 
 @dataclass
 class ModelDescription:
-    """What a checkpoint may lack."""
+    """Flags for what a checkpoint may lack."""
 
     config_file: str | None = flag(
         None, "bert_config.json of the model; not needed where the checkpoint holds it.", aliases=["bert_config_file"]
@@ -60,7 +60,7 @@ class StartingPoint:
         return None if self.state is None else load_weights(model, self.state, self.what, fresh)
 
     def constants(self) -> dict[str, Any]:
-        """Return what every checkpoint of the run repeats."""
+        """Return the part of a checkpoint that does not change during the run."""
         return {"model_config": self.model_config.to_dict(), "tokenizer": self.tokenizer.state_dict()}
 
 

@@ -1,7 +1,7 @@
 """Which checkpoint a run continues from, and why not from another.
 
-Every file that is passed over is named. Nothing is written here, and nothing starts over where a good checkpoint might
-have been meant::
+Every skipped file is named. Nothing is written, and no run silently starts over where a checkpoint may have been
+meant::
 
     path = resolve_resume(config, "results/checkpoints", notice=print)      # ckpt_300.pt is damaged -> ckpt_200.pt
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bert.checkpoint.files import checkpoint_step, find_damage, list_checkpoints, load
 from bert.config import flag
@@ -40,7 +40,7 @@ class CheckpointConfig:
 
 
 def find_latest(directory: str | Path, notice: Callable[[str], None]) -> Path | None:
-    """Return the good checkpoint of the highest step; ``notice`` hears of every file that is passed over."""
+    """Return the good checkpoint of the highest step; ``notice`` is told of every skipped file."""
     candidates = list_checkpoints(directory)
     for path in sorted(set(Path(directory).glob("ckpt_*.pt")) - set(candidates)):
         notice(f"{path} is ignored: it is not named ckpt_STEP.pt")
@@ -70,8 +70,10 @@ def resolve_resume(config: CheckpointConfig, directory: str | Path, notice: Call
     latest = find_latest(directory, notice)
     if latest is None:
         if list_checkpoints(directory):
-            raise UsageError(f"--resume_from_checkpoint: all in {directory} are damaged; expected a good one")
-        notice(f"--resume_from_checkpoint: there is no checkpoint in {directory}, starting fresh")
+            raise UsageError(
+                f"--resume_from_checkpoint: every checkpoint in {directory} is damaged; expected a good one"
+            )
+        notice(f"--resume_from_checkpoint: no checkpoint in {directory}, starting fresh")
     return latest
 
 
@@ -86,13 +88,18 @@ def _refuse_to_mix(config: CheckpointConfig, directory: Path) -> None:
         )
 
 
-def find_checkpoint(
-    config: CheckpointConfig, output_dir: str, world: World, notice: Callable[[str], None]
-) -> tuple[Path | None, dict[str, Any] | None]:
-    """Return the checkpoint in ``output_dir`` to continue from, the same on every rank, or (None, None).
+class Found(NamedTuple):
+    """The checkpoint that a run continues from; neither, where it starts."""
 
-    Rank 0 searches and verifies; the others take its word and load the same file. Ranks that torchrun has started again
-    continue, whatever the flag: the checkpoints are their own.
+    path: Path | None = None
+    state: dict[str, Any] | None = None
+
+
+def find_checkpoint(config: CheckpointConfig, output_dir: str, world: World, notice: Callable[[str], None]) -> Found:
+    """Return the checkpoint in ``output_dir`` to continue from, the same on every rank.
+
+    Rank 0 searches and verifies; the others load the same file. Ranks that torchrun restarted continue whatever the flag
+    says, because the checkpoints are their own.
     """
     path = None
     if agree_any(world.restarts > 0) and not config.resume_from_checkpoint:
@@ -103,8 +110,8 @@ def find_checkpoint(
             path = resolve_resume(config, output_dir, notice)
     step = all_gather_ints([] if path is None else [checkpoint_step(path)])[0]
     if not step:
-        return None, None
+        return Found()
     path = Path(output_dir) / f"ckpt_{step[0]}.pt"
     with collective_errors(world):
-        return path, load(path)
-    return None, None
+        return Found(path, load(path))
+    return Found()  # not reached: collective_errors raises

@@ -1,7 +1,7 @@
-"""Weights from any PyTorch BERT checkpoint into a model, or an error: never a part of them in silence.
+"""Load weights from any PyTorch BERT checkpoint into a model, completely or with an error, never partly in silence.
 
 Names are brought to one spelling first (2018 ports, NVIDIA's fused layers, DDP and compile prefixes, with or without
-``bert.``). Then every tensor of the model must be found, except those that the caller allows to be missing (a new
+``bert.``). Then the file must hold every tensor of the model, except those that the caller allows to be missing (a new
 head), and every encoder tensor of the file must be used::
 
     print(load_weights(model, load(path), f"--init_checkpoint {path}", allow_missing=["classifier.*"]))
@@ -11,7 +11,7 @@ head), and every encoder tensor of the file must be used::
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -28,13 +28,15 @@ class LoadReport:
     """Names in the model's spelling; a tied pair counts as its two names."""
 
     matched: list[str]
-    missing: list[str]  # of the model, not in the file: left as they were
-    unexpected: list[str]  # of the file, not in the model: not used
+    missing: list[str]  # in the model, not in the file: left as initialised
+    unexpected: list[str]  # in the file, not in the model: not used
+    skipped: list[str] = field(default_factory=list)  # in the file, but no weights: slots of an optimizer, counters
 
     def __str__(self) -> str:
         text = f"{len(self.matched)} tensors loaded"
         text += f"; left as initialised: {shorten(self.missing)}" if self.missing else ""
-        return text + (f"; not used: {shorten(self.unexpected)}" if self.unexpected else "")
+        text += f"; not used: {shorten(self.unexpected)}" if self.unexpected else ""
+        return text + (f"; skipped: {len(self.skipped)} of an optimizer" if self.skipped else "")
 
 
 def load_weights(
@@ -43,7 +45,7 @@ def load_weights(
     """Copy a checkpoint's tensors into ``model`` (not yet wrapped) and report what matched.
 
     ``state_dict`` is a state dict or ``{"model": state dict, ...}``. ``allow_missing`` are patterns of names that the
-    file need not have. A vocabulary padded for the hardware, or not, is cut or filled with zeros to the model's rows.
+    file need not have. A vocabulary table, padded for the hardware or not, is cut or zero-filled to the model's rows.
     Raises UsageError, which starts with ``what`` (flag and file), before anything is copied.
     """
     fitted, report = match_weights(model, state_dict, what, allow_missing)
@@ -59,7 +61,7 @@ def match_weights(
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """Return a checkpoint's tensors under the names and in the shapes of ``model``, which may be on "meta".
 
-    A tied pair is under the names that the checkpoint has. Arguments and errors are those of :func:`load_weights`.
+    Of a tied pair, the names that the checkpoint has. Arguments and errors are those of :func:`load_weights`.
     """
     targets = model.state_dict(keep_vars=True)
     bare = not any(name.startswith("bert.") for name in targets)
@@ -68,23 +70,34 @@ def match_weights(
     missing = [name for names in ties if source.keys().isdisjoint(names) for name in names]
     unexpected = [name for name in source if name not in targets]
     _refuse_unmatched(missing, unexpected, what, allow_missing)
-    config = getattr(model, "config", None)
     present = [name for name in targets if name in source]
-    _refuse_mis_shaped([_mis_shape(source[name], targets[name], config, f"{what}: {name}") for name in present])
-    fitted = {name: _fit(source[name], targets[name]) for name in present}
+    wrong = list(filter(None, (_mis_shape(name, source[name], targets[name], model.config) for name in present)))
+    if wrong:
+        more = f"; {len(wrong) - 1} more have wrong shapes" if len(wrong) > 1 else ""
+        raise UsageError(f"{what}: {wrong[0]}{more}")
+    fitted = {name: with_rows(source[name], targets[name].shape) for name in present}
     for names in ties:
         _refuse_untied([name for name in names if name in fitted], fitted, what)
     return fitted, LoadReport([name for name in targets if name not in missing], missing, unexpected)
 
 
+def with_rows(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return a vocabulary table with another number of rows; no word piece has the rows added, which are 0."""
+    if tensor.shape == shape:
+        return tensor
+    resized = tensor.new_zeros(shape)
+    resized[: len(tensor)] = tensor[: len(resized)]
+    return resized
+
+
 def shorten(names: Sequence[str], most: int = 4) -> str:
-    """Join names, the first few and the number of the rest: ``a, b, c, d and 3 more``."""
+    """Join the first few names and count the rest: ``a, b, c, d and 3 more``."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def check_tokenizer(tokenizer: BertTokenizer, saved: dict[str, Any], what: str, vocab_file: str) -> None:
-    """Raise UsageError where a checkpoint was trained with another vocabulary or casing."""
+    """Raise UsageError if a checkpoint was trained with another vocabulary or casing."""
     trained = BertTokenizer.from_state_dict(saved)
     if trained.fingerprint != tokenizer.fingerprint:
         raise UsageError(
@@ -125,34 +138,16 @@ def _refuse_unmatched(missing: list[str], unexpected: list[str], what: str, allo
         raise UsageError(f"{what}: {'; '.join(problems)}")
 
 
-def _mis_shape(tensor: Tensor, target: Tensor, config: Any, where: str) -> str | None:
-    """Say what is wrong with a shape: only a vocabulary table may have another one, padded or not."""
+def _mis_shape(name: str, tensor: Tensor, target: Tensor, config: Any) -> str | None:
+    """Return what is wrong with a shape, if anything: a vocabulary table may be padded or not."""
     found, expected = list(tensor.shape), list(target.shape)
-    if found == expected:
-        return None
-    if not (where.endswith(VOCABULARY_ROWS) and hasattr(config, "padded_vocab_size")):
-        return f"{where} has the shape {found}; expected {expected}"
-    true, padded, width = config.vocab_size, config.padded_vocab_size, expected[1:]
-    if found[1:] == width and true <= found[0] <= padded:
-        return None
-    return (
-        f"{where} has the shape {found}; expected {[true, *width]} (vocab_size {true}) or, padded, {[padded, *width]}"
-    )
-
-
-def _refuse_mis_shaped(problems: list[str | None]) -> None:
-    found = [problem for problem in problems if problem]
-    if found:
-        raise UsageError(found[0] + (f"; {len(found) - 1} more have wrong shapes" if len(found) > 1 else ""))
-
-
-def _fit(tensor: Tensor, target: Tensor) -> Tensor:
-    """Give a vocabulary table the model's number of rows."""
-    if tensor.shape == target.shape:
-        return tensor
-    fitted = tensor.new_zeros(target.shape)  # no word piece has the rows from vocab_size on
-    fitted[: len(tensor)] = tensor[: len(target)]
-    return fitted
+    accepted = f"{expected}"
+    if name.endswith(VOCABULARY_ROWS):
+        true, padded, width = config.vocab_size, config.padded_vocab_size, expected[1:]
+        if found[1:] == width and true <= found[0] <= padded:
+            return None
+        accepted = f"{[true, *width]} (vocab_size {true}) or, padded, {[padded, *width]}"
+    return None if found == expected else f"{name} has the shape {found}; expected {accepted}"
 
 
 def _refuse_untied(names: list[str], fitted: dict[str, Tensor], what: str) -> None:

@@ -16,22 +16,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bert.checkpoint.files import named_errors, prune, read_description, remove_leftovers, write_checkpoint
+from bert.checkpoint.files import prune, read_description, remove_leftovers, write_checkpoint
 from bert.checkpoint.resume import CheckpointConfig
+from bert.errors import naming_os_errors
 
-PLAIN = (type(None), bool, int, float, str, bytes)  # these very types: numpy's float64 is a float, but not on loading
+PLAIN = (type(None), bool, int, float, str, bytes)  # exactly: numpy's float64 is a float, but cannot be loaded
 
 
 class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
     """Write checkpoints to a directory, one at a time, in a thread.
 
-    What fails in the thread (a full disk) is raised by the next ``save``, ``wait`` or ``close``, an OSError as
+    An error in the thread (a full disk) is raised by the next ``save``, ``wait`` or ``close``, an OSError as a
     UsageError. Leaving the ``with`` block waits for the last file.
     """
 
     def __init__(self, directory: str | Path, keep: int = 3) -> None:
         self.directory, self.keep = Path(directory), keep
-        with named_errors(self.directory):
+        with naming_os_errors(f"cannot save {self.directory}"):
             self.directory.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.directory)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -47,7 +48,7 @@ class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
         self._pending = self._thread.submit(self._write, name_step, copy_state(state), keep_forever)
 
     def wait(self) -> None:
-        """Wait for the save in flight and raise what went wrong with it."""
+        """Wait for the save in flight and raise its error, if any."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -72,9 +73,9 @@ class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
         old = read_description(path) if path.exists() else None
         if old is not None and old.keep:
             if old.phase != state.get("phase"):
-                return  # step 0 of phase 2 has the number of the end of phase 1, its weights and its moments
+                return  # step 0 of phase 2 has the number, weights and moments of the end of phase 1
             keep = True
-        with named_errors(path):
+        with naming_os_errors(f"cannot save {path}"):
             write_checkpoint(path, step, state, keep)
             prune(self.directory, self.keep, path)
 
@@ -103,7 +104,7 @@ def build_checkpoint_writer(
 def copy_state(state: dict[str, Any]) -> dict[str, Any]:
     """Copy a state to host memory; a tensor that occurs twice (tied weights) is copied once.
 
-    Raises TypeError, naming the key, for what ``torch.load(weights_only=True)`` would refuse.
+    Raises TypeError, naming the key, for anything that ``torch.load(weights_only=True)`` would refuse.
     """
     copies: dict[tuple[Any, ...], Tensor] = {}
 

@@ -1,6 +1,6 @@
 """Samples → micro-batches: sorted by length, cut into equal work, gathered into token streams.
 
-A pure function of the samples. Token arrays are copied sequence by sequence, never token by token::
+A pure function of the samples. Tokens are copied sequence by sequence, not one by one::
 
     batches = assemble(dataset, masking, order.samples(consumed, rank, world_size), micro_batches=4)
 """
@@ -17,19 +17,19 @@ from bert.batch import Batch
 from bert.data.dataset import ROW, Dataset, Decoded
 from bert.data.masking import DynamicMasking
 from bert.data.order import Samples
-from bert.data.shard import offsets_of
 from bert.errors import UsageError
+from bert.ragged import cut_evenly, offsets_of
 
 
 def assemble(
     dataset: Dataset, masking: DynamicMasking | None, samples: Samples, micro_batches: int, pin_memory: bool = False
 ) -> list[Batch]:
-    """Return ``micro_batches`` batches of near-equal token counts, none empty where there are enough samples.
+    """Return ``micro_batches`` batches of nearly equal token counts, none empty where there are enough samples.
 
-    ``masking`` None is for data sets that carry their masks; raises UsageError where they do not.
+    ``masking`` may be None for data sets with static masks; raises UsageError where it is needed.
     """
     shards = samples.shard.tolist()
-    decoded = {index: dataset.piece(index) for index in sorted(set(shards))}
+    decoded = {index: dataset.chunk(index) for index in sorted(set(shards))}
     rows = np.array([decoded[shard].rows[row] for shard, row in zip(shards, samples.row.tolist(), strict=True)], ROW)
     number = dataset.first_samples[samples.shard] + samples.row
     order = rows["length"].argsort(kind="stable")
@@ -37,36 +37,17 @@ def assemble(
     masking = _choose_masking(list(decoded.values()), masking)
     batches = []
     for low, high in pairwise(bounds.tolist()):
-        part = order[low:high]
-        sources = [decoded[shards[i]] for i in part.tolist()]
-        batch = _gather_batch(sources, rows[part], masking, samples.epoch[part], number[part])
+        chosen = order[low:high]
+        sources = [decoded[shards[i]] for i in chosen.tolist()]
+        batch = _gather_batch(sources, rows[chosen], masking, samples.epoch[chosen], number[chosen])
         batches.append(batch.pinned() if pin_memory else batch)
     return batches
 
 
-def cut_evenly(lengths: NDArray, parts: int) -> NDArray[np.int64]:
-    """Return ``parts`` + 1 bounds that cut sequences into runs of near-equal token counts.
-
-    No run is empty where there are at least ``parts`` sequences.
-    """
-    ends = offsets_of(lengths)
-    wanted = np.arange(parts + 1) * int(ends[-1]) / parts
-    # The sequence end nearest to each wanted place.
-    after = np.searchsorted(ends, wanted).clip(0, len(lengths))
-    before = np.maximum(after - 1, 0)
-    bounds = np.where(wanted - ends[before] < ends[after] - wanted, before, after)
-    index = np.arange(parts + 1)
-    spare = max(len(lengths) - parts, 0)
-    # bounds - index must not fall, nor leave too few sequences for the runs that follow.
-    bounds = np.maximum.accumulate((bounds - index).clip(0, spare)) + index
-    bounds[-1] = len(lengths)
-    return np.minimum(bounds, len(lengths))
-
-
 def _choose_masking(decoded: list[Decoded], masking: DynamicMasking | None) -> DynamicMasking | None:
-    """Return None where the sequences carry their masks; raises UsageError where only some do, or nothing can mask."""
-    static = [piece.path for piece in decoded if piece.predictions is not None]
-    dynamic = [piece.path for piece in decoded if piece.predictions is None]
+    """Return None where the masks are static; raises UsageError where only some are, or ``masking`` is missing."""
+    static = [chunk.path for chunk in decoded if chunk.predictions is not None]
+    dynamic = [chunk.path for chunk in decoded if chunk.predictions is None]
     if static and dynamic:
         raise UsageError(f"{static[0]} holds masked sequences and {dynamic[0]} unmasked ones: expected one kind")
     if dynamic and masking is None:
@@ -77,12 +58,12 @@ def _choose_masking(decoded: list[Decoded], masking: DynamicMasking | None) -> D
 def _gather_batch(
     sources: list[Decoded], rows: NDArray, masking: DynamicMasking | None, epoch: NDArray, number: NDArray
 ) -> Batch:
-    """Copy the sequences ``rows``, each from its piece in ``sources``; ``epoch`` and ``number`` key the masks."""
+    """Copy the sequences ``rows``, each from its chunk in ``sources``; ``epoch`` and ``number`` key the masks."""
     offsets = offsets_of(rows["length"])
     begins = offsets[:-1]
-    ids = _gather([piece.tokens for piece in sources], rows["start"], rows["length"])
+    ids = _gather([chunk.tokens for chunk in sources], rows["start"], rows["length"])
     if masking is None:
-        predictions = _gather([piece.predictions for piece in sources], rows["masked_start"], rows["masked_count"])
+        predictions = _gather([chunk.predictions for chunk in sources], rows["masked_start"], rows["masked_count"])
         positions, labels = predictions.reshape(-1, 2).T.copy()
         positions += np.repeat(begins, rows["masked_count"])
     else:
@@ -101,6 +82,6 @@ def _gather_batch(
 
 def _gather(arrays: list, starts: NDArray, counts: NDArray) -> NDArray[np.int64]:
     """Concatenate ``arrays[i][starts[i] : starts[i] + counts[i]]``."""
-    bounds = zip(arrays, starts.tolist(), (starts + counts).tolist(), strict=True)
-    parts = [array[low:high] for array, low, high in bounds]
+    spans = zip(arrays, starts.tolist(), (starts + counts).tolist(), strict=True)
+    parts = [array[low:high] for array, low, high in spans]
     return np.concatenate(parts, dtype=np.int64) if parts else np.zeros(0, np.int64)

@@ -1,11 +1,11 @@
-"""A directory of shards: what it holds, checked as far as that goes without decoding, and a cache of decoded parts.
+"""A directory of shards: what it holds, checked as far as possible without decoding, and a cache of decoded chunks.
 
-Large shards are decoded in pieces of at most 65,536 sequences, so that memory does not depend on the size of a file.
-The pieces are what :class:`~bert.data.order.GlobalOrder` calls shards::
+Shards are decoded in chunks of at most 65,536 sequences, so memory does not depend on the size of a file. The chunks
+are what :class:`~bert.data.order.GlobalOrder` calls shards::
 
     dataset = Dataset.open(config, tokenizer.vocab)
-    order = GlobalOrder(dataset.piece_sizes, ...)
-    dataset.piece(3).rows["length"]     # decoded, checked, shared by all threads
+    order = GlobalOrder(dataset.chunk_sizes, ...)
+    dataset.chunk(3).rows["length"]     # decoded, checked, shared by all threads
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert.config import flag
-from bert.data.formats.table import Limits, Shard, Vocabulary, find_shards, inspect_shard, read_shard
-from bert.data.shard import offsets_of
+from bert.data.formats.table import Vocabulary, find_shards, inspect_shards, read_shard
+from bert.data.shard import Limits, RowRange, Shard
 from bert.errors import UsageError
+from bert.ragged import even_part, offsets_of
 
-PIECE = 65536  # sequences; part of the global order, so a checkpoint's position depends on it
-READERS = 8  # files opened at a time while counting: network file systems answer slowly, but many at once
+CHUNK = 65536  # sequences; part of the global order, so a checkpoint's position depends on it
 
 
 @dataclass
@@ -41,7 +41,7 @@ class LoaderConfig:
     )
     shard_cache_gb: float = flag(
         4.0,
-        "Memory for decoded shards, in GB per process. Enough for 32 shards on one device, fewer on several.",
+        "Memory for decoded shards, in GB per process: of 32 shards at a time on one device, of fewer on several.",
         minimum=0,
     )
 
@@ -60,12 +60,12 @@ ROW = np.dtype(
 
 @dataclass(frozen=True)
 class Decoded:
-    """A piece laid out for gathering: a table with one row per sequence, and values in narrow types."""
+    """A chunk laid out for gathering: a table with one row per sequence, and values in narrow types."""
 
     path: Path
     rows: NDArray  # ROW [n]
     tokens: NDArray  # [T]
-    predictions: NDArray | None  # [M, 2]: place in its sequence, original id; None = masked while loading
+    predictions: NDArray | None  # [M, 2]: position in its sequence, original id; None = masked while loading
 
     @classmethod
     def of(cls, shard: Shard, path: Path) -> Decoded:
@@ -85,95 +85,65 @@ class Decoded:
         return self.rows.nbytes + self.tokens.nbytes + (0 if self.predictions is None else self.predictions.nbytes)
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Rows ``start`` to ``stop`` of a file."""
-
-    path: Path
-    start: int
-    stop: int
-
-
 class Dataset:
     """The shards of one directory. Safe to use from several threads."""
 
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        vocab: Vocabulary | None,
-        limits: Limits,
-        *,
-        root: Path | None = None,
-        cache_bytes: float = 4e9,
-    ) -> None:
-        """Count ``paths``; raises UsageError naming a shard that is damaged or exceeds ``limits``."""
-        self.paths, self.vocab, self.limits, self.cache_bytes = list(paths), vocab, limits, cache_bytes
-        with ThreadPoolExecutor(READERS) as pool:
-            infos = list(pool.map(inspect_shard, self.paths))
+    def __init__(self, root: Path, vocab: Vocabulary | None, limits: Limits, cache_bytes: float) -> None:
+        """Find and count the shards; raises UsageError naming one that is damaged or exceeds ``limits``."""
+        self.paths, self.vocab, self.limits, self.cache_bytes = find_shards(root), vocab, limits, cache_bytes
+        infos = list(inspect_shards(self.paths))
         for path, info in zip(self.paths, infos, strict=True):
             limits.check_info(info, path)
-        self.counts = [info.num_samples for info in infos]
-        self.num_samples = sum(self.counts)
+        counts = [info.num_samples for info in infos]
+        self.num_samples = sum(counts)
         if not self.num_samples:
-            raise UsageError(f"--input_dir {root or self.paths[0]}: {len(self.paths)} shards without a sequence")
-        self.notices = _notices(self.paths, self.counts)
-        self.fingerprint = _fingerprint(self.paths, self.counts, root)
-        self.pieces = [p for path, n in zip(self.paths, self.counts, strict=True) for p in _cut(path, n)]
-        self.piece_sizes: NDArray[np.int64] = np.array([p.stop - p.start for p in self.pieces])
-        self.first_samples = offsets_of(self.piece_sizes)  # number of a piece's first sequence within the data set
+            raise UsageError(f"--input_dir {root}: {len(self.paths)} shards without a sequence")
+        self.notices = _notices(self.paths, counts)
+        self.fingerprint = _fingerprint(self.paths, counts, root)
+        self.chunks = [chunk for path, n in zip(self.paths, counts, strict=True) for chunk in _cut(path, n)]
+        self.chunk_sizes: NDArray[np.int64] = np.array([chunk.stop - chunk.start for chunk in self.chunks])
+        self.first_samples = offsets_of(self.chunk_sizes)  # number of a chunk's first sequence within the data set
         self._decoded: OrderedDict[int, Future[Decoded]] = OrderedDict()  # least recently used first
         self._lock = threading.Lock()
 
     @classmethod
     def open(cls, config: LoaderConfig, vocab: Vocabulary | None) -> Dataset:
-        """Find and count the shards that ``config`` names; token ids are checked against ``vocab`` when decoded."""
+        """Open the shards that ``config`` names; token ids are checked against ``vocab`` when decoded."""
         size = None if vocab is None else len(vocab)
         limits = Limits(config.max_seq_length, config.max_predictions_per_seq, size)
-        paths = find_shards(config.input_dir)
-        return cls(paths, vocab, limits, root=Path(config.input_dir), cache_bytes=config.shard_cache_gb * 1e9)
+        return cls(Path(config.input_dir), vocab, limits, config.shard_cache_gb * 1e9)
 
-    def piece(self, index: int) -> Decoded:
-        """Return a piece, decoded by this call unless another one did or is doing it."""
-        future, is_mine = self._claim(index)
-        if is_mine:
-            self._decode(index, future)
-        return future.result()
+    def chunk(self, index: int) -> Decoded:
+        """Return a chunk, decoded by this call unless another one has decoded it or is doing so."""
+        return self.prefetch(index).result()
 
-    def prefetch(self, index: int) -> None:
-        """Decode a piece unless that is done or being done; an error waits for whoever needs the piece."""
-        future, is_mine = self._claim(index)
-        if is_mine:
-            self._decode(index, future)
-
-    def _claim(self, index: int) -> tuple[Future[Decoded], bool]:
+    def prefetch(self, index: int) -> Future[Decoded]:
+        """Decode a chunk unless that is done or being done; an error is kept for whoever asks for the result."""
         with self._lock:
-            future = self._decoded.get(index)
-            if future is None:
-                future = self._decoded[index] = Future()
-                return future, True
-            self._decoded.move_to_end(index)
-            return future, False
-
-    def _decode(self, index: int, future: Future[Decoded]) -> None:
-        piece = self.pieces[index]
+            if index in self._decoded:
+                self._decoded.move_to_end(index)
+                return self._decoded[index]
+            future = self._decoded[index] = Future()
         try:
-            shard = read_shard(piece.path, self.vocab, piece.start, piece.stop)
-            self._check(shard, piece)
+            decoded = self._read(self.chunks[index])
         except BaseException as error:
             with self._lock:
                 del self._decoded[index]
             future.set_exception(error)
-            return
-        future.set_result(Decoded.of(shard, piece.path))
-        self._evict(keep=index)
+        else:
+            future.set_result(decoded)
+            self._evict(keep=index)
+        return future
 
-    def _check(self, shard: Shard, piece: Piece) -> None:
-        if shard.num_samples != piece.stop - piece.start:
-            raise UsageError(f"{piece.path}: changed while in use, rows {piece.start} to {piece.stop} are not there")
-        self.limits.check(shard, piece.path)
+    def _read(self, chunk: RowRange) -> Decoded:
+        shard = read_shard(chunk.path, self.vocab, chunk.start, chunk.stop)
+        if shard.num_samples != chunk.stop - chunk.start:
+            raise UsageError(f"{chunk.path}: changed while in use, rows {chunk.start} to {chunk.stop} are missing")
+        self.limits.check(shard, chunk.path)
+        return Decoded.of(shard, chunk.path)
 
     def _evict(self, keep: int) -> None:
-        """Forget the least recently used pieces until the rest fit; the newest stays even if it alone does not."""
+        """Forget the least recently used chunks until the rest fit; the newest stays even if it alone does not."""
         with self._lock:
             sizes = {i: future.result().nbytes for i, future in self._decoded.items() if _is_decoded(future)}
             excess = sum(sizes.values()) - self.cache_bytes
@@ -187,10 +157,11 @@ def _is_decoded(future: Future[Decoded]) -> bool:
     return future.done() and future.exception() is None
 
 
-def _cut(path: Path, samples: int) -> list[Piece]:
-    """Cut a file into pieces of near-equal size; an empty one has none."""
-    pieces = -(-samples // PIECE)
-    return [Piece(path, i * samples // pieces, (i + 1) * samples // pieces) for i in range(pieces)]
+def _cut(path: Path, samples: int) -> list[RowRange]:
+    """Cut a file into chunks of nearly equal size; an empty file has none."""
+    count = -(-samples // CHUNK)
+    parts = [even_part(samples, index, count) for index in range(count)]
+    return [RowRange(path, part.start, part.stop) for part in parts]
 
 
 def _narrowed(values: NDArray) -> NDArray:
@@ -206,9 +177,8 @@ def _notices(paths: Sequence[Path], counts: Sequence[int]) -> list[str]:
     return [f"{len(empty)} of {len(paths)} shards hold no sequence and are skipped: {names}"]
 
 
-def _fingerprint(paths: Sequence[Path], counts: Sequence[int], root: Path | None) -> str:
+def _fingerprint(paths: Sequence[Path], counts: Sequence[int], root: Path) -> str:
     """Hash names (below ``root``, so that a data set may move) and counts."""
-    inside = root is not None and root.is_dir()
-    names = [os.path.relpath(path, root) if inside else path.name for path in paths]
+    names = [os.path.relpath(path, root) if root.is_dir() else path.name for path in paths]
     lines = [f"{name}\t{count}\n" for name, count in zip(names, counts, strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

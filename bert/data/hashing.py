@@ -1,9 +1,9 @@
-"""Random numbers without state: a draw is a hash of what it is for.
+"""Random numbers without state: every draw is a hash of its key.
 
 The order of samples and the dynamic masks depend on keys such as (seed, epoch, sample) alone, so any rank, worker or
 resumed run draws the same, in any order, and a whole micro-batch is drawn by a few vector operations. The hash is the
 finaliser of SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators"); unlike the
-streams of ``numpy.random.Generator`` it cannot change with a library's version::
+streams of ``numpy.random.Generator`` it cannot change with the version of a library::
 
     rank_of = hash64(seed, epoch, np.arange(n)).argsort()      # a permutation of n shards
 """

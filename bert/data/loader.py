@@ -1,12 +1,12 @@
 """The loader of pre-training data: one global order, any world size, resumable by value.
 
-    shards ──Dataset──▶ decoded pieces ┐
+    shards ──Dataset──▶ decoded chunks ┐
     (seed, epoch) ──GlobalOrder──▶ samples of step k ──assemble──▶ list of micro-batches
 
 Step k is a pure function of the data set, the seed and k, so threads assemble steps ahead of the training loop and the
-position is one number. A checkpoint taken at one world size goes on at any other::
+position is one number. A checkpoint taken at one world size resumes at any other::
 
-    with PretrainingLoader(dataset, 256, seed=42, rank=rank, world_size=8, micro_batches=4) as loader:
+    with PretrainingLoader(dataset, 256, Share(rank, world_size=8, micro_batches=4), seed=42) as loader:
         for micro_batches in loader:                # endless; one optimizer step each
             ...
             state = loader.state_dict()             # {"consumed": 16, "lanes": 16, ...}
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,47 +28,55 @@ from bert.data.dataset import Dataset, LoaderConfig
 from bert.data.masking import DynamicMasking
 from bert.data.order import BLOCK, GlobalOrder, Samples, choose_lanes
 from bert.errors import UsageError
+from bert.ragged import even_part
 
-__all__ = ["Dataset", "LoaderConfig", "PretrainingLoader", "eval_batches"]
+__all__ = ["Dataset", "LoaderConfig", "PretrainingLoader", "Share", "eval_batches"]
 
 READ_AHEAD_CHECKS = 8  # times per block of samples that the shards of the next block are looked up
 
 
-class PretrainingLoader:
-    """Iterates over optimizer steps without end: each is the list of a rank's micro-batches.
+@dataclass(frozen=True)
+class Share:
+    """What a process gets of every global batch, and how."""
 
-    ``state`` is a :meth:`state_dict` to go on from. Use as a context manager, or call :meth:`close`.
+    rank: int = 0
+    world_size: int = 1
+    micro_batches: int = 1
+    pin_memory: bool = False  # page-locked, to be copied to a GPU
+
+
+class PretrainingLoader:
+    """Endless iterator over optimizer steps: each is the list of a rank's micro-batches.
+
+    ``state`` is a :meth:`state_dict` to resume from. Use as a context manager, or call :meth:`close`.
     """
 
     def __init__(
         self,
         dataset: Dataset,
         global_batch_size: int,
+        share: Share = Share(),
         *,
         seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        micro_batches: int = 1,
         num_workers: int = 4,
-        pin_memory: bool = False,
         state: Mapping[str, Any] | None = None,
     ) -> None:
-        """Raises UsageError where ``state`` is of another data set or does not fit the batch size."""
-        if global_batch_size // world_size < micro_batches:
+        """Raise UsageError where ``state`` is of another data set or does not fit the batch size."""
+        sequences, world_size = global_batch_size // share.world_size, share.world_size
+        if sequences < share.micro_batches:
             raise UsageError(
-                f"--gradient_accumulation_steps {micro_batches}: {global_batch_size} sequences a step leave "
-                f"{global_batch_size // world_size} to each of {world_size} devices"
+                f"--gradient_accumulation_steps {share.micro_batches}: {global_batch_size} sequences a step leave "
+                f"{sequences} to each of {world_size} devices"
             )
         if state is not None and state["fingerprint"] != dataset.fingerprint:
             raise UsageError(
                 f"--input_dir: {dataset.num_samples} sequences, shards {dataset.fingerprint[:12]}; the checkpoint was "
                 f"trained on {state['num_samples']} in {state['fingerprint'][:12]}"
             )
-        self.dataset, self.rank, self.world_size = dataset, rank, world_size
-        self.micro_batches, self.pin_memory = micro_batches, pin_memory
+        self.dataset, self.share = dataset, share
         self.seed = seed if state is None else state["seed"]
         lanes = choose_lanes(global_batch_size, dataset.num_samples, world_size) if state is None else state["lanes"]
-        self.order = GlobalOrder(dataset.piece_sizes, global_batch_size, lanes, self.seed)
+        self.order = GlobalOrder(dataset.chunk_sizes, global_batch_size, lanes, self.seed)
         self._masking = _masking(dataset, self.seed)
         self._start = 0 if state is None else state["consumed"]
         self._step = 0
@@ -75,11 +84,6 @@ class PretrainingLoader:
         self._pool = ThreadPoolExecutor(num_workers, "loader") if num_workers else None
         self._pending: deque[Future[list[Batch]]] = deque()
         self._ahead: set[int] = set()
-
-    @property
-    def num_samples(self) -> int:
-        """Sequences in an epoch."""
-        return self.dataset.num_samples
 
     @property
     def consumed(self) -> int:
@@ -104,7 +108,8 @@ class PretrainingLoader:
 
     def build_step(self, step: int) -> list[Batch]:
         """Assemble the ``step``-th global batch after the start; pure."""
-        return assemble(self.dataset, self._masking, self._samples(step), self.micro_batches, self.pin_memory)
+        share = self.share
+        return assemble(self.dataset, self._masking, self._samples(step), share.micro_batches, share.pin_memory)
 
     def __iter__(self) -> Iterator[list[Batch]]:
         return self
@@ -137,10 +142,10 @@ class PretrainingLoader:
         return self._start + step * self.order.samples_per_lane
 
     def _samples(self, step: int) -> Samples:
-        return self.order.samples(self._consumed(step), self.rank, self.world_size)
+        return self.order.samples(self._consumed(step), self.share.rank, self.share.world_size)
 
     def _fill(self, pool: ThreadPoolExecutor) -> None:
-        """Have the next steps assembled, and the shards that the lanes come to afterwards decoded."""
+        """Submit the next steps for assembly, and the chunks that the lanes reach afterwards for decoding."""
         if self._step == 0 and not self._pending:
             self._read_ahead(pool, 0)
         while len(self._pending) < self._window:
@@ -151,39 +156,29 @@ class PretrainingLoader:
                 self._read_ahead(pool, step + steps_in_block)
 
     def _read_ahead(self, pool: ThreadPoolExecutor, step: int) -> None:
-        pieces = set(np.unique(self._samples(step).shard).tolist())
-        for index in sorted(pieces - self._ahead):
+        chunks = set(np.unique(self._samples(step).shard).tolist())
+        for index in sorted(chunks - self._ahead):
             pool.submit(self.dataset.prefetch, index)
-        self._ahead = pieces
+        self._ahead = chunks
 
 
-def eval_batches(
-    dataset: Dataset,
-    micro_batch_size: int,
-    *,
-    rank: int = 0,
-    world_size: int = 1,
-    limit: int | None = None,
-    seed: int = 0,
-    pin_memory: bool = False,
-) -> Iterator[Batch]:
-    """Yield a rank's part of the first ``limit`` sequences (default: all), in file order and each exactly once.
+def eval_batches(dataset: Dataset, micro_batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+    """Yield a rank's part of the data set, in file order and each sequence exactly once.
 
-    Masks, where the shards have none, are those of epoch 0, so two evaluations see the same. Ranks have equally many
-    batches of at most ``micro_batch_size`` unless there are fewer sequences than that needs: no batch is empty.
+    Masks, where the shards have none, are always the same. Ranks have equally many batches of at most
+    ``micro_batch_size`` unless there are fewer sequences than that needs: no batch is empty.
     """
-    masking = _masking(dataset, seed)
-    total = dataset.num_samples if limit is None else min(limit, dataset.num_samples)
-    first, last = rank * total // world_size, (rank + 1) * total // world_size
-    largest_share = -(-total // world_size)
+    masking = _masking(dataset, seed=0)
+    mine = even_part(dataset.num_samples, rank, world_size)
+    largest_share = -(-dataset.num_samples // world_size)
     steps = -(-largest_share // micro_batch_size)
     for step in range(steps):
-        low, high = (first + i * (last - first) // steps for i in (step, step + 1))
-        if low < high:
-            number = np.arange(low, high)
-            piece = np.searchsorted(dataset.first_samples, number, side="right") - 1
-            samples = Samples(np.zeros_like(number), piece, number - dataset.first_samples[piece])
-            yield assemble(dataset, masking, samples, 1, pin_memory)[0]
+        part = even_part(len(mine), step, steps)
+        if part:
+            number = np.array(mine[part.start : part.stop])
+            chunk = np.searchsorted(dataset.first_samples, number, side="right") - 1
+            samples = Samples(np.zeros_like(number), chunk, number - dataset.first_samples[chunk])
+            yield assemble(dataset, masking, samples, micro_batches=1)[0]
 
 
 def _masking(dataset: Dataset, seed: int) -> DynamicMasking | None:

@@ -1,7 +1,7 @@
 """``manifest.json``: how the shards beside it were made, and the size, number of samples and SHA-256 of each.
 
 ``{"settings": {"vocab_sha256": ..., "do_lower_case": true, ...}, "shards": {"shard-0.parquet": {"sha256": ...,
-"num_samples": 42315, "bytes": 9183204}}}``. A folder without one is fine: then nothing is known and nothing checked::
+"num_samples": 42315, "bytes": 9183204}}}``. Without one nothing is known and nothing is checked::
 
     write_manifest(folder, Manifest(settings, {path.name: describe_shard(path) for path in paths}))
     check_manifests(paths, tokenizer)       # refuses shards of another vocabulary
@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert.data.formats.table import count_samples
+from bert.data.formats.table import inspect_shard, writing
 from bert.errors import UsageError
-from bert.files import replacing
 from bert.tokenization import BertTokenizer
 
 MANIFEST = "manifest.json"
@@ -27,7 +26,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """What a shard was when it was written."""
+    """A shard as it was when it was written."""
 
     sha256: str
     num_samples: int
@@ -36,16 +35,19 @@ class ShardEntry:
 
 @dataclass
 class Manifest:
-    """What is known of the shards of a folder; any of the settings may be missing."""
+    """What is known about the shards of a folder; any of the settings may be missing."""
 
     settings: dict[str, Any]
     shards: dict[str, ShardEntry]  # by file name
 
+    def missing(self, folder: Path) -> list[str]:
+        """Return the shards that are listed but not in ``folder``."""
+        return [name for name in self.shards if not (folder / name).is_file()]
 
-def describe_shard(path: str | Path) -> ShardEntry:
+
+def describe_shard(path: Path) -> ShardEntry:
     """Count and hash a shard; raises UsageError naming it if it cannot be read."""
-    path = Path(path)
-    samples = count_samples(path)
+    samples = inspect_shard(path).num_samples
     try:
         with path.open("rb") as file:
             return ShardEntry(hashlib.file_digest(file, "sha256").hexdigest(), samples, path.stat().st_size)
@@ -53,9 +55,9 @@ def describe_shard(path: str | Path) -> ShardEntry:
         raise UsageError(f"{path}: {error.strerror or error}") from error
 
 
-def read_manifest(folder: str | Path) -> Manifest | None:
-    """Read a folder's manifest, None where there is none; raises UsageError where it is none of ours."""
-    path = Path(folder) / MANIFEST
+def read_manifest(folder: Path) -> Manifest | None:
+    """Read a folder's manifest, None where there is none; raises UsageError where the file is something else."""
+    path = folder / MANIFEST
     try:
         found = json.loads(path.read_text(encoding="utf8"))
         manifest = Manifest(dict(found["settings"]), {n: ShardEntry(**e) for n, e in found["shards"].items()})
@@ -74,27 +76,23 @@ def read_manifest(folder: str | Path) -> Manifest | None:
     return manifest
 
 
-def write_manifest(folder: str | Path, manifest: Manifest) -> None:
+def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write or replace a folder's manifest."""
-    path = Path(folder) / MANIFEST
-    try:
-        with replacing(path) as temporary:
-            text = json.dumps(dataclasses.asdict(manifest), indent=2, sort_keys=True)
-            temporary.write_text(text + "\n", encoding="utf8")
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from error
+    text = json.dumps(dataclasses.asdict(manifest), indent=2, sort_keys=True)
+    with writing(folder / MANIFEST) as temporary:
+        temporary.write_text(text + "\n", encoding="utf8")
 
 
 def check_manifests(paths: Iterable[Path], tokenizer: BertTokenizer) -> None:
-    """Raise UsageError where a manifest beside ``paths`` tells of another vocabulary or casing, or of missing shards.
+    """Raise UsageError where a manifest beside ``paths`` names another vocabulary or casing, or missing shards.
 
-    Whether the shards are still what they were is for data/verify.py to find out.
+    data/verify.py finds out whether the shards themselves have changed.
     """
     for folder in sorted({path.parent for path in paths}):
         manifest = read_manifest(folder)
         if manifest is not None:
             check_tokenizer(folder, manifest, tokenizer)
-            missing = [name for name in manifest.shards if not (folder / name).is_file()]
+            missing = manifest.missing(folder)
             if missing:
                 more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
                 raise UsageError(f"{folder}: no {missing[0]}{more}, which {MANIFEST} lists")

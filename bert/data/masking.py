@@ -1,4 +1,4 @@
-"""Masked language modelling labels: drawn while loading, or read from dense label tables.
+"""Dynamic masking: masked language modelling labels drawn while loading.
 
 Each token is chosen with probability 0.15; of the chosen, 80 % become [MASK], 10 % a random piece, and 10 % stay
 (Devlin et al. 2018, section 3.1). A sequence has at least one chosen token and at most ``max_predictions_per_seq``. The
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert.data.hashing import GAMMA, below, hash64, mix64, uniform
-from bert.data.shard import offsets_of
+from bert.ragged import columns_of, rows_of
 
 MASKED_SHARE = 0.15
 AS_MASK, AS_RANDOM = 0.8, 0.1  # shares of the chosen tokens
@@ -29,7 +29,7 @@ class DynamicMasking:
     """Masks a micro-batch; a pure function of its arguments."""
 
     mask_id: int
-    maskable: NDArray[np.bool_]  # [vocabulary]: False for special tokens, which are neither chosen nor put in
+    maskable: NDArray[np.bool_]  # [vocabulary]: False for special tokens, which are never masked nor drawn
     max_predictions_per_seq: int
     seed: int
 
@@ -64,7 +64,7 @@ class DynamicMasking:
         return masked, chosen, labels
 
     def _choose(self, draws: NDArray[np.uint64], maskable: NDArray[np.bool_], offsets: NDArray) -> NDArray[np.int64]:
-        """Return the positions whose draw is low enough, corrected to the bounds per sequence; ascending."""
+        """Return the positions whose draw is low enough, at least one and not too many a sequence; ascending."""
         chosen = np.flatnonzero((draws < np.uint64(MASKED_SHARE * 2**64)) & maskable)
         without = np.flatnonzero(np.diff(np.searchsorted(chosen, offsets)) == 0)
         spans = offsets[np.stack([without, without + 1], axis=1)].tolist()
@@ -77,17 +77,6 @@ class DynamicMasking:
         if len(counts) == 0 or counts.max() <= self.max_predictions_per_seq:
             return chosen
         # Keep the lowest draws of each sequence: sorting by (sequence, draw) puts them first in its range.
-        row = np.repeat(np.arange(len(counts)), counts)
-        ranked = np.lexsort((draws[chosen], row))
-        kept = ranked[np.arange(len(chosen)) - bounds[:-1][row] < self.max_predictions_per_seq]
+        ranked = np.lexsort((draws[chosen], rows_of(bounds)))
+        kept = ranked[columns_of(bounds) < self.max_predictions_per_seq]
         return np.sort(chosen[kept])
-
-
-def positions_from_labels(labels: NDArray) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
-    """Turn a dense label table [n, S] into a shard's (masked_positions, masked_labels, masked_offsets).
-
-    -1 (NVIDIA, LDDL), -100 (torch's default) and 0 (zero padding; [PAD] is never predicted) all mean "no label".
-    """
-    rows, columns = np.nonzero(labels > 0)
-    counts = np.bincount(rows, minlength=len(labels))
-    return columns.astype(np.int32), labels[rows, columns].astype(np.int32), offsets_of(counts)

@@ -1,17 +1,17 @@
 """The global order of samples: which sample stands in which slot of which global batch, as arithmetic.
 
 In every epoch the shards are permuted and laid end to end, and these N samples are cut into L equal segments. Lane l
-of L reads segment l in epoch 0, l + 1 in epoch 1, and so on around; within a segment, blocks of some thousand samples
-are shuffled. A global batch of G takes the next G / L samples of every lane, lane after lane::
+of L reads segment l in epoch 0, l + 1 in epoch 1, and so on in a circle; within a segment, blocks of some thousand
+samples are shuffled. A global batch of G takes the next G / L samples of every lane, lane after lane::
 
     segments    |    0    |    1    |    2    |    3    |    0    |    1    | ...         N = 4 segments
     lane 0       --> epoch 0   --> 1     --> 2     --> 3     --> 4
     lane 1                 --> epoch 0   --> 1     --> 2     --> 3
                                          each lane walks the same endless line from its own start
 
-So the batches depend on (seed, G, L) and on no world size: rank r of W serves the slots r G / W to (r + 1) G / W, which
-are whole lanes where W divides L. Every sample is read exactly once per epoch of its lane, batches are always full,
-and the position after k steps is k G / L in every lane: nothing is skipped over to resume.
+So the batches depend on (seed, G, L) but not on the world size: rank r of W serves the slots r G / W to (r + 1) G / W,
+which are whole lanes where W divides L. Every sample is read exactly once per epoch of its lane, batches are always
+full, and the position after k steps is k G / L in every lane, so resuming needs no replay.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 
 from bert.data.hashing import hash64
 from bert.errors import UsageError
+from bert.ragged import even_part
 
-LANES = 16  # at most about this many shards are decoded at a time, and this many places of the data meet in a batch
-BLOCK = 4096  # samples shuffled together; with 16 lanes a batch draws on 65,536
+LANES = 16  # about this many shards are decoded at a time, and a batch is drawn from this many places of the data
+BLOCK = 4096  # samples shuffled together; with 16 lanes a batch is drawn from 65,536
 
 Indices = NDArray[np.int64]
 
@@ -36,7 +37,7 @@ Indices = NDArray[np.int64]
 def choose_lanes(global_batch_size: int, num_samples: int, world_size: int) -> int:
     """Return the number of lanes: a divisor of the global batch, at most the samples, near max(16, world size).
 
-    A multiple of the world size comes first, so that no two ranks decode the same shard for one lane.
+    Multiples of the world size are preferred, so that no two ranks decode the same shard for one lane.
     """
     wanted = max(LANES, world_size)
     divisors = [d for d in range(1, min(global_batch_size, num_samples) + 1) if global_batch_size % d == 0]
@@ -56,12 +57,10 @@ class GlobalOrder:
     """The order of ``sum(shard_sizes)`` samples in batches of ``global_batch_size``, dealt to ``lanes``."""
 
     def __init__(self, shard_sizes: Sequence[int] | Indices, global_batch_size: int, lanes: int, seed: int) -> None:
-        """Raises UsageError where there is no sample or the lanes do not divide the batch."""
+        """Raise UsageError where the lanes do not divide the batch."""
         self.shard_sizes = np.asarray(shard_sizes, np.int64)
         self.num_samples = int(self.shard_sizes.sum())
         self.global_batch_size, self.lanes, self.seed = global_batch_size, lanes, seed
-        if self.num_samples == 0:
-            raise UsageError("--input_dir: the shards hold no samples")
         if global_batch_size % lanes:
             raise UsageError(
                 f"global batch size {global_batch_size} is not divisible by the {lanes} lanes that the data order was "
@@ -77,7 +76,7 @@ class GlobalOrder:
 
     def slots(self, rank: int, world_size: int) -> range:
         """Return the slots of a global batch that ``rank`` serves."""
-        return range(rank * self.global_batch_size // world_size, (rank + 1) * self.global_batch_size // world_size)
+        return even_part(self.global_batch_size, rank, world_size)
 
     def samples(self, consumed: int, rank: int = 0, world_size: int = 1) -> Samples:
         """Return the samples of a rank's slots in the batch that follows ``consumed`` samples per lane."""
@@ -93,16 +92,18 @@ class GlobalOrder:
         return consumed * self.lanes / self.num_samples
 
     def _walk(self, lane: int, position: int, count: int) -> Iterator[Indices]:
-        """Yield ``count`` samples of a lane from its ``position`` on, as [3, n] parts of blocks."""
+        """Yield ``count`` samples of a lane, starting at ``position``, as [3, n] parts of blocks."""
         place = lane * self.num_samples // self.lanes + position  # on the endless line
         while count:
-            segment = _part_of(place, self.num_samples, self.lanes)
-            first, size = _part(segment, self.num_samples, self.lanes)
+            number = _part_of(place, self.num_samples, self.lanes)
+            segment = even_part(self.num_samples, number, self.lanes)  # goes on beyond the last lane
+            inside, size = place - segment.start, len(segment)
             blocks = -(-size // BLOCK)
-            begin, length = _part(_part_of(place - first, size, blocks), size, blocks)
-            ahead = place - first - begin
-            taken = min(count, length - ahead)
-            yield self._block(segment - lane, (first + begin) % self.num_samples, length)[:, ahead : ahead + taken]
+            block = even_part(size, _part_of(inside, size, blocks), blocks)
+            ahead = inside - block.start
+            taken = min(count, len(block) - ahead)
+            begin = (segment.start + block.start) % self.num_samples
+            yield self._block(number - lane, begin, len(block))[:, ahead : ahead + taken]
             place, count = place + taken, count - taken
 
     def _shuffle_block(self, epoch: int, begin: int, length: int) -> Indices:
@@ -114,17 +115,11 @@ class GlobalOrder:
         return np.stack([np.full_like(shard, epoch), shard, sample - ends[turn] + self.shard_sizes[shard]])
 
     def _lay_out_epoch(self, epoch: int) -> tuple[Indices, Indices]:
-        """Return the shards in the epoch's order and where each one ends."""
+        """Return the shards in the epoch's order, and where each ends."""
         order = hash64(self.seed, epoch, np.arange(len(self.shard_sizes))).argsort(kind="stable")
         return order, np.cumsum(self.shard_sizes[order])
 
 
-def _part(index: int, total: int, parts: int) -> tuple[int, int]:
-    """Return (first, size) of one of ``parts`` near-equal parts of ``total``; indices beyond ``parts`` go on."""
-    first = index * total // parts
-    return first, (index + 1) * total // parts - first
-
-
 def _part_of(place: int, total: int, parts: int) -> int:
-    """Return the index of the part that holds ``place``; the inverse of :func:`_part`."""
+    """Return the index of the :func:`~bert.ragged.even_part` that holds ``place``."""
     return ((place + 1) * parts - 1) // total

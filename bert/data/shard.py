@@ -8,15 +8,18 @@ All sequences lie end to end, specials included and padding not; ``offsets`` mar
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bert.errors import UsageError
+from bert.ragged import offsets_of, ranges, rows_of
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Shard:
     offsets: NDArray[np.int64]  # [n + 1]
     segment_starts: NDArray[np.int32]  # [n], first token of segment B; the sequence's length where there is none
     next_sentence_labels: NDArray[np.int8]  # [n], 1 = segment B is random
-    masked_positions: NDArray[np.int32] | None = None  # [M]; None = the loader masks, anew in every epoch
+    masked_positions: NDArray[np.int32] | None = None  # [M]; None = the loader masks, differently in every epoch
     masked_labels: NDArray[np.int32] | None = None  # [M], the original token ids
     masked_offsets: NDArray[np.int64] | None = None  # [n + 1]
 
@@ -47,9 +50,17 @@ class Shard:
         return np.diff(self.offsets)
 
 
+class RowRange(NamedTuple):
+    """Rows ``start`` to ``stop`` of a file."""
+
+    path: Path
+    start: int
+    stop: int
+
+
 @dataclass(frozen=True)
 class ShardInfo:
-    """What a file says of itself without being decoded; None = only decoding tells."""
+    """What a file tells without being decoded; None = only decoding tells."""
 
     num_samples: int
     max_length: int | None  # tokens of the longest sequence, or the width of its padded rows
@@ -65,7 +76,7 @@ class Limits:
     vocab_size: int | None = None  # None = any
 
     def check_info(self, info: ShardInfo, path: Path | str) -> None:
-        """Raise UsageError where the file already says that it does not fit."""
+        """Raise UsageError where the file exceeds the limits by its own account."""
         if info.num_samples:
             self._check_most(info.max_length or 0, info.max_predictions or 0, path)
 
@@ -80,7 +91,7 @@ class Limits:
         positions, labels, offsets = shard.masks
         self._check_most(0, int(np.diff(offsets).max()), path)
         self._check_ids(labels, "masked label", path)
-        rows = np.repeat(np.arange(shard.num_samples), np.diff(offsets))
+        rows = rows_of(offsets)
         outside = (positions < 0) | (positions >= shard.lengths[rows])
         if outside.any():
             row = rows[outside][0]
@@ -107,60 +118,35 @@ class Limits:
 
 
 def select(shard: Shard, order: NDArray) -> Shard:
-    """Return the sequences of ``shard`` with the indices ``order``, in that order."""
+    """Return the sequences ``order`` of ``shard``, in that order."""
     lengths = shard.lengths[order]
-    masks = {}
-    if shard.masks is not None:
-        positions, labels, bounds = shard.masks
-        counts = np.diff(bounds)[order]
-        masked = ranges(bounds[order], counts)
-        masks = {
-            "masked_positions": positions[masked],
-            "masked_labels": labels[masked],
-            "masked_offsets": offsets_of(counts),
-        }
-    return Shard(
+    chosen = Shard(
         tokens=shard.tokens[ranges(shard.offsets[order], lengths)],
         offsets=offsets_of(lengths),
         segment_starts=shard.segment_starts[order],
         next_sentence_labels=shard.next_sentence_labels[order],
-        **masks,
     )
+    if shard.masks is None:
+        return chosen
+    positions, labels, bounds = shard.masks
+    counts = np.diff(bounds)[order]
+    masked = ranges(bounds[order], counts)
+    masks = {"masked_positions": positions[masked], "masked_labels": labels[masked]}
+    return dataclasses.replace(chosen, **masks, masked_offsets=offsets_of(counts))
 
 
 def concatenate(shards: Sequence[Shard]) -> Shard:
-    """Put the sequences of all ``shards`` one after another; all are masked or none."""
+    """Join the sequences of all ``shards``, which are all masked or all unmasked."""
 
-    def joined(name: str) -> NDArray:
-        return np.concatenate([getattr(shard, name) for shard in shards])
+    def joined(name: str) -> Any:
+        arrays = [getattr(shard, name) for shard in shards]
+        if arrays[0] is None:
+            return None
+        if name.endswith("offsets"):
+            return offsets_of(np.concatenate([np.diff(array) for array in arrays]))
+        return np.concatenate(arrays)
 
-    def joined_offsets(name: str) -> NDArray:
-        return offsets_of(np.concatenate([np.diff(getattr(shard, name)) for shard in shards]))
-
-    masks = {}
-    if shards[0].masks is not None:
-        masks = {name: joined(name) for name in ("masked_positions", "masked_labels")}
-        masks["masked_offsets"] = joined_offsets("masked_offsets")
-    return Shard(
-        tokens=joined("tokens"),
-        offsets=joined_offsets("offsets"),
-        segment_starts=joined("segment_starts"),
-        next_sentence_labels=joined("next_sentence_labels"),
-        **masks,
-    )
-
-
-def offsets_of(counts: NDArray) -> NDArray[np.int64]:
-    """Return where each of ``counts`` items begins, and the end: [0, c0, c0 + c1, ...]."""
-    offsets = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    return offsets
-
-
-def ranges(starts: NDArray, counts: NDArray) -> NDArray[np.int64]:
-    """Return the indices starts[0], starts[0] + 1, ... (counts[0] of them), starts[1], ..."""
-    ends = offsets_of(counts)
-    return np.arange(ends[-1]) + np.repeat(starts - ends[:-1], counts)
+    return Shard(**{field.name: joined(field.name) for field in dataclasses.fields(Shard)})
 
 
 # pyarrow's own errors derive from these.
@@ -169,7 +155,7 @@ UNREADABLE = (OSError, EOFError, KeyError, IndexError, TypeError, ValueError, Ru
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Turn the errors of reading ``path`` inside the block into UsageError."""
+    """Turn errors of the block, which reads ``path``, into UsageError."""
     try:
         yield
     except UsageError:

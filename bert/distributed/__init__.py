@@ -1,4 +1,4 @@
-"""Ranks: who this process is, what the ranks tell each other, who is late, and how a restarted run meets again."""
+"""Ranks: which one this process is, collectives, detection of late ranks, and restarts by torchrun."""
 
 from bert.distributed.world import (
     DistributedConfig,

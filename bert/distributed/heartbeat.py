@@ -1,14 +1,14 @@
-"""Who is late: every rank tells the store, every few seconds, that it lives, and where in the program it is.
+"""Find late ranks: every few seconds each rank tells the store that it is alive and where in the program it is.
 
-When a rank stops or its machine is gone, the others wait for it in a collective, where nothing says for whom. Here rank
-0 watches all ranks and the others watch rank 0, and the run ends with a line such as ::
+When a rank or its machine dies, the others wait for it in a collective, which does not name it. Here rank 0
+watches all ranks, the others watch rank 0, and the run ends with a line such as ::
 
     error: rank 3 (node7, process 4242) has been silent for 1800 s; its last step was 41
 
-A rank that lives but does not come (its file system hangs) is named when the collective gives up, with the line of
-code it is at. The last step is the watching rank's own, since every optimizer step needs all ranks. Training does
-nothing for this but count its steps. A silence is counted in wake-ups, not by a clock, so that a run which was stopped
-as a whole (Ctrl-Z, a paused virtual machine) goes on unharmed.
+A rank that is alive but does not join the collective (its file system hangs) is named when the collective times out,
+with the line of code it is at. The last step is the watching rank's own, since every optimizer step needs all ranks.
+Training contributes no more than its step count. A silence is counted in wake-ups, not by a clock, so a run that was
+stopped as a whole (Ctrl-Z, a paused virtual machine) continues unharmed.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from typing import Any
 import torch.distributed as dist
 
 MAX_INTERVAL = 10.0  # seconds between two beats, or a tenth of the timeout where that is less
-SHOWN = 8  # ranks in a line
+SHOWN = 8  # ranks that an error names
 PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass
 class Progress:
-    """How far this rank is; the training loop keeps it."""
+    """How far this rank is; the training loop updates it."""
 
     step: int = 0  # optimizer steps applied
 
 
 @dataclass(frozen=True)
 class Beat:
-    """What a rank says of itself."""
+    """What a rank reports of itself."""
 
     number: int
     host: str
     process: int
     place: str  # where its main thread is
-    idle: float  # seconds since its step or its place changed, to the accuracy of a beat
+    idle: float  # seconds since its step or its place changed, accurate to one beat
     done: bool = False
 
     def who(self, rank: int) -> str:
@@ -62,7 +62,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         self.rank, self.timeout, self.progress = rank, timeout, progress
         self.interval = min(MAX_INTERVAL, timeout / 10)
         self.beats: dict[int, Beat] = {}
-        # A connection of its own: a store that does not answer must not stop training.
+        # A separate connection: a store that does not answer must not stop training.
         self._store: dist.Store = store.clone()  # type: ignore[attr-defined]
         watched = range(1, size) if rank == 0 else [0]
         self._missed = dict.fromkeys(watched, 0)  # wake-ups since the last news
@@ -102,7 +102,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         self._store.set(f"heartbeat/{self.rank}", json.dumps(asdict(self._own)))
 
     def exchange(self) -> None:
-        """Publish this rank's state and read that of the watched ones."""
+        """Publish this rank's state and read that of the ranks it watches."""
         self.beat()
         texts = self._store.multi_get([f"heartbeat/{rank}" for rank in self._missed])
         for rank, text in zip(self._missed, texts, strict=True):
@@ -111,16 +111,16 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
                 self.beats[rank], self._missed[rank] = beat, 0
 
     def check(self) -> None:
-        """Count one more wake-up without news; end the process where there were too many."""
+        """Count one more wake-up without news; end the process after too many."""
         for rank, beat in self.beats.items():
             self._missed[rank] += not beat.done
         silent = self.silent_ranks(self.timeout)
         if silent and not self._closed.is_set():
-            _say(silent)
+            _report(silent)
             os._exit(1)  # not sys.exit: the main thread is in a collective that does not end
 
     def silent_ranks(self, seconds: float) -> list[str]:
-        """Name the watched ranks that were not heard of for so long."""
+        """Name the watched ranks that have been silent for this long."""
         silences = {rank: missed * self.interval for rank, missed in self._missed.items()}
         return [
             f"{self.beats[rank].who(rank)} has been silent for {silence:.0f} s; {self._last_step()}"
@@ -129,7 +129,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         ]
 
     def late_ranks(self, seconds: float) -> list[str]:
-        """Name the watched ranks that have been somewhere else than this rank, while it waited, for so long."""
+        """Name the watched ranks that, while this rank waited, have been elsewhere for this long."""
         if self._own.idle < seconds:
             return []
         return [
@@ -139,9 +139,9 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         ]
 
     def explain(self) -> None:
-        """Say which ranks are late, after a collective has failed."""
+        """Print which ranks are late, after a collective has failed."""
         long = self.timeout / 2
-        _say(self.silent_ranks(long) or self.late_ranks(long))
+        _report(self.silent_ranks(long) or self.late_ranks(long))
 
     def _last_step(self) -> str:
         return f"its last step was {self.progress.step}"
@@ -151,12 +151,12 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
             try:
                 work()
             except dist.DistNetworkError:
-                self._closed.set()  # the process that held the store ended, which is its launcher's business
+                self._closed.set()  # the process with the store ended, which its launcher handles
             except dist.DistStoreError:
                 pass  # it did not answer in time: no news
 
 
-def _say(lines: list[str]) -> None:
+def _report(lines: list[str]) -> None:
     for line in lines[:SHOWN]:
         print(f"error: {line}", file=sys.stderr, flush=True)
     if len(lines) > SHOWN:
@@ -164,7 +164,7 @@ def _say(lines: list[str]) -> None:
 
 
 def _place(thread: int | None) -> str:
-    """Return "bert/trainer.py:214 fit": the innermost line of this package on a stack, else the innermost of all."""
+    """Return "bert/train/trainer.py:214 fit": the innermost line of this package on a stack, else of all."""
     innermost = frame = sys._current_frames()[thread or 0]
     while frame is not None and PACKAGE not in Path(frame.f_code.co_filename).parents:
         frame = frame.f_back

@@ -1,8 +1,8 @@
-"""Ranks: who this process is, what the ranks tell each other, and when they stop.
+"""Ranks: which one this process is, collectives, seeds, and the signals that stop a run.
 
-Every function does nothing at world size 1, so the code of one process and of a thousand is the same. A tensor is
-reduced where it lies (NCCL for CUDA, Gloo for the host), so a decision made on the host never waits for the GPU. The
-default process group of torch.distributed is the only state. No function pickles anything::
+At world size 1 no function communicates, so one process and a thousand run the same code. A tensor is reduced where it
+is (NCCL for CUDA, Gloo for the host), so a decision made on the host never waits for the GPU. The only state is the
+default process group of torch.distributed. No function pickles anything::
 
     with join_world(config.distributed) as world:
         with collective_errors(world):                   # a bad shard on rank 3 ends every rank with the same line
@@ -39,16 +39,16 @@ SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
 
 @dataclass
 class DistributedConfig:
-    """Where a process runs. The launcher says who it is."""
+    """Where a process runs. Its rank comes from the launcher."""
 
     local_rank: int = flag(
-        -1, "Rank on this machine, and so its GPU. Set by launchers; LOCAL_RANK in the environment wins.", minimum=-1
+        -1, "Rank on this machine, hence its GPU. Set by launchers; LOCAL_RANK in the environment wins.", minimum=-1
     )
-    device: str = flag("auto", "Where to run; auto: a GPU where there is one.", choices=("auto", "cpu", "cuda"))
+    device: str = flag("auto", "Where to run; auto: a GPU if there is one.", choices=("auto", "cpu", "cuda"))
     use_env: bool = flag(False, "Accepted for old launchers and ignored: the environment is always read.")
     timeout: float = flag(
         1800.0,
-        "Seconds to wait for a rank before the run ends with its name and last step; longer than a checkpoint takes.",
+        "Seconds to wait for a rank before the run ends and names it; must exceed the time a checkpoint takes.",
         minimum=1,
         aliases=["ddp_timeout"],
     )
@@ -75,8 +75,8 @@ class World:
 def join_world(config: DistributedConfig) -> Iterator[World]:
     """Join the other ranks for the duration of a ``with`` block, once per process.
 
-    A rank that is late by more than ``--timeout`` ends the run with its name. Raises UsageError for a missing GPU and
-    for an environment that contradicts itself. (Not twice: the store would still hold the addresses of the first time.)
+    If a rank is late by more than ``--timeout``, the run ends and names it. Raises UsageError for a missing GPU and for
+    an environment that contradicts itself. (Once: the store would still hold the addresses of the first time.)
     """
     rank, local_rank, size = read_launcher(os.environ, config.local_rank)
     device = resolve_device(config.device, local_rank)
@@ -102,8 +102,8 @@ def join_world(config: DistributedConfig) -> Iterator[World]:
             heartbeat.explain()
             raise
         finally:
-            # After an error the peers may sit in a collective that this rank never joins. NCCL's orderly shutdown would
-            # wait for it; ending the process instead lets the launcher end the peers.
+            # After an error the peers may wait in a collective that this rank never joins. NCCL's orderly shutdown
+            # would wait too; ending the process instead lets the launcher end the peers.
             if finished or not on_gpu:
                 dist.destroy_process_group()
 
@@ -111,8 +111,8 @@ def join_world(config: DistributedConfig) -> Iterator[World]:
 def read_launcher(environ: Mapping[str, str], local_rank: int = -1) -> tuple[int, int, int]:
     """Return (rank, local rank, world size) from torchrun's variables, else Slurm's, else (0, local rank or 0, 1).
 
-    Slurm's count only where MASTER_ADDR is set too: a shell inside an allocation has them as well. The local rank is
-    LOCAL_RANK, else ``local_rank`` (the flag), else Slurm's, else 0. Raises UsageError where they clash.
+    Slurm's count only if MASTER_ADDR is set too: a shell inside an allocation also has them. The local rank is
+    LOCAL_RANK, else ``local_rank`` (the flag), else Slurm's, else 0. Raises UsageError if they contradict each other.
     """
     names = _find_launcher(environ)
     local = 0
@@ -135,7 +135,7 @@ def read_launcher(environ: Mapping[str, str], local_rank: int = -1) -> tuple[int
 
 
 def resolve_device(setting: str, local_rank: int) -> torch.device:
-    """Turn ``--device`` into the device of this rank; each rank of a machine has a GPU of its own."""
+    """Turn ``--device`` into the device of this rank; each rank of a machine has its own GPU."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if setting == "cpu" or (setting == "auto" and gpus == 0):
         return torch.device("cpu")
@@ -150,14 +150,14 @@ def resolve_device(setting: str, local_rank: int) -> torch.device:
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """Replace ``tensor`` by its sum over the ranks, in place, and return it."""
+    """Replace ``tensor`` with its sum over the ranks, in place, and return it."""
     if dist.is_initialized():
         dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
     return tensor
 
 
 def agree_any(flag: bool) -> bool:
-    """True on every rank if ``flag`` is true on any; decided on the host."""
+    """Return on every rank whether ``flag`` is true on any; decided on the host."""
     votes = torch.tensor([int(flag)])
     if dist.is_initialized():
         dist.all_reduce(votes, op=dist.ReduceOp.MAX)
@@ -183,7 +183,7 @@ def barrier() -> None:
 def broadcast_error(error: str | None) -> None:
     """Raise the same UsageError on every rank if any rank has one: the message of the lowest such rank.
 
-    Every rank calls this, with None where nothing is wrong.
+    Every rank calls this, with None if nothing is wrong.
     """
     messages = all_gather_ints([] if error is None else [1, *error.encode()])
     for message in messages:
@@ -212,8 +212,8 @@ def collective_errors(world: World) -> Iterator[None]:
 def derive_seed(*keys: int) -> int:
     """Hash ``keys`` to a seed of 63 bits: the head of SHA-256 over their decimal digits joined by commas.
 
-    Sums such as ``seed + rank`` collide ((1, 2) and (2, 1)), and neighbouring seeds give related streams in some
-    generators; a hash does neither.
+    Sums such as ``seed + rank`` collide ((1, 2) and (2, 1)), and in some generators neighbouring seeds give related
+    streams; a hash avoids both.
     """
     digest = hashlib.sha256(",".join(str(int(key)) for key in keys).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
@@ -231,10 +231,10 @@ def seed_everything(*keys: int) -> int:
 
 
 class StopSignal(AbstractContextManager["StopSignal"]):
-    """Notice SIGTERM, SIGUSR1 (Slurm's warning) and Ctrl-C while active; the loop asks ``requested`` when it suits it.
+    """Notice SIGTERM, SIGUSR1 (Slurm's warning) and Ctrl-C while active; the loop asks ``requested`` where it can stop.
 
-    The handler only sets a flag; a second Ctrl-C raises KeyboardInterrupt at once. The handlers of before are put back
-    on leaving. Main thread only, as all of `signal`.
+    The handler only sets a flag; a second Ctrl-C raises KeyboardInterrupt at once. Leaving restores the previous
+    handlers. Main thread only, like all of `signal`.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -254,7 +254,7 @@ class StopSignal(AbstractContextManager["StopSignal"]):
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
-            # None: the handler was not installed from Python, and cannot be put back from it.
+            # None: the handler was not installed from Python and cannot be restored from it.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -263,7 +263,7 @@ class StopSignal(AbstractContextManager["StopSignal"]):
             if self.by_keyboard:
                 raise KeyboardInterrupt
             self.by_keyboard = True
-            # Not print: the signal may have come in the middle of one.
+            # Not print: the signal may have interrupted one.
             os.write(2, b"\nstopping after this micro-batch and saving; Ctrl-C again stops at once\n")
 
 
@@ -281,7 +281,7 @@ def _find_launcher(environ: Mapping[str, str]) -> tuple[str, str, str] | None:
     if SLURM[0] in environ and SLURM[1] in environ and "MASTER_ADDR" in environ:
         return SLURM
     if rank in environ or size in environ:
-        # Running alone would be worse than an error: every process would take itself for rank 0.
+        # Running alone would be worse than an error: every process would consider itself rank 0.
         raise UsageError(f"the environment sets only one of {rank} and {size}; expected both, from a launcher, or none")
     return None
 

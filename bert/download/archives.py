@@ -1,7 +1,7 @@
-"""Zip and tar files → folders; whatever an archive holds, nothing lands outside of its folder.
+"""Zip and tar files → folders; whatever an archive holds, nothing is written outside its folder.
 
-Links, devices, absolute names and ``..`` are refused, and so is an archive that grows beyond all measure. A folder that
-wraps everything in the archive is left out, as is what macOS adds::
+Links, devices, absolute names and ``..`` are refused, and so is an archive that unpacks to a suspicious size. A folder
+that wraps everything in the archive is left out, and so are the files that macOS adds::
 
     unpack(Path("CoLA.zip"), Path("CoLA"))      # CoLA/train.tsv, whether or not the archive says CoLA/train.tsv
 """
@@ -15,8 +15,6 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 LARGEST_RATIO = 100  # unpacked to packed bytes; text reaches 10
@@ -30,25 +28,29 @@ DAMAGED = (*UNREADABLE, RuntimeError, ValueError)
 
 
 class ArchiveError(Exception):
-    """An archive that is damaged, holds something dangerous, or lacks what was expected of it."""
+    """An archive that is damaged, holds something dangerous, or lacks a file that it should have."""
 
 
 def archive_problem(path: Path) -> str | None:
-    """Say so if a file is no archive, or an incomplete zip file; what is in it is not looked at."""
-    return None if zipfile.is_zipfile(path) or tarfile.is_tarfile(path) else "it is neither a zip nor a tar file"
+    """Return what is wrong if a file is not an archive, or is an incomplete zip file; its content is not checked."""
+    return None if zipfile.is_zipfile(path) or tarfile.is_tarfile(path) else "neither a zip nor a tar file"
 
 
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip or tar file into ``folder``, which may hold other things; raises ArchiveError naming the file."""
     inside = folder / f".{archive.name}"
     inside.mkdir(parents=True)
-    with _named(archive):
+    try:
         if tarfile.is_tarfile(archive):
             _untar(archive, inside)
         elif zipfile.is_zipfile(archive):
             _unzip(archive, inside)
         else:
             raise ArchiveError("damaged, or neither a zip nor a tar file")
+    except ArchiveError as error:
+        raise ArchiveError(f"{archive}: {error}") from error
+    except DAMAGED as error:
+        raise ArchiveError(f"{archive}: damaged ({error or type(error).__name__})") from error
     entries = list(inside.iterdir())
     top = entries[0] if len(entries) == 1 and entries[0].is_dir() else inside
     for entry in top.iterdir():
@@ -63,13 +65,10 @@ def _unzip(archive: Path, folder: Path) -> None:
         entries = opened.infolist()
         _check_amount(archive, len(entries), sum(entry.file_size for entry in entries))
         for entry in entries:
-            _check_name(entry.filename)
-            kind = stat.S_IFMT(entry.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise ArchiveError(f"{entry.filename} is neither a file nor a folder")
+            _check_entry(entry.filename, stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR))
         for entry in entries:
             if not _is_clutter(entry.filename):
-                opened.extract(entry, folder)  # no more than the file_size that was added up; checks the CRC
+                opened.extract(entry, folder)  # writes no more than the file_size added up above; checks the CRC
 
 
 def _untar(archive: Path, folder: Path) -> None:
@@ -78,9 +77,7 @@ def _untar(archive: Path, folder: Path) -> None:
         for entry in opened:
             number, total = number + 1, total + entry.size
             _check_amount(archive, number, total)
-            _check_name(entry.name)
-            if not entry.isreg() and not entry.isdir():
-                raise ArchiveError(f"{entry.name} is neither a file nor a folder")
+            _check_entry(entry.name, entry.isreg() or entry.isdir())
             if not _is_clutter(entry.name):
                 opened.extract(entry, folder, filter="data")
         assert opened.fileobj
@@ -88,10 +85,12 @@ def _untar(archive: Path, folder: Path) -> None:
             pass
 
 
-def _check_name(name: str) -> None:
+def _check_entry(name: str, is_plain: bool) -> None:
     path = PurePosixPath(name)
     if not name or ".." in path.parts or path.is_absolute() or PureWindowsPath(name).drive or "\\" in name:
-        raise ArchiveError(f"{name!r} would lie outside of the folder")
+        raise ArchiveError(f"{name!r} would lie outside the folder")
+    if not is_plain:
+        raise ArchiveError(f"{name} is neither a file nor a folder")
 
 
 def _check_amount(archive: Path, entries: int, total: int) -> None:
@@ -103,13 +102,3 @@ def _check_amount(archive: Path, entries: int, total: int) -> None:
 def _is_clutter(name: str) -> bool:
     path = PurePosixPath(name)
     return path.parts[:1] == ("__MACOSX",) or path.name == ".DS_Store" or path.name.startswith("._")
-
-
-@contextmanager
-def _named(archive: Path) -> Iterator[None]:
-    try:
-        yield
-    except ArchiveError as error:
-        raise ArchiveError(f"{archive}: {error}") from error
-    except DAMAGED as error:
-        raise ArchiveError(f"{archive}: damaged ({error or type(error).__name__})") from error

@@ -1,8 +1,8 @@
 """Data sets by name → folders that the training commands expect: the command ``data/download.py``.
 
-What is unpacked appears whole: it is made in a hidden folder first. ``SHA256SUMS`` in it, as ``sha256sum -c`` reads it,
-says what was made, so a later run knows what is there, what was damaged since, and what is the user's own and is left
-alone. A data set that fails does not stop the others::
+A folder that is unpacked appears whole, since it is made under a hidden name first. Its ``SHA256SUMS``, which
+``sha256sum -c`` reads, lists what was made, so a later run finds damaged files and leaves the user's own alone. A data
+set that fails does not stop the others::
 
     download(DownloadConfig(dataset=["squad", "mrpc"], output="data"))
 """
@@ -14,15 +14,16 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bert.config import flag
-from bert.download.archives import ArchiveError, archive_problem
-from bert.download.catalog import DATA_SETS, GROUPS, DataSet, unpack_all
+from bert.download.archives import ArchiveError
+from bert.download.catalog import DATA_SETS, GROUPS, DataSet
 from bert.download.dumps import check_language, fetch_dump
-from bert.download.fetch import Fetcher, FetchError, TransferConfig
-from bert.download.partial_file import Digest, locked
+from bert.download.fetch import Fetcher, TransferConfig
+from bert.download.partial_file import locked
+from bert.download.remote import FetchError, RemoteFile, hash_file
 from bert.errors import UsageError
 from bert.files import replacing
 
@@ -36,9 +37,10 @@ class DownloadConfig:
     """What to fetch, and where to."""
 
     dataset: list[str] = flag(
-        help="What to fetch, several by blanks. "
+        help="What to fetch, separated by spaces. "
         + "".join(f"{group} stands for {', '.join(names)}. " for group, names in GROUPS.items())
-        + "vocab is the vocabulary of the uncased models alone. wikipedia is the dump as it is published. Also xnli."
+        + "Others: xnli; vocab, the vocabulary of the uncased models without their weights; wikipedia, the dump as "
+        "published."
     )
     output: str = flag(
         os.environ.get("BERT_PREP_WORKING_DIR", "data"),
@@ -59,20 +61,19 @@ def download(config: DownloadConfig) -> None:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--output {root}: {error.strerror or error}") from error
-    rows, failed = [], []
+    rows, failed = [], False
     for name in names:
+        place = root / (WIKIPEDIA if name == WIKIPEDIA else DATA_SETS[name].folder)
         try:
             if name == WIKIPEDIA:
-                place = root / WIKIPEDIA
                 fetched = fetch_dump(fetcher, config.wikipedia_language, place)
             else:
-                place = root / DATA_SETS[name].folder
-                fetched = install(DATA_SETS[name], root, fetcher)
-            rows.append((name, "fetched" if fetched else "there already", str(place)))
+                fetched = install(DATA_SETS[name], place, fetcher)
+            rows.append((name, "fetched" if fetched else "already there", str(place)))
         except (FetchError, ArchiveError, OSError) as error:
             print(f"error: {name}: {error}", file=sys.stderr)
             rows.append((name, "FAILED", "the reason is above"))
-            failed.append(name)
+            failed = True
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     print("\n".join(f"{name:{widths[0]}}  {state:{widths[1]}}  {place}" for name, state, place in rows))
     if failed:
@@ -80,7 +81,7 @@ def download(config: DownloadConfig) -> None:
 
 
 def choose(words: Sequence[str]) -> list[str]:
-    """Return the names of the data sets that ``words`` (names and groups, in any case) stand for, each once."""
+    """Return the data sets that ``words`` (names and groups, in any case) stand for, each once."""
     known = {name.lower(): [name] for name in (*DATA_SETS, WIKIPEDIA)} | GROUPS
     for word in words:
         if word.lower() not in known:
@@ -88,36 +89,31 @@ def choose(words: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name for word in words for name in known[word.lower()]))
 
 
-def install(data_set: DataSet, root: Path, fetcher: Fetcher) -> bool:
-    """Bring one data set below ``root``; False where all of it was there. Raises FetchError and ArchiveError."""
-    folder = root / data_set.folder
+def install(data_set: DataSet, folder: Path, fetcher: Fetcher) -> bool:
+    """Fetch one data set into ``folder``; False if all of it was there. Raises FetchError and ArchiveError."""
     if data_set.build is None:
         return any(_fetch_all(data_set, folder, fetcher))
     if _is_complete(folder, data_set):
         return False
-    beside = folder.parent
-    fetched = _fetch_all(data_set, beside, fetcher)
+    fetched = _fetch_all(data_set, folder.parent, fetcher)
     try:
-        _build(data_set, beside, folder)
+        _build(data_set, folder)
     except ArchiveError as error:
         if all(fetched):
             raise
         print(f"{error}; fetching it again", file=sys.stderr)
-        _fetch_all(data_set, beside, fetcher, again=True)
-        _build(data_set, beside, folder)
+        _fetch_all(data_set, folder.parent, fetcher, again=True)
+        _build(data_set, folder)
     return True
 
 
 def _fetch_all(data_set: DataSet, folder: Path, fetcher: Fetcher, again: bool = False) -> list[bool]:
-    """Fetch all files that can be had, and only then raise what could not."""
-    check = archive_problem if data_set.build is unpack_all else None
+    """Fetch every file; only then raise FetchError for those that failed."""
     fetched, errors = [], []
     for file in data_set.files:
-        urls, target = [*fetcher.on_mirrors(file.name), *file.urls], folder / file.name
+        urls = (*fetcher.on_mirrors(file.name), *file.urls)
         try:
-            fetched.append(
-                fetcher.fetch(urls, target, checksum=file.checksum, size=file.size, check=check, again=again)
-            )
+            fetched.append(fetcher.fetch(replace(file, urls=urls), folder, again))
         except FetchError as error:
             errors.append(str(error))
     if errors:
@@ -125,19 +121,19 @@ def _fetch_all(data_set: DataSet, folder: Path, fetcher: Fetcher, again: bool = 
     return fetched
 
 
-def _build(data_set: DataSet, beside: Path, folder: Path) -> None:
+def _build(data_set: DataSet, folder: Path) -> None:
     assert data_set.build
+    files = [folder.parent / file.name for file in data_set.files]
     with _hidden(folder) as made:
-        data_set.build([beside / file.name for file in data_set.files], made)
+        data_set.build(files, made)
         for name, checksum in data_set.members.items():
-            problem = _problem(made / name, checksum)
-            if problem:
-                raise ArchiveError(f"{beside / data_set.files[0].name}: its {name} is {problem}")
+            if problem := _problem(made / name, checksum):
+                raise ArchiveError(f"{files[0]}: its {name} is {problem}")
         _place(made, folder, data_set)
 
 
 def _place(made: Path, folder: Path, data_set: DataSet) -> None:
-    """Give ``made`` the name ``folder``, or complete a folder that is there without touching what is not ours."""
+    """Rename ``made`` to ``folder``, or complete a folder that is there without touching the user's own files."""
     names = sorted(path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file())
     if not folder.exists():
         _write_sums(made, names)
@@ -145,64 +141,51 @@ def _place(made: Path, folder: Path, data_set: DataSet) -> None:
         return
     ours = {name for name, checksum in _expected(folder, data_set).items() if checksum}
     kept = [name for name in names if (folder / name).exists() and name not in ours]
-    for name in names:
-        if name not in kept:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(made / name, folder / name)
+    new = [name for name in names if name not in kept]
+    for name in new:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(made / name, folder / name)
     if kept:
-        print(f"{folder}: {', '.join(kept)} was there before and is kept as it is")
-    _write_sums(folder, [name for name in names if name not in kept])
+        print(f"{folder}: kept your own {', '.join(kept)}")
+    _write_sums(folder, new)
 
 
 def _is_complete(folder: Path, data_set: DataSet) -> bool:
-    """Whether all is there and as it was made; a folder that was filled by hand needs the members only."""
+    """Return whether every file is there and undamaged; a folder that was filled by hand needs only the members."""
     if not folder.is_dir():
         return False
     problems = {name: _problem(folder / name, sum) for name, sum in _expected(folder, data_set).items()}
     for name, problem in problems.items():
         if problem and (folder / SUMS).exists():
-            print(f"{folder / name}: {problem}, getting it again", file=sys.stderr)
+            print(f"{folder / name}: {problem}, fetching it again", file=sys.stderr)
     return not any(problems.values())
 
 
 def _expected(folder: Path, data_set: DataSet) -> dict[str, str | None]:
-    """Return the files that belong in ``folder``, with the checksums that are known."""
-    return {**data_set.members, **_read_sums(folder)}
+    """Return the files that belong in ``folder``, with their checksums if known."""
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf8").splitlines()
+    except OSError:
+        lines = []
+    return {**data_set.members, **{name: f"sha256:{sum}" for sum, _, name in (line.partition("  ") for line in lines)}}
 
 
 def _problem(path: Path, checksum: str | None) -> str | None:
     if not path.is_file():
         return "missing"
-    if not checksum:
-        return None
-    digest = Digest(checksum)
-    with path.open("rb") as file:
-        digest.read(file)
-    return digest.problem and f"damaged ({digest.problem})"
-
-
-def _read_sums(folder: Path) -> dict[str, str]:
-    try:
-        lines = (folder / SUMS).read_text(encoding="utf8").splitlines()
-    except OSError:
-        return {}
-    return {name: f"sha256:{sum}" for sum, _, name in (line.partition("  ") for line in lines)}
+    problem = RemoteFile(path.name, checksum=checksum).find_problem(path)
+    return problem and f"damaged ({problem})"
 
 
 def _write_sums(folder: Path, names: Sequence[str]) -> None:
-    lines = []
-    for name in names:
-        digest = Digest()
-        with (folder / name).open("rb") as file:
-            digest.read(file)
-        lines.append(f"{digest.sha256}  {name}\n")
+    lines = [f"{hash_file(folder / name)}  {name}\n" for name in names]
     with replacing(folder / SUMS) as temporary:
         temporary.write_text("".join(lines), encoding="utf8")
 
 
 @contextmanager
 def _hidden(folder: Path) -> Iterator[Path]:
-    """Yield an empty hidden folder beside ``folder``; those that killed runs left are removed."""
+    """Yield an empty hidden folder beside ``folder``; removes those that killed runs left."""
     for left in folder.parent.glob(f".*.{folder.name}{UNPACKING}"):
         with locked(left) as is_mine:
             if is_mine:

@@ -13,7 +13,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bert.download.fetch import Fetcher, FetchError
+from bert.download.fetch import Fetcher
+from bert.download.remote import FetchError, RemoteFile
 from bert.errors import UsageError
 
 DUMP = "pages-articles-multistream.xml.bz2"
@@ -30,51 +31,51 @@ def check_language(flag_name: str, language: str) -> None:
 
 
 def dump_path(language: str, folder: Path) -> Path:
-    """Return where the dump of a language lies in ``folder``."""
+    """Return the path of the dump of a language in ``folder``."""
     return folder / f"{_wiki(language)}-latest-{DUMP}"
 
 
 def fetch_dump(fetcher: Fetcher, language: str, folder: Path) -> bool:
-    """Bring the newest dump into ``folder``; False where one is there, however old. Raises FetchError."""
-    wiki, target = _wiki(language), dump_path(language, folder)
-    if fetcher.is_there(target):
+    """Fetch the newest dump into ``folder``; False if one is there, however old. Raises FetchError."""
+    name = dump_path(language, folder).name
+    if fetcher.is_there(RemoteFile(name), folder):
         return False
     errors = []
-    for urls, checksum in _sources(fetcher, wiki, target.name):
+    for urls, checksum in _sources(fetcher, _wiki(language), name):
         try:
-            return fetcher.fetch(urls, target, checksum=checksum, check=_problem, record=True, again=True)
+            return fetcher.fetch(RemoteFile(name, urls, checksum, check=_problem, record=True), folder, again=True)
         except FetchError as error:
             errors.append(str(error))
     raise FetchError("\n".join(errors))
 
 
-def _sources(fetcher: Fetcher, wiki: str, name: str) -> Iterator[tuple[list[str], str | None]]:
-    """Yield the addresses of the dump with its checksum: a mirror's may be older than Wikimedia's, and has its own."""
+def _sources(fetcher: Fetcher, wiki: str, name: str) -> Iterator[tuple[tuple[str, ...], str | None]]:
+    """Yield the addresses of the dump and its checksum. A mirror's dump may be older and has a checksum of its own."""
     sums = f"{wiki}-latest-sha1sums.txt"
     for url, url_of_sums in zip(fetcher.on_mirrors(name), fetcher.on_mirrors(sums), strict=True):
-        yield [url], _published_sum(fetcher, wiki, [url_of_sums])[1]
-    date, checksum = _published_sum(fetcher, wiki, [f"{root}/{wiki}/latest/{sums}" for root in ROOTS])
-    # A dated file never changes, and the mirrors without a folder "latest" have it, too.
-    yield [f"{root}/{wiki}/{date}/{wiki}-{date}-{DUMP}" for root in ROOTS], checksum
+        yield (url,), _published_sum(fetcher, wiki, (url_of_sums,))[1]
+    date, checksum = _published_sum(fetcher, wiki, tuple(f"{root}/{wiki}/latest/{sums}" for root in ROOTS))
+    # A dated file never changes, and mirrors without a folder "latest" have it too.
+    yield tuple(f"{root}/{wiki}/{date}/{wiki}-{date}-{DUMP}" for root in ROOTS), checksum
 
 
-def _published_sum(fetcher: Fetcher, wiki: str, urls: list[str]) -> tuple[str, str | None]:
-    """Return the date and the checksum of the newest dump; "latest" and None where there is no telling."""
+def _published_sum(fetcher: Fetcher, wiki: str, urls: tuple[str, ...]) -> tuple[str, str | None]:
+    """Return the date and the checksum of the newest dump; "latest" and None if they are not published."""
     with tempfile.TemporaryDirectory() as folder:
-        sums = Path(folder) / f"{wiki}-latest-sha1sums.txt"
+        sums = RemoteFile(f"{wiki}-latest-sha1sums.txt", urls)
         try:
-            fetcher.fetch(urls, sums)
+            fetcher.fetch(sums, Path(folder))
         except FetchError:
-            print(f"{urls[0]}: no checksums; the dump will be checked by its length", file=sys.stderr)
+            print(f"{urls[0]}: no checksums; only the length of the dump will be checked", file=sys.stderr)
             return "latest", None
-        lines = sums.read_text(encoding="utf8", errors="replace")
+        lines = (Path(folder) / sums.name).read_text(encoding="utf8", errors="replace")
     found = re.search(rf"^([0-9a-f]{{40}}) [ *]{wiki}-(\w+)-{re.escape(DUMP)}$", lines, re.MULTILINE)
     return (found[2], f"sha1:{found[1]}") if found else ("latest", None)
 
 
 def _problem(dump: Path) -> str | None:
     with dump.open("rb") as file:
-        return None if file.read(3) == b"BZh" else "it is no bz2 file"
+        return None if file.read(3) == b"BZh" else "not a bz2 file"
 
 
 def _wiki(language: str) -> str:

@@ -1,7 +1,7 @@
-"""The published pieces of MRPC → train.tsv, dev.tsv and test.tsv of GLUE.
+"""The published files of MRPC → GLUE's train.tsv, dev.tsv and test.tsv.
 
 GLUE may not distribute the Microsoft Research Paraphrase Corpus. Its pairs come from SentEval, and GLUE publishes which
-of the training pairs are its dev set::
+training pairs form its dev set::
 
     build_mrpc([Path("msr_paraphrase_train.txt"), Path("msr_paraphrase_test.txt"), Path("mrpc_dev_ids.tsv")], folder)
 """
@@ -17,7 +17,7 @@ COLUMNS = ["Quality", "#1 ID", "#2 ID", "#1 String", "#2 String"]
 
 
 def build_mrpc(pieces: Sequence[Path], folder: Path) -> None:
-    """Write the three files; raises ArchiveError where a piece is not of the published form."""
+    """Write the three files; raises ArchiveError if a file does not have the published form."""
     training, test, dev_ids = (_rows(path, columns) for path, columns in zip(pieces, (5, 5, 2), strict=True))
     dev = {tuple(row) for row in dev_ids}
     _write(folder / "train.tsv", COLUMNS, [row for row in training[1:] if (row[1], row[2]) not in dev])

@@ -1,83 +1,146 @@
-"""Open a web address: redirects, proxies and time limits, and every failure as one of two errors.
+"""Complete a partial file from one address: resuming, retries, redirects, proxies and time limits.
 
-:class:`Passing` may be gone at the next attempt, :class:`Refused` will not. Nothing but http and https is followed, and
-never from https down to http::
+Only http and https are followed, and never from https down to http. This module needs urllib3::
 
-    with Web(timeout=60).open("https://example.org/train.json", {"Range": "bytes=100-"}) as response:
-        for block in read_blocks(response): ...
+    with PartialFile(Path("a.json")) as part:
+        Web(timeout=60, retries=5, show=True).complete(part, "https://example.org/a.json", file)
 """
 
 from __future__ import annotations
 
+import errno
+import re
+import shutil
 import ssl
+import sys
+import time
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
 from urllib.parse import unquote, urljoin, urlsplit
 
-from bert import __version__
-from bert.errors import UsageError
+from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Retry, Timeout
+from urllib3 import exceptions as errors
+from urllib3.util import make_headers, parse_url
 
-if TYPE_CHECKING:
-    from urllib3 import PoolManager
-    from urllib3.response import BaseHTTPResponse
+from bert import __version__
+from bert.download.partial_file import PartialFile, Version
+from bert.download.remote import FetchError, RemoteFile, byte_bar, is_web_address
 
 HEADERS = {
     "User-Agent": f"bert-training-suite/{__version__} (data/download.py)",  # Wikimedia wants to know who asks
     "Accept-Encoding": "identity",  # the length and the checksum are those of the file as it is published
 }
-CONNECT_SECONDS = 15.0
 MAX_REDIRECTS = 10
+CONNECT_SECONDS = 15.0
+LONGEST_PAUSE = 600.0  # seconds; an address that asks for more is given up
+STEADY = 1 << 20  # bytes; after so much new data the count of attempts starts again
+SPARE = 64 << 20  # bytes to leave free on the disk
 BLOCK = 1 << 18  # bytes
 
-PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
 RANGE_STATUS = 416  # the range that was asked for is not in the file
+RETRIED_STATUS = {408, 425, 429, 500, 502, 503, 504}
+REASONS = (  # the first class that an error belongs to
+    (errors.ProxyError, "the proxy does not answer"),
+    (errors.NameResolutionError, "the host name cannot be resolved"),
+    (errors.NewConnectionError, "no connection"),
+    (errors.ConnectTimeoutError, "connecting took too long"),
+    (errors.ReadTimeoutError, "the server went silent"),
+    (errors.SSLError, "TLS failed"),
+    (errors.HTTPError, "the connection broke"),
+)
 
 
-class Refused(Exception):
-    """This address will not give the file, however often it is asked."""
+class Passing(errors.HTTPError):
+    """A failure that another attempt may mend; ``after`` is the pause in seconds that the server asks for."""
 
-
-class Passing(Exception):
-    """Another attempt may succeed; ``after`` is the pause in seconds that the server asked for."""
-
-    def __init__(self, message: str, after: float | None = None):
-        super().__init__(message)
+    def __init__(self, reason: str, after: float | None = None):
+        super().__init__(reason)
         self.after = after
 
 
-class Unreachable(Passing):
-    """No connection came about."""
-
-
 class Web:
-    """Connections, kept open between requests; ``timeout`` is the longest silence in seconds."""
+    """Downloads; ``timeout`` is the longest silence in seconds, ``show`` shows progress bars."""
 
-    def __init__(self, timeout: float):
-        try:
-            from urllib3.util import Timeout
-        except ImportError as error:
-            raise UsageError("urllib3 is not installed, expected: pip install '.[prepare]'") from error
+    def __init__(self, timeout: float, retries: int, show: bool):
         self._timeout = Timeout(connect=min(timeout, CONNECT_SECONDS), read=timeout)
-        self._pools: dict[str | None, PoolManager] = {}
+        self._show = show
+        self._retry = Retry(
+            retries, status_forcelist=RETRIED_STATUS, backoff_factor=1.0, backoff_jitter=1.0, backoff_max=60.0
+        )
+        self._silent_hosts: set[str] = set()  # no connection to them succeeded, so they get one attempt
 
-    @contextmanager
-    def open(self, url: str, headers: Mapping[str, str]) -> Iterator[BaseHTTPResponse]:
-        """Yield the response, of status 200, 206 or 416, after redirects; raises Refused and Passing."""
-        with _translated():
-            response = self._follow(url, headers)
-        try:
-            _check_status(response)
-            yield response
-        finally:
-            response.close()
+    def complete(self, part: PartialFile, url: str, file: RemoteFile) -> None:
+        """Attempt until ``part`` is the whole file; raises FetchError if ``url`` is to be given up."""
+        host = urlsplit(url).netloc
+        retry = self._retry.new(total=0) if host in self._silent_hosts else self._retry
+        steady = part.size + STEADY
+        while True:
+            try:
+                return self._attempt(part, url, file)
+            except errors.HTTPError as error:
+                reason = _explain(error)
+                if part.size >= steady:
+                    retry, steady = self._retry, part.size + STEADY
+                try:
+                    retry = retry.increment("GET", url, error=error)
+                except errors.MaxRetryError:
+                    if isinstance(error, (errors.ConnectTimeoutError, errors.ProxyError)):
+                        self._silent_hosts.add(host)
+                    attempts = len(retry.history) + 1
+                    raise FetchError(f"{reason}; {attempts} attempt{'s' * (attempts > 1)}") from error
+                pause = max(retry.get_backoff_time(), getattr(error, "after", None) or 0.0)
+            if pause > LONGEST_PAUSE:
+                raise FetchError(f"{reason}; the server asks to wait {pause:.0f} s")
+            print(f"{file.name}: {reason}; next attempt in {pause:.1f} s", file=sys.stderr)
+            time.sleep(pause)
 
-    def _follow(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
-        if not is_web_address(url):
-            raise Refused("neither http nor https")
+    def _attempt(self, part: PartialFile, url: str, file: RemoteFile) -> None:
+        """Ask for the file, or for what is missing of it, and check the whole."""
+        begun, have = part.version, part.size
+        validator = begun.validator if begun and begun.url == url else None
+        resumed = have > 0 and bool(validator or file.checksum)  # a checksum tells whether two halves belong together
+        if not (resumed and begun and have == begun.size):  # else killed between the last byte and the check
+            headers = {"Range": f"bytes={have}-"} if resumed else {}
+            if resumed and validator:
+                headers["If-Range"] = validator
+            with closing(self._open(url, headers)) as response:
+                offered, start = _read_version(url, response)
+                if None not in (file.size, offered.size) and file.size != offered.size:
+                    raise FetchError(f"{offered.size:,} bytes, expected {file.size:,}")
+                if start == 0:
+                    part.restart(offered)
+                elif start != have or not begun or not _continues(begun, offered, validator):
+                    part.restart(None)
+                    raise Passing("the file has changed; starting over")
+                resumed = start > 0
+                self._receive(part, response)
+        total = file.size if file.size is not None else part.version and part.version.size
+        if total is not None and part.size < total:
+            raise Passing(f"the connection ended {total - part.size:,} bytes early")
+        problem = replace(file, size=total).find_problem(part.path, self._show)
+        if problem:
+            part.restart(None)
+            raise Passing(f"{problem}; starting over") if resumed else FetchError(problem)
+
+    def _receive(self, part: PartialFile, response: BaseHTTPResponse) -> None:
+        total = part.version and part.version.size
+        missing, free = (total or 0) - part.size, shutil.disk_usage(part.path.parent).free
+        if missing + SPARE > free:
+            raise OSError(errno.ENOSPC, f"{missing:,} more bytes are needed, and the disk has {free:,} free")
+        with byte_bar(part.path.stem, total, part.size, self._show) as bar:
+            while block := response.read1(BLOCK):
+                part.write(block)
+                bar.update(len(block))
+
+    def _open(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        """Return the response of status 200, 206 or 416 that ``url`` leads to."""
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._pool(url).request(
+            if not is_web_address(url):
+                raise FetchError("neither http nor https")
+            # PoolManager does not follow redirects here, because each may need another proxy.
+            response = _make_pool(find_proxy(url)).request(
                 "GET",
                 url,
                 headers={**HEADERS, **headers},
@@ -89,41 +152,45 @@ class Web:
             )
             location = response.get_redirect_location()
             if not location:
+                self._check_status(response)
                 return response
             response.close()
             url = _redirected(url, location)
-        raise Refused(f"more than {MAX_REDIRECTS} redirects")
+        raise FetchError(f"more than {MAX_REDIRECTS} redirects")
 
-    def _pool(self, url: str) -> PoolManager:
-        proxy = find_proxy(url)
-        if proxy not in self._pools:
-            self._pools[proxy] = _make_pool(proxy)
-        return self._pools[proxy]
-
-
-def read_blocks(response: BaseHTTPResponse) -> Iterator[bytes]:
-    """Yield the body as it comes in; raises Passing where it ends early or nothing comes for too long."""
-    while True:
-        with _translated():
-            block = response.read1(BLOCK)
-        if not block:
+    def _check_status(self, response: BaseHTTPResponse) -> None:
+        if response.status in (200, 206, RANGE_STATUS):
             return
-        yield block
+        response.close()
+        reason = f"HTTP {response.status} {response.reason or ''}".strip()
+        if not self._retry.is_retry("GET", response.status):
+            raise FetchError(reason)
+        try:
+            raise Passing(reason, self._retry.get_retry_after(response))
+        except errors.InvalidHeader:  # neither seconds nor a date
+            raise Passing(reason) from None
 
 
-def is_web_address(url: str) -> bool:
-    """Whether ``url`` is http or https and names a host."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        return False
+def _read_version(url: str, response: BaseHTTPResponse) -> tuple[Version, int]:
+    """Return the version that a response belongs to, and the place of its first byte in the file; -1 if unknown."""
+    tag, size, start = response.headers.get("ETag"), response.headers.get("Content-Length", ""), 0
+    validator = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")  # no weak tags
+    if response.status != 200:
+        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+        start, size = (int(found[1]), found[2]) if found else (-1, "")
+    return Version(url, validator, int(size) if size.isdecimal() else None), start
+
+
+def _continues(begun: Version, offered: Version, validator: str | None) -> bool:
+    """Return whether ``offered`` has the size and, if it is known for this address, the validator of ``begun``."""
+    same_size = begun.size == offered.size or None in (begun.size, offered.size)
+    return same_size and validator in (None, offered.validator)
 
 
 def find_proxy(url: str) -> str | None:
-    """Return the proxy that http_proxy, https_proxy, all_proxy and no_proxy in the environment name for ``url``."""
+    """Return the proxy that http_proxy, https_proxy, all_proxy and no_proxy in the environment set for ``url``."""
     parts = urlsplit(url)
-    if not parts.hostname or urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
+    if urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
     proxies = urllib.request.getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
@@ -131,77 +198,33 @@ def find_proxy(url: str) -> str | None:
 
 
 def _make_pool(proxy: str | None) -> PoolManager:
-    from urllib3 import PoolManager, ProxyManager
-    from urllib3.exceptions import HTTPError
-    from urllib3.util import make_headers, parse_url
-
     if proxy is None:
         return PoolManager()
     try:
         account = parse_url(proxy).auth
         headers = make_headers(proxy_basic_auth=unquote(account)) if account else None
         return ProxyManager(proxy, proxy_headers=headers)
-    except (HTTPError, ValueError) as error:
-        raise Refused(f"the proxy {proxy} of the environment cannot be used ({error})") from error
+    except (errors.HTTPError, ValueError) as error:
+        raise FetchError(f"the proxy {proxy} of the environment cannot be used ({error})") from error
 
 
 def _redirected(url: str, location: str) -> str:
     target = urljoin(url, location)
     if not is_web_address(target):
-        raise Refused(f"redirects to {target}, which is neither http nor https")
+        raise FetchError(f"redirects to {target}, which is neither http nor https")
     if url.startswith("https:") and not target.startswith("https:"):
-        raise Refused(f"redirects from https to {target}, which anyone on the way could change")
+        raise FetchError(f"redirects from https to {target}, which others could alter on the way")
     return target
 
 
-def _check_status(response: BaseHTTPResponse) -> None:
-    from urllib3.exceptions import InvalidHeader
-    from urllib3.util import Retry
-
-    status = response.status
-    if status in (200, 206, RANGE_STATUS):
-        return
-    message = f"HTTP {status} {response.reason or ''}".strip()
-    if status not in PASSING_STATUS:
-        raise Refused(message)
-    try:
-        after = Retry().get_retry_after(response)
-    except InvalidHeader:  # neither seconds nor a date
-        after = None
-    raise Passing(message, after)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turn what urllib3 raises into Refused and Passing, in words for the user."""
-    from urllib3 import exceptions as broken
-
-    try:
-        yield
-    except broken.ProxyError as error:
-        raise Unreachable(f"the proxy does not answer ({_reason(error)})") from error
-    except broken.NameResolutionError as error:
-        raise Unreachable("the name of the host cannot be looked up; is there a network?") from error
-    except broken.NewConnectionError as error:
-        raise Unreachable(f"no connection ({_reason(error)})") from error
-    except broken.ConnectTimeoutError as error:
-        raise Unreachable("no connection in time") from error
-    except broken.ReadTimeoutError as error:
-        raise Passing("the server went silent") from error
-    except broken.SSLError as error:
-        cause = error.args[0] if error.args else error
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            raise Refused(f"the certificate is not trusted: {cause.verify_message}") from error
-        raise Passing(f"TLS failed ({_reason(error)})") from error
-    except broken.IncompleteRead as error:
-        missing = "" if error.expected is None else f", {error.expected:,} bytes early"
-        raise Passing(f"the connection ended too early{missing}") from error
-    except broken.HTTPError as error:
-        raise Passing(f"the connection broke ({_reason(error)})") from error
-
-
-def _reason(error: BaseException) -> str:
-    """Return the system's words for what lies under ``error``."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+def _explain(error: errors.HTTPError) -> str:
+    """Return what happened, with the system's words; raises FetchError for a certificate that is not trusted."""
+    if isinstance(error, Passing):
+        return str(error)
+    if isinstance(error, errors.SSLError) and isinstance(error.args[0], ssl.SSLCertVerificationError):
+        raise FetchError(f"the certificate is not trusted: {error.args[0].verify_message}") from error
+    cause: BaseException = error
+    while inner := cause.__cause__ or cause.__context__:
+        cause = inner
+    reason = next(reason for kind, reason in REASONS if isinstance(error, kind))
+    return f"{reason} ({getattr(cause, 'strerror', None) or str(cause) or type(cause).__name__})"

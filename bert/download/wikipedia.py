@@ -1,7 +1,7 @@
-"""A Wikipedia → text files with an article a line: the command ``download_wikipedia``, for LDDL's.
+"""A Wikipedia → text files, one article a line: the command ``download_wikipedia``, known from LDDL.
 
 ``OUTDIR/source/LANGUAGE/N.txt`` holds the articles of the N-th part of the dump, each as "wiki-<id> text". A part is
-written whole or not at all, and one that is there is not done again, so a run that was stopped goes on::
+written whole or not at all, and a file that exists is skipped, so an interrupted run resumes::
 
     download_wikipedia(WikipediaConfig(outdir="wikipedia", language="simple"))
 """
@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 from bert.config import flag, load_json, parse_size, run_command
 from bert.download.dumps import check_language, dump_path, fetch_dump
-from bert.download.fetch import Fetcher, FetchError, TransferConfig, read_record
+from bert.download.fetch import Fetcher, TransferConfig, read_record
 from bert.download.partial_file import locked
+from bert.download.remote import FetchError
 from bert.errors import UsageError
 from bert.files import replacing
 from bert.prepare.text.wikidump import is_multistream, next_stream, read_articles
@@ -35,18 +36,18 @@ class WikipediaConfig:
     language: str = flag(
         "en", "Which Wikipedia, by the code in its address, such as en, zh or simple.", aliases=["langs"]
     )
-    extract_shard_size: str = flag("64M", "Bytes of the packed dump that go to one text file, such as 64M.")
+    extract_shard_size: str = flag("64M", "Bytes of the compressed dump for each text file, such as 64M.")
     num_workers: int = flag(
         0,
-        "Processes that extract; 0 = one per core. The same text for any number.",
+        "Processes that extract; 0 = one per core. The text is the same for any number.",
         aliases=["num_processes"],
         minimum=0,
     )
     transfer: TransferConfig = field(default_factory=TransferConfig)
 
 
-class Part(NamedTuple):
-    """The bytes ``start`` to ``stop`` of a dump, and the file for their articles."""
+class DumpPart(NamedTuple):
+    """Bytes ``start`` to ``stop`` of a dump, and the file for their articles."""
 
     dump: Path
     start: int
@@ -55,7 +56,7 @@ class Part(NamedTuple):
 
 
 def download_wikipedia(config: WikipediaConfig) -> None:
-    """Fetch the dump, unless one is there, and extract what is not; exits with code 1 where it cannot be fetched."""
+    """Fetch the dump unless it is there, and extract what is missing; exits with code 1 if it cannot be fetched."""
     check_language("--language", config.language)
     outdir, step = Path(config.outdir), parse_size(config.extract_shard_size, "--extract_shard_size")
     source = outdir / "source" / config.language
@@ -75,21 +76,21 @@ def download_wikipedia(config: WikipediaConfig) -> None:
 
 
 def extract(dump: Path, source: Path, step: int, num_workers: int, show: bool) -> None:
-    """Write the articles of each ``step`` bytes of ``dump`` to a file in ``source``, those that are not there."""
+    """Write the articles of each ``step`` bytes of ``dump`` to a file in ``source``, unless that file exists."""
     _check_plan(dump, source, step)
     for left in source.glob(".*.txt"):  # of a run that was killed
         left.unlink()
     size = dump.stat().st_size
     starts = {next_stream(dump, position) for position in range(0, size, step)} if is_multistream(dump) else {0}
     cuts = sorted(starts | {size})
-    parts = [Part(dump, *cut, source / f"{number}.txt") for number, cut in enumerate(pairwise(cuts))]
+    parts = [DumpPart(dump, *cut, source / f"{number}.txt") for number, cut in enumerate(pairwise(cuts))]
     todo = [part for part in parts if not part.target.exists()]
     for _ in run_parallel(extract_part, todo, num_workers, description="Extracting", show=show):
         pass
-    print(f"{source}: {dump.name} as text, {len(todo)} files written and {len(parts) - len(todo)} there before")
+    print(f"{source}: {dump.name} as text, {len(todo)} files written, {len(parts) - len(todo)} already there")
 
 
-def extract_part(part: Part) -> None:
+def extract_part(part: DumpPart) -> None:
     """Write the articles of one part."""
     with replacing(part.target) as temporary, temporary.open("w", encoding="utf8", newline="\n") as file:
         for number, article in enumerate(read_articles(part.dump, part.start, part.stop)):
@@ -98,7 +99,7 @@ def extract_part(part: Part) -> None:
 
 
 def _check_plan(dump: Path, source: Path, step: int) -> None:
-    """Note what the files of ``source`` are from, or refuse to mix them with others."""
+    """Record what the files in ``source`` were made from; raises UsageError if that was something else."""
     plan = {"dump": dump.name, "sha256": read_record(dump), "extract_shard_size": step}
     noted = source / PLAN
     if not noted.exists():

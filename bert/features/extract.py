@@ -28,6 +28,7 @@ from bert.config import flag
 from bert.errors import UsageError
 from bert.model.bert import BertModel
 from bert.model.objective import encode
+from bert.ragged import ranges
 from bert.sequences import Sequences, collate, encode_pairs, from_rows
 from bert.tokenization import BertTokenizer
 from bert.train.precision import Precision
@@ -112,10 +113,8 @@ class Extractor:
         order = np.argsort(-sequences.lengths, kind="stable")
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
-            found = self.activations(collate(sequences, chosen))
-            parts = np.split(found, np.cumsum(np.diff(bounds)[chosen])[:-1], axis=1)
-            for i, part in zip(chosen, parts, strict=True):
-                values[:, bounds[i] : bounds[i + 1]] = part
+            places = ranges(bounds[chosen], np.diff(bounds)[chosen])
+            values[:, places] = self.activations(collate(sequences, chosen))
         return Features(first, sequences, values, pooled)
 
     @torch.no_grad()

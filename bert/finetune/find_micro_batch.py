@@ -1,16 +1,16 @@
 """The largest micro-batch that fits into memory, by sequence length: ``--find_micro_batch`` of fine-tuning commands.
 
-Sequences of full length, the worst case. On a GPU whole training steps of random tokens are tried at growing sizes,
-until memory runs out, and the border is found by bisection. On a CPU, which would swap instead, it is computed::
+Sequences have full length, the worst case. On a GPU, training steps of random tokens are tried at growing sizes until
+memory runs out, and bisection finds the limit. On a CPU, which would swap instead, it is computed::
 
     bytes(n)     = fixed + n * per_sequence
-    fixed        = parameters, gradients, moments, and what autograd keeps whatever the batch
+    fixed        = parameters, gradients, moments, and what autograd keeps for any batch
     per_sequence = what autograd keeps of a sequence + the largest gradient on its way
 
-Activations are counted on the forward pass of one sequence and of two, so precision, attention and
---checkpoint_activations show as they are; where layers are recomputed, what one keeps comes on top. From 16 to 32
-sequences of 384 tokens (4 layers of 512; fp32 and bf16, kept and recomputed) the memory of a real step's peak grew by
-what is computed here to within 6 %.
+Activations are counted on the forward passes of one sequence and of two, so precision, attention and
+--checkpoint_activations are taken into account; where layers are recomputed, what one layer keeps is added. From 16 to
+32 sequences of 384 tokens (4 layers of 512; fp32 and bf16, kept and recomputed) the peak memory of a real step grew by
+the computed amount to within 6 %.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bert.batch import TaskBatch
 from bert.checkpoint.open_model import load_model_config
 from bert.distributed import World, join_world
 from bert.errors import UsageError
-from bert.finetune.training import TrainingConfig, build_trainer, place
+from bert.finetune.training import TrainingConfig, build_task_trainer, place
 from bert.memory import build_release
 from bert.model.attention import build_layout
 from bert.model.config import BertConfig
@@ -39,9 +39,10 @@ from bert.optim.host import HostOptimizer
 from bert.sequences import Sequences, collate
 from bert.tokenization import SPECIAL_TOKENS
 from bert.train.precision import Precision
+from bert.train.run import Run
 from bert.train.trainer import Trainer
 
-LENGTHS = (64, 128, 256, 320, 384, 512)  # those of the memory table that the first BERT was published with
+LENGTHS = (64, 128, 256, 320, 384, 512)  # those of the memory table in google-research/bert's README
 MOST = 16384  # sequences; more are not tried on a GPU
 MB, GB = 2**20, 2**30
 
@@ -63,13 +64,10 @@ class Memory:
     host: int  # --optimize_on_cpu: fp32 parameters, gradients and moments
 
 
-def find_micro_batches(
-    config: TrainingConfig, build: Callable[[BertConfig], nn.Module], labels: Sequence[str]
-) -> list[Row]:
-    """Print the table for the model of the flags and return its rows.
+def find_micro_batches(config: TrainingConfig, build: Callable[[BertConfig], Any]) -> list[Row]:
+    """Print the table for the model of the flags and return its rows; ``build`` makes the objective of a task.
 
-    ``build`` makes the task's objective, which learns ``labels``. Raises UsageError for more than one process and for a
-    limit that the device does not have.
+    Raises UsageError for more than one process and for a limit that the device does not have.
     """
     with join_world(place(config)) as world:
         if world.size > 1:
@@ -78,7 +76,8 @@ def find_micro_batches(
         precision = Precision(replace(config.precision, loss_scale=1.0), world.device)
         model_config = load_model_config(config.model, config.checkpoint.init_checkpoint)
         objective = build(model_config).to(world.device, precision.parameter_dtype)
-        trainer = build_trainer(config, objective, random_sequences(1, 8, labels), precision, world, 1, print)
+        labels = objective.labels
+        trainer = build_task_trainer(Run(config, world, precision), objective, random_sequences(1, 8, labels), 1)
         memory = memory_of(trainer, random_batch(1, 8, labels))
         limit = limit_of(config.run.memory_gb, memory, world)
         positions = model_config.max_position_embeddings
@@ -142,7 +141,7 @@ def free_memory(meminfo: str | Path = "/proc/meminfo") -> int:
         lines = Path(meminfo).read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
-        raise UsageError("--memory_gb 0: how much memory is free is not known on this system; give a number") from None
+        raise UsageError("--memory_gb 0: cannot tell how much memory is free on this system; give a number") from None
 
 
 # --- On a GPU: measured
@@ -194,7 +193,7 @@ def compute(
     layer = [kept_by_layer(model_config, trainer, count, length) for count in (1, 2)]
     # Of a layer, the tensors that grow with the batch; the largest one's gradient is the most that is ever on its way.
     largest = max(Counter(layer[1]) - Counter(layer[0])) // 2
-    recomputed = (sum(layer[1]) - sum(layer[0])) * trainer.parallel.checkpoint_activations
+    recomputed = (sum(layer[1]) - sum(layer[0])) * trainer.run.settings.parallel.checkpoint_activations
     per_sequence = twice - once + recomputed + largest
     return Row(length, largest_within(limit, memory.device + 2 * once - twice, per_sequence), per_sequence)
 
@@ -229,8 +228,8 @@ def kept_by_layer(model_config: BertConfig, trainer: Trainer, count: int, length
     return kept_bytes(forward, layer)
 
 
-def kept_bytes(run: Callable[[], Any], module: nn.Module) -> list[int]:
-    """Return the bytes of each storage that autograd keeps of ``run``; parameters of ``module`` are left out."""
+def kept_bytes(forward: Callable[[], Any], module: nn.Module) -> list[int]:
+    """Return the bytes of each storage that autograd keeps of ``forward``; parameters of ``module`` are left out."""
     own = {each.untyped_storage().data_ptr() for each in module.parameters()}
     kept: dict[int, int] = {}
 
@@ -241,7 +240,7 @@ def kept_bytes(run: Callable[[], Any], module: nn.Module) -> list[int]:
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = run()
+        result = forward()
     del result  # only now: while the graph lives, no address is used twice
     return list(kept.values())
 

@@ -3,7 +3,7 @@
 Epochs, each a permutation of its own, lie end to end, and step k takes the k-th global batch of that stream; so no
 remainder is dropped, and the position is the number of steps::
 
-    loader = TaskLoader(sequences, global_batch=32, seed=42, micro_batches=2)
+    loader = TaskLoader(sequences, BatchGeometry(micro=16, accumulation=2, world=1), seed=42)
     micro_batches = next(loader)
     loader.state_dict()         # {"batches": 1}
 """
@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert.batch import TaskBatch
-from bert.data.collate import cut_evenly
+from bert.ragged import cut_evenly
 from bert.sequences import Sequences, collate
+from bert.train.batch_geometry import BatchGeometry
 
 
 class TaskLoader(Iterator[list[TaskBatch]]):
@@ -29,32 +30,30 @@ class TaskLoader(Iterator[list[TaskBatch]]):
     def __init__(
         self,
         sequences: Sequences,
-        global_batch: int,
-        *,
+        geometry: BatchGeometry,
         seed: int,
         rank: int = 0,
-        world_size: int = 1,
-        micro_batches: int = 1,
         pin_memory: bool = False,
         state: dict[str, Any] | None = None,
     ) -> None:
-        self.sequences, self.global_batch, self.seed = sequences, global_batch, seed
-        self.rank, self.world_size, self.micro_batches, self.pin_memory = rank, world_size, micro_batches, pin_memory
+        """``state`` is a :meth:`state_dict` to continue from."""
+        self.sequences, self.geometry, self.seed = sequences, geometry, seed
+        self.rank, self.pin_memory = rank, pin_memory
         self.batches = (state or {}).get("batches", 0)
         self._permutation = lru_cache(maxsize=2)(self._draw)
 
     def __next__(self) -> list[TaskBatch]:
-        mine = np.split(self._chosen(self.batches), self.world_size)[self.rank]
+        mine = np.split(self._chosen(self.batches), self.geometry.world)[self.rank]
         self.batches += 1
         mine = mine[np.argsort(self.sequences.lengths[mine], kind="stable")]
-        bounds = cut_evenly(self.sequences.lengths[mine], self.micro_batches)
+        bounds = cut_evenly(self.sequences.lengths[mine], self.geometry.accumulation)
         batches = [collate(self.sequences, mine[low:high]) for low, high in pairwise(bounds.tolist())]
         return [batch.pinned() for batch in batches] if self.pin_memory else batches
 
     @property
     def epoch(self) -> float:
         """Passes over the data so far."""
-        return self.batches * self.global_batch / len(self.sequences)
+        return self.batches * self.geometry.global_batch / len(self.sequences)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the last step drawn."""
@@ -62,7 +61,7 @@ class TaskLoader(Iterator[list[TaskBatch]]):
 
     def _chosen(self, batch: int) -> NDArray[np.int64]:
         """Return the sequences of a global batch."""
-        places = np.arange(batch * self.global_batch, (batch + 1) * self.global_batch)
+        places = np.arange(batch * self.geometry.global_batch, (batch + 1) * self.geometry.global_batch)
         epochs, inside = np.divmod(places, len(self.sequences))
         chosen = np.empty_like(places)
         for epoch in np.unique(epochs):

@@ -1,12 +1,13 @@
-"""The fine-tuned model as files: ``pytorch_model.bin``, ``config.json`` and ``vocab.txt``.
+"""The files of a fine-tuning run: results, and the model as ``pytorch_model.bin``, ``config.json`` and ``vocab.txt``.
 
 ``pytorch_model.bin`` is ``{"model": state dict, ...}`` as NVIDIA's scripts write it, with configuration and tokenizer
-beside the weights, so that it needs no other file when it is given as --init_checkpoint.
+beside the weights, so that --init_checkpoint needs no other file. Each file appears whole or not at all.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bert.checkpoint import copy_state
 from bert.checkpoint.open_model import StartingPoint
 from bert.errors import UsageError
 from bert.files import replacing
+from bert.log.logger import plain
 
 
 def save_model(output_dir: str | Path, model: nn.Module, start: StartingPoint, **more: Any) -> Path:
@@ -34,3 +36,19 @@ def save_model(output_dir: str | Path, model: nn.Module, start: StartingPoint, *
     except OSError as error:
         raise UsageError(f"--output_dir {folder}: {error.strerror or error}") from error
     return folder / "pytorch_model.bin"
+
+
+def write_eval_results(folder: str | Path, results: Mapping[str, Any]) -> None:
+    """Write eval_results.txt: ``key = value`` lines, sorted by key."""
+    write_lines(folder, "eval_results.txt", [f"{key} = {plain(results[key])}" for key in sorted(results)])
+
+
+def write_lines(folder: str | Path, name: str, lines: Iterable[str]) -> None:
+    """Write a text file in UTF-8, its folder too if needed; raises UsageError, naming the file, where that fails."""
+    path = Path(folder) / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, temporary.open("w", encoding="utf8", newline="\n") as file:
+            file.writelines(f"{line}\n" for line in lines)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from bert.distributed import World, all_reduce_sum
 from bert.log import progress
+from bert.ragged import ranges
 from bert.sequences import Sequences, collate
 from bert.train.precision import Precision
 
 
 class Predictor(Protocol):
-    """What is asked of an objective."""
+    """What :func:`predict` needs of an objective."""
 
     per_token: bool
     width: int
@@ -35,7 +36,7 @@ class Predictor(Protocol):
 
 @dataclass
 class Outputs:
-    """What the model said, and how long that took."""
+    """The outputs of a model and how long they took."""
 
     values: NDArray[np.float32]  # [rows, width], a row per sequence or per token
     seconds: float
@@ -47,7 +48,7 @@ class Outputs:
 def predict(
     objective: Predictor, sequences: Sequences, batch_size: int, precision: Precision, world: World, show: bool = False
 ) -> Outputs:
-    """Run all ``sequences``; every rank gets all results. Raises RuntimeError if one is missing or there twice."""
+    """Run all ``sequences``; every rank gets all results. Raises RuntimeError if one is missing or duplicated."""
     began = time.perf_counter()
     starts = sequences.offsets[:-1] if objective.per_token else np.arange(len(sequences))
     rows = int(sequences.offsets[-1]) if objective.per_token else len(sequences)
@@ -63,13 +64,13 @@ def predict(
         outputs.latencies.append(time.perf_counter() - start)
         outputs.batch_sizes.append(len(chosen))
         counts = sequences.lengths[chosen] if objective.per_token else np.ones(len(chosen), np.int64)
-        values[torch.from_numpy(_places(starts[chosen], counts))] = result
+        values[torch.from_numpy(ranges(starts[chosen], counts))] = result
         seen[torch.from_numpy(chosen)] += 1
     objective.train()
     # Every row is filled by one rank and zero on the others, so that the sum is exact.
     outputs.values = _summed(values, world).numpy()
     if not bool((_summed(seen, world) == 1).all()):
-        raise RuntimeError("predictions are missing or there twice")
+        raise RuntimeError("predictions are missing or duplicated")
     outputs.seconds = time.perf_counter() - began
     return outputs
 
@@ -78,12 +79,6 @@ def batches_of(sequences: Sequences, batch_size: int) -> list[NDArray[np.int64]]
     """Cut the sequences, longest first, into batches."""
     order = np.argsort(-sequences.lengths, kind="stable")
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
-def _places(starts: NDArray, counts: NDArray) -> NDArray[np.int64]:
-    """Return starts[0], starts[0] + 1, ... (counts[0] of them), starts[1], ..."""
-    ends = np.cumsum(counts)
-    return np.arange(ends[-1]) + np.repeat(starts - (ends - counts), counts)
 
 
 def _summed(values: torch.Tensor, world: World) -> torch.Tensor:

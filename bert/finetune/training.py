@@ -2,37 +2,34 @@
 
 ::
 
-    run = FineTuningRun(config, objective, sequences, world, logger)
-    outcome = run.train(constant, resumed)
+    outcome = fine_tune(run, objective, sequences, {"task": "squad"}, resumed=None)
+    outcome.final_loss, outcome.sequences_per_second
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import nn
-
-from bert.batch import TaskBatch
-from bert.checkpoint import CheckpointConfig, build_checkpoint_writer
-from bert.checkpoint.open_model import ModelFiles
-from bert.config import flag, to_dict
-from bert.distributed import DistributedConfig, StopSignal, World
-from bert.errors import UsageError
+from bert.checkpoint import CheckpointConfig, Found, build_checkpoint_writer, find_checkpoint
+from bert.checkpoint.open_model import ModelFiles, StartingPoint
+from bert.config import flag
+from bert.distributed import DistributedConfig, seed_everything
 from bert.finetune.loader import TaskLoader, steps_of
-from bert.log import LogConfig, Logger
-from bert.model.bert import BertForQuestionAnswering, BertForSequenceClassification
+from bert.log import LogConfig
 from bert.model.config import BertConfig
-from bert.optim.build import OptimizerConfig, build_optimizer
-from bert.optim.host import HostOptimizer
-from bert.optim.schedules import ScheduleConfig, learning_rate
+from bert.optim.build import OptimizerConfig
+from bert.optim.schedules import ScheduleConfig
 from bert.sequences import Sequences
-from bert.train.foreign_flags import ElsewhereConfig
-from bert.train.parallel import ParallelConfig, apply_parallelism, resolve_compile
-from bert.train.precision import Precision, PrecisionConfig
-from bert.train.throughput import training_flops
-from bert.train.trainer import BatchConfig, Hooks, Outcome, StepReport, Trainer, TrainState, batch_geometry
+from bert.train.batch_geometry import BatchConfig
+from bert.train.build import build_trainer, checkpoint_state
+from bert.train.foreign_flags import ForeignFlags
+from bert.train.parallel import ParallelConfig
+from bert.train.precision import PrecisionConfig
+from bert.train.run import Run
+from bert.train.throughput import flops_of_batches, training_flops
+from bert.train.trainer import Hooks, Outcome, StepReport, Trainer
 
 
 @dataclass
@@ -99,7 +96,10 @@ class TrainingConfig:
     checkpoint: TaskCheckpointConfig = field(default_factory=TaskCheckpointConfig)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
     log: TaskLogConfig = field(default_factory=TaskLogConfig)
-    elsewhere: ElsewhereConfig = field(default_factory=ElsewhereConfig)
+    foreign: ForeignFlags = field(default_factory=ForeignFlags)
+
+
+TaskRun = Run[TrainingConfig]
 
 
 def place(config: TrainingConfig) -> DistributedConfig:
@@ -107,119 +107,71 @@ def place(config: TrainingConfig) -> DistributedConfig:
     return replace(config.distributed, device="cpu") if config.run.no_cuda else config.distributed
 
 
+def find_own_checkpoint(run: TaskRun) -> Found:
+    """Return the checkpoint that a training run continues from; a run that does not train has none."""
+    settings = run.settings
+    if not settings.run.do_train:
+        return Found()
+    return find_checkpoint(settings.checkpoint, run.output_dir, run.world, run.notice)
+
+
+def load_objective(
+    run: TaskRun, start: StartingPoint, build: Callable[[BertConfig], Any], head: Sequence[str], found: Found
+) -> Any:
+    """Build a task's objective on the device, its weights drawn from the seed and then loaded from ``start``.
+
+    Parameters that match a pattern of ``head`` may be missing from the checkpoint where training starts from it.
+    """
+    settings = run.settings
+    seed_everything(run.seed)
+    objective = build(start.model_config)
+    report = start.load_into(objective.model, head if settings.run.do_train and found.state is None else ())
+    if report is not None:
+        run.notice(f"{start.what}: {report}")
+    return objective.to(run.world.device, run.precision.parameter_dtype)
+
+
 def fine_tune(
-    config: TrainingConfig,
-    objective: nn.Module,
-    sequences: Sequences,
-    precision: Precision,
-    world: World,
-    stop: StopSignal,
-    logger: Logger,
-    constant: dict[str, Any],
-    resumed: dict[str, Any] | None,
-    notice: Callable[[str], None],
+    run: TaskRun, objective: Any, sequences: Sequences, constant: dict[str, Any], resumed: dict[str, Any] | None
 ) -> Outcome:
-    """Train ``objective`` in place; ``constant`` goes into every checkpoint, ``resumed`` is the one to go on from."""
-    run, geometry = config.run, batch_geometry(config.batch, world.size)
-    last = steps_of(len(sequences), geometry.global_batch, run.num_train_epochs, run.max_steps)
-    notice(f"{geometry.banner()}; {last} steps, {last * geometry.global_batch / len(sequences):.2f} epochs")
-    trainer = build_trainer(config, objective, sequences, precision, world, last, notice)
+    """Train ``objective`` in place, from the checkpoint ``resumed`` on; every checkpoint will hold ``constant``."""
+    settings = run.settings
+    geometry = run.geometry
+    last = steps_of(len(sequences), geometry.global_batch, settings.run.num_train_epochs, settings.run.max_steps)
+    run.notice(f"{geometry.banner()}; {last} steps, {last * geometry.global_batch / len(sequences):.2f} epochs")
+    trainer = build_task_trainer(run, objective, sequences, last)
     if resumed is not None:
-        restore(trainer, resumed, config)
+        trainer.load_state_dict(resumed)
     loader = TaskLoader(
         sequences,
-        geometry.global_batch,
-        seed=run.seed,
-        rank=world.rank,
-        world_size=world.size,
-        micro_batches=geometry.accumulation,
-        pin_memory=world.device.type == "cuda",
+        geometry,
+        run.seed,
+        rank=run.world.rank,
+        pin_memory=run.world.device.type == "cuda",
         state=trainer.state.data,
     )
-    model: Any = objective.model
-    with build_checkpoint_writer(config.checkpoint, run.output_dir, world.is_main) as writer:
+    with build_checkpoint_writer(settings.checkpoint, run.output_dir, run.world.is_main) as writer:
 
         def report(report: StepReport) -> None:
-            data = {"step_loss": report.losses["loss"], "learning_rate": report.learning_rate}
-            speeds = {
+            data = {
+                "step_loss": report.losses["loss"],
+                "learning_rate": report.learning_rate,
                 "sequences_per_second": report.sequences_per_second,
                 "tokens_per_second": report.tokens_per_second,
             }
-            logger.log((int(loader.epoch), report.step), {**data, **speeds})
+            run.logger.log((int(loader.epoch), report.step), data)
 
         def save() -> None:
-            state = {
-                "model": model.state_dict(),
-                "optimizer": trainer.optimizer.state_dict(),
-                "grad_scaler": precision.state_dict(),
-                "training": trainer.state.to_dict(),
-                "geometry": asdict(geometry),
-                "max_steps": last,
-                "flags": to_dict(config),
-                **constant,
-            }
-            writer.save(trainer.state.step, state)
+            writer.save(trainer.state.step, checkpoint_state(trainer, objective.model, max_steps=last, **constant))
 
-        hooks = Hooks(report, config.log.log_freq, save=save, save_every=config.checkpoint.num_steps_per_checkpoint)
-        show = world.is_main and not config.log.disable_progress_bar
-        return trainer.fit(loader, last, hooks, stop=stop, show=show)
+        every = settings.checkpoint.num_steps_per_checkpoint
+        return trainer.fit(loader, last, Hooks(report, settings.log.log_freq, save=save, save_every=every))
 
 
-def build_trainer(
-    config: TrainingConfig,
-    objective: nn.Module,
-    sequences: Sequences,
-    precision: Precision,
-    world: World,
-    last: int,
-    notice: Callable[[str], None],
-) -> Trainer:
-    """Wrap the objective for training and build its optimizer."""
-    model: BertForSequenceClassification | BertForQuestionAnswering = objective.model  # type: ignore[assignment]
-    schedule, count = config.schedule, task_flops(model.config)
-    work = last * config.batch.train_batch_size * _mean_flops(sequences, model.config)
-    compiled = resolve_compile(config.parallel, world.device, work, notice)
-
-    def build(copy: nn.Module) -> Any:
-        return build_optimizer(config.optimizer, copy)
-
-    def rate(step: int) -> float:
-        return learning_rate(schedule.lr_schedule, step, last, schedule.warmup_proportion, schedule.learning_rate)
-
-    optimizer = HostOptimizer(model, build) if config.run.optimize_on_cpu else build(model)
-    return Trainer(
-        apply_parallelism(objective, model.bert.encoder.layer, config.parallel, world, compiled),
-        optimizer,
-        rate,
-        precision,
-        config.parallel,
-        world,
-        seed=config.run.seed,
-        max_grad_norm=config.optimizer.max_grad_norm,
-        flops=count,
-    )
-
-
-def restore(trainer: Trainer, checkpoint: dict[str, Any], config: TrainingConfig) -> None:
-    """Put optimizer, counters and loss scale where ``checkpoint`` says; its weights are loaded by the caller."""
-    before = checkpoint["flags"]["optimizer"]
-    if before != config.optimizer.optimizer:
-        raise UsageError(f"--optimizer {config.optimizer.optimizer}: the checkpoint holds the moments of {before}")
-    trainer.optimizer.load_state_dict(checkpoint["optimizer"])
-    trainer.precision.load_state_dict(checkpoint["grad_scaler"])
-    trainer.state = TrainState(**checkpoint["training"])
-
-
-def task_flops(model_config: BertConfig) -> Callable[[TaskBatch], float]:
-    """Return the function that counts a batch's floating-point operations, forward and backward."""
-
-    def flops(batch: TaskBatch) -> float:
-        squares = int(batch.cu_seqlens.diff().long().square().sum())
-        return training_flops(model_config, batch.num_tokens, squares, 0, batch.num_sequences)
-
-    return flops
-
-
-def _mean_flops(sequences: Sequences, model_config: BertConfig) -> float:
-    lengths, count = sequences.lengths, len(sequences)
-    return training_flops(model_config, int(lengths.sum()), int((lengths**2).sum()), 0, count) / count
+def build_task_trainer(run: TaskRun, objective: Any, sequences: Sequences, steps: int) -> Trainer:
+    """Build the trainer of ``steps`` optimizer steps on ``sequences``."""
+    settings = run.settings
+    model_config, lengths = objective.model.config, sequences.lengths
+    mean = training_flops(model_config, int(lengths.sum()), int((lengths**2).sum()), 0, len(lengths)) / len(lengths)
+    work = steps * settings.batch.train_batch_size * mean
+    return build_trainer(run, objective, steps, flops_of_batches(model_config), work, settings.run.optimize_on_cpu)

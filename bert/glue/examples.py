@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from bert.errors import UsageError
 from bert.glue.tables import Row, read_table
 from bert.log import progress
+from bert.ragged import offsets_of
 from bert.sequences import Sequences, encode_pairs
 from bert.tokenization import BertTokenizer
 
@@ -166,10 +167,9 @@ def _labels(examples: Sequence[Example], task: Task) -> dict[str, NDArray]:
 
 
 def _joined(parts: Sequence[Sequences], labels: dict[str, NDArray]) -> Sequences:
-    lengths = np.concatenate([part.lengths for part in parts])
     return Sequences(
         np.concatenate([part.tokens for part in parts]),
-        np.concatenate([[0], np.cumsum(lengths)]),
+        offsets_of(np.concatenate([part.lengths for part in parts])),
         np.concatenate([part.segment_starts for part in parts]),
         labels,
     )

@@ -2,7 +2,6 @@
 
 ========================  ==================================================================================
 ``results.txt``           all numbers of a run, one JSON object
-``eval_results.txt``      ``key = value`` lines, sorted by key
 ``predictions.json``      guid -> label
 ``test_results.tsv``      a line for each example: the probability of each label, or the value of a regression
 ``CoLA.tsv`` and so on    index and prediction, as gluebenchmark.com takes them
@@ -18,7 +17,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bert.errors import UsageError
-from bert.files import replacing
+from bert.finetune.output import write_lines
 from bert.glue.examples import Example, Task
 from bert.log.logger import plain
 
@@ -41,18 +39,15 @@ class SeedSummary(NamedTuple):
 
 def write_results(folder: str | Path, results: Mapping[str, Any]) -> None:
     """Write results.txt; NaN and infinities become strings, which strict JSON allows."""
-    _write(folder, "results.txt", [json.dumps(plain(results), allow_nan=False)])
-
-
-def write_eval_results(folder: str | Path, results: Mapping[str, Any]) -> None:
-    """Write eval_results.txt."""
-    _write(folder, "eval_results.txt", [f"{key} = {plain(results[key])}" for key in sorted(results)])
+    write_lines(folder, "results.txt", [json.dumps(plain(results), allow_nan=False)])
 
 
 def write_predictions(folder: str | Path, logits: NDArray, task: Task, examples: Sequence[Example]) -> None:
     """Write predictions.json."""
     answers = zip(examples, _answers(logits, task), strict=True)
-    _write(folder, "predictions.json", [json.dumps({example.guid: answer for example, answer in answers}, indent=4)])
+    write_lines(
+        folder, "predictions.json", [json.dumps({example.guid: answer for example, answer in answers}, indent=4)]
+    )
 
 
 def write_test_results(folder: str | Path, logits: NDArray, task: Task) -> None:
@@ -60,7 +55,7 @@ def write_test_results(folder: str | Path, logits: NDArray, task: Task) -> None:
     values = np.asarray(logits, np.float32)
     if not task.is_regression:
         values = torch.from_numpy(np.asarray(logits, np.float64)).softmax(dim=1).numpy().astype(np.float32)
-    _write(folder, "test_results.tsv", ("\t".join(map(str, row)) for row in values))
+    write_lines(folder, "test_results.tsv", ("\t".join(map(str, row)) for row in values))
 
 
 def write_submission(folder: str | Path, logits: NDArray, task: Task) -> None:
@@ -70,7 +65,7 @@ def write_submission(folder: str | Path, logits: NDArray, task: Task) -> None:
     """
     if task.submission is not None:
         rows = (f"{index}\t{answer}" for index, answer in enumerate(_answers(logits, task)))
-        _write(folder, f"{task.submission}.tsv", ["index\tprediction", *rows])
+        write_lines(folder, f"{task.submission}.tsv", ["index\tprediction", *rows])
 
 
 def summarise_seeds(results: Sequence[Mapping[str, float]]) -> SeedSummary:
@@ -103,13 +98,3 @@ def _answers(logits: NDArray, task: Task) -> list[str]:
     if task.is_regression:
         return [f"{value:.3f}" for value in np.clip(predictions, *task.bounds)]
     return [task.labels[prediction] for prediction in predictions]
-
-
-def _write(folder: str | Path, name: str, lines: Iterable[str]) -> None:
-    path = Path(folder) / name
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary, temporary.open("w", encoding="utf8", newline="\n") as file:
-            file.writelines(f"{line}\n" for line in lines)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from error

@@ -1,7 +1,7 @@
 """Self-attention over a token stream: every token attends to the tokens of its own sequence.
 
 A backend is a function ``(qkv [T, 3, heads, head_size], layout, dropout) -> [T, heads, head_size]`` and a row of
-``ATTENTION``. Only here, and only in the backends that need it, does padding exist.
+``ATTENTION``. Padding exists only here, and only in the backends that need it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ HAS_TRITON = find_spec("triton") is not None
 
 
 class Layout(NamedTuple):
-    """Where the S sequences of a stream of T tokens lie."""
+    """The places of the S sequences in a stream of T tokens."""
 
     cu_seqlens: Tensor  # [S + 1] int32, start of each sequence, then T
     max_seqlen: int
-    position_ids: Tensor  # [T], place of the token in its sequence
+    position_ids: Tensor  # [T], position of the token in its sequence
     slots: Tensor  # [T], row of the token in a padded [S * max_seqlen] table
     attention: str  # a key of ATTENTION
 
@@ -120,7 +120,7 @@ def sdpa_attention(qkv: Tensor, layout: Layout, dropout: float) -> Tensor:
 def matmul_attention(qkv: Tensor, layout: Layout, dropout: float) -> Tensor:
     """Two batched products on a padded copy, with the softmax between them left to the compiler to fuse.
 
-    On a CPU this is faster than the flash kernel at 128 tokens, and has dropout, which that has not.
+    On a CPU this is faster than the flash kernel at 128 tokens, and it supports dropout, which that kernel does not.
     """
     q, k, v, real = _pad(qkv, layout)
     scores = (q @ k.transpose(-1, -2)).float() / math.sqrt(q.shape[-1])
@@ -144,7 +144,7 @@ def _unpad(context: Tensor, layout: Layout) -> Tensor:
 
 
 def varlen_attention(qkv: Tensor, layout: Layout, dropout: float) -> Tensor:
-    """The FlashAttention kernel in PyTorch for variable lengths (Dao 2023); CUDA, half precision, no padding."""
+    """PyTorch's FlashAttention kernel for variable lengths (Dao 2023); CUDA, half precision, no padding."""
     if qkv.dtype == torch.float32:  # the kernel has no fp32 form
         return sdpa_attention(qkv, layout, dropout)
     q, k, v = qkv.unbind(1)
@@ -158,7 +158,7 @@ def fused_attention(qkv: Tensor, layout: Layout, dropout: float) -> Tensor:
     tokens, _, heads, size = qkv.shape
     if qkv.dtype == torch.float32 or size not in (16, 32, 64, 128) or not HAS_TRITON:
         return varlen_attention(qkv, layout, dropout)
-    from bert.model.kernels.attention import attention  # here, because a CPU installation has no Triton
+    from bert.model.kernels.attention import attention  # imported here: a CPU installation has no Triton
 
     keys = draw_keys(tokens + heads * layout.max_seqlen, qkv.device) if dropout > 0 else None
     return attention(qkv, layout.cu_seqlens, layout.max_seqlen, dropout, keys)[0]

@@ -93,7 +93,7 @@ class BertForPreTraining(BertPreTrainedModel):
         masked_lm_labels: Tensor | None = None,
         next_sentence_label: Tensor | None = None,
     ) -> Any:
-        """Score a padded batch: (MLM logits [B, L, vocab_size], NSP logits [B, 2]), or their loss where labels come.
+        """Score a padded batch: (MLM logits [B, L, vocab_size], NSP logits [B, 2]), or their loss if labels are given.
 
         The loss is the mean over masked tokens (labels -1 and -100 are ignored) plus the mean over sequences.
         """
@@ -154,7 +154,7 @@ class BertForQuestionAnswering(BertPreTrainedModel):
     ) -> Any:
         """[B, L] -> (start logits, end logits), each [B, L]; with positions [B] -> the mean of both losses.
 
-        A position outside the window (< 0 is clamped to 0, >= L is ignored) does not train, as in the reference.
+        As in the reference, a position below 0 is clamped to 0, and one at or beyond L is ignored.
         """
         layers, _ = self.bert(input_ids, token_type_ids, attention_mask)
         start, end = self.qa_outputs(layers[-1]).unbind(-1)
@@ -208,6 +208,6 @@ def _unpad(mask: Tensor, attention: str) -> tuple[Tensor, Layout]:
 
 
 def _mean_loss(logits: Tensor, labels: Tensor, ignored: int) -> Tensor:
-    """Mean cross-entropy over the labels that count; 0 where none does (the plain mean would be 0/0)."""
+    """Return the mean cross-entropy over the labels that count; 0 if none does (the plain mean would be 0/0)."""
     total = F.cross_entropy(logits.float(), labels, ignore_index=ignored, reduction="sum")
     return total / (labels != ignored).sum().clamp(min=1)

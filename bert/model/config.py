@@ -46,7 +46,7 @@ class BertConfig:
         return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
     def set_vocabulary(self, pieces: int) -> bool:
-        """Set ``vocab_size`` to a vocabulary's; False where it is neither that nor that padded, and nothing is set."""
+        """Set ``vocab_size`` to ``pieces`` if it is that number, padded or not; return whether it was."""
         padded = dataclasses.replace(self, vocab_size=pieces).padded_vocab_size
         fits = self.vocab_size in (pieces, padded)
         if fits:

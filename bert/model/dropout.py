@@ -17,8 +17,8 @@ from torch.library import custom_op
 LEVELS = 1 << 16
 
 
-# An operator of its own, so that torch.compile calls it as it is: never merged with an equal call, never run again in
-# the backward pass, and drawn from the same generator as without compilation.
+# A custom operator, which torch.compile leaves alone: it never merges equal calls, never repeats one in the backward
+# pass, and draws from the same generator as without compilation.
 @custom_op("bert::random_int16", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
 def random_int16(like: Tensor) -> Tensor:
     """Return uniform int16 of the shape of ``like``, from torch's CPU generator."""
@@ -43,7 +43,7 @@ def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
 
 
 def draw_keys(count: int, device: torch.device) -> Tensor:
-    """Draw the int32 keys that Triton kernels join to a mask; odd, as even ones would halve the range of products."""
+    """Draw the int32 keys that Triton kernels combine to a mask; odd: even ones would halve the range of products."""
     return torch.randint(-(2**31), 2**31, (count,), dtype=torch.int32, device=device) | 1
 
 
@@ -56,7 +56,7 @@ class Dropout(nn.Module):
 
     @property
     def active_probability(self) -> float:
-        """0 in eval mode."""
+        """The probability, or 0 in eval mode."""
         return self.probability if self.training else 0.0
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The encoder, on a stream of T tokens without padding. Attribute names make the state-dict names of the field."""
+"""The encoder, on a stream of T tokens without padding. Attribute names give the field's usual state-dict names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation with fp32 statistics that returns its input's type, so the stream stays in half precision."""
+    """Layer normalisation with fp32 statistics. It returns its input's dtype, so the stream stays half precision."""
 
     def forward(self, x: Tensor) -> Tensor:
         normed = F.layer_norm(x.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps)
@@ -73,7 +73,7 @@ class BertSelfAttention(nn.Module):
         self.dropout = config.attention_probs_dropout_prob
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        # One product instead of three. Under autocast the concatenation rides on the cast that is made anyway.
+        # One product instead of three. Under autocast the concatenation shares the copy that the cast makes anyway.
         weight = torch.cat([self.query.weight, self.key.weight, self.value.weight])
         bias = torch.cat([self.query.bias, self.key.bias, self.value.bias])
         qkv = F.linear(hidden, weight, bias).unflatten(-1, (3, self.heads, self.head_size))  # [T, 3, heads, head_size]
@@ -82,12 +82,12 @@ class BertSelfAttention(nn.Module):
 
 
 def _kernels(hidden: Tensor) -> Any:
-    """Return :mod:`bert.model.kernels.fused` where it is faster, in half precision on CUDA, else None."""
+    """Return :mod:`bert.model.kernels.fused` if it is faster (half precision on CUDA), else None."""
     if hidden.device.type != "cuda" or _compute_dtype(hidden) == torch.float32 or not HAS_TRITON:
         return None
-    from bert.model.kernels import fused as fused_triton  # here, because a CPU installation has no Triton
+    from bert.model.kernels import fused  # imported here: a CPU installation has no Triton
 
-    return fused_triton
+    return fused
 
 
 class BertOutput(nn.Module):
@@ -173,6 +173,6 @@ class BertPooler(nn.Module):
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
-    """The type that matrix products will run in: the stream is cast once here, not at every product."""
+    """Return the dtype that matrix products will run in: the stream is cast to it once, not at every product."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

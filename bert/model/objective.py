@@ -16,7 +16,7 @@ from bert.model.bert import BertForPreTraining, BertForQuestionAnswering, BertFo
 
 
 class SummedLoss(nn.Module):
-    """Cross-entropy in fp32, summed over rows: [N, classes], [N] -> scalar. No row, no loss: 0."""
+    """Cross-entropy in fp32, summed over rows: [N, classes], [N] -> scalar, 0 without rows."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), labels, reduction="sum")
@@ -64,7 +64,7 @@ class PreTrainingObjective(nn.Module):
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses and the numbers of right predictions, all summed."""
+        """Return the losses and the numbers of correct predictions, all summed."""
         scores, relationship = self.logits(batch)
         return {
             "mlm_loss": self.loss(scores, batch.masked_labels),
@@ -78,6 +78,7 @@ class ClassificationObjective(nn.Module):
     """Cross-entropy of the class ``label``, or the squared error of a regression, summed over sequences."""
 
     per_token = False
+    labels = ("label",)
 
     def __init__(self, model: BertForSequenceClassification) -> None:
         super().__init__()
@@ -105,6 +106,7 @@ class QuestionAnsweringObjective(nn.Module):
     """Mean of the cross-entropies of an answer's ``start`` and ``end`` over the tokens of its sequence, summed."""
 
     per_token = True
+    labels = ("start", "end")
     width = 2
 
     def __init__(self, model: BertForQuestionAnswering) -> None:
@@ -127,7 +129,7 @@ class QuestionAnsweringObjective(nn.Module):
         row = torch.repeat_interleave(lengths, output_size=len(logits))
         place = row * batch.max_seqlen + tokens - batch.cu_seqlens[row]
         shape = (len(lengths), batch.max_seqlen, 2)
-        # Where a sequence has no token there is nothing to choose: minus infinity.
+        # Padding cannot be chosen: minus infinity.
         padded = logits.new_full((shape[0] * shape[1], 2), float("-inf")).index_copy(0, place, logits).view(shape)
         start, end = padded.unbind(-1)
         return {"loss": (self.loss(start, batch.labels["start"]) + self.loss(end, batch.labels["end"])) / 2}

@@ -1,7 +1,7 @@
 """BertAdam: the Adam of the original BERT code, without bias correction and with clipping per tensor.
 
-Google's AdamWeightDecayOptimizer as the first PyTorch ports spelled it. Invariant: :func:`bertadam_step` is the rule,
-the class applies it to all tensors at once through torch's fused AdamW kernel and gives the same result; a step whose
+Google's AdamWeightDecayOptimizer as the first PyTorch ports wrote it. Invariants: :func:`bertadam_step` is the rule;
+the class applies it to all tensors at once through torch's fused AdamW kernel, with the same result. A step whose
 gradients hold an infinity or a NaN changes nothing::
 
     optimizer = BertAdam(parameter_groups(model.named_parameters(), 0.01), lr=5e-5)
@@ -10,7 +10,7 @@ gradients hold an infinity or a NaN changes nothing::
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,24 +20,25 @@ from bert.optim.gradients import tensor_norms
 from bert.optim.state import load_full_precision, parameter_state, working_weight, write_back
 
 
+class BertAdamOptions(NamedTuple):
+    """The hyperparameters of a parameter group."""
+
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-6
+    weight_decay: float = 0.01
+    max_grad_norm: float | None = 1.0  # 0 or None: no clipping
+
+
 def bertadam_step(
-    param: Tensor,
-    grad: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    *,
-    lr: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-6,
-    weight_decay: float = 0.01,
-    max_grad_norm: float | None = 1.0,
+    param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, options: BertAdamOptions
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the new ``(param, exp_avg, exp_avg_sq)`` of one tensor; the arguments are left alone.
 
     The gradient is unscaled. It is clipped to ``max_grad_norm`` by the norm of *this* tensor, as
-    ``torch.nn.utils.clip_grad_norm_`` does it (1e-6 is added to the norm); 0 or None does not clip.
+    ``torch.nn.utils.clip_grad_norm_`` does (it adds 1e-6 to the norm).
     """
-    beta1, beta2 = betas
+    lr, (beta1, beta2), eps, weight_decay, max_grad_norm = options
     if max_grad_norm:
         norm = torch.linalg.vector_norm(grad, dtype=torch.float64).item()
         grad = grad * min(max_grad_norm / (norm + 1e-6), 1.0)
@@ -97,7 +98,7 @@ class BertAdam(torch.optim.Optimizer):
         load_full_precision(self, state_dict)
 
     def _update(self, group: dict[str, Any], params: list[Tensor], factors: Tensor) -> None:
-        """Move the tensors of one group. ``factors`` unscale and clip the gradients, one number per tensor."""
+        """Move the tensors of one group. ``factors``, one number per tensor, unscale and clip the gradients."""
         states = [parameter_state(self.state[param], param) for param in params]
         weights = [working_weight(state, param) for state, param in zip(states, params, strict=True)]
         grads = [p.grad.to(w.dtype) for p, w in zip(params, weights, strict=True) if p.grad is not None]
@@ -116,7 +117,7 @@ class BertAdam(torch.optim.Optimizer):
             eps=group["eps"],
             amsgrad=False,
             maximize=False,
-            found_inf=self.skipped.float(),  # the kernel returns at once where this is 1, without the host knowing
+            found_inf=self.skipped.float(),  # the kernel returns at once if this is 1, without the host knowing
         )
         write_back(params, weights)
 

@@ -1,7 +1,7 @@
 """Optimizers by name, parameter groups by pattern, and the one call that turns gradients into a step.
 
 Invariant: every trainable parameter is in exactly one group, group 0 decays and group 1 does not, and a pattern that
-matches no parameter is an error (it would silently decay what it was meant to spare)::
+matches no parameter is an error (it would silently decay what it should spare)::
 
     optimizer = build_optimizer(OptimizerConfig(optimizer="lamb"), model)
     loss.backward()
@@ -43,7 +43,7 @@ class OptimizerConfig:
     adam_beta2: float = flag(0.999, "Decay rate of the second moment.", minimum=0.0, maximum=1.0)
     adam_eps: float = flag(1e-6, "Added to the root of the second moment.", minimum=0.0)
     max_grad_norm: float = flag(
-        1.0, "Gradients are clipped to this norm (bertadam: of each tensor, else of all together). 0 = no clipping.",
+        1.0, "Gradients are clipped to this norm (bertadam: per tensor; others: all together). 0 = no clipping.",
         minimum=0.0,
     )  # fmt: skip
     use_nvlamb: bool = flag(False, "LAMB: scale biases and LayerNorm by their trust ratio too (NVLAMB).")
@@ -98,7 +98,7 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
 
 
 def _build_custom(groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Build ``package.module:Class`` with those of lr, betas, eps and weight_decay that its constructor takes."""
+    """Build ``package.module:Class``; of lr, betas, eps and weight_decay it gets those that its constructor takes."""
     module, _, name = config.optimizer.partition(":")
     try:
         optimizer_class = getattr(importlib.import_module(module), name)
@@ -116,10 +116,10 @@ def _adam_options(config: OptimizerConfig) -> dict[str, Any]:
 def parameter_groups(
     named_parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float, no_decay: Sequence[str] = NO_DECAY
 ) -> Groups:
-    """Return two groups: parameters that decay, and those whose name one of the regular expressions is found in.
+    """Return two groups: parameters that decay, and those whose name matches one of the regular expressions.
 
     Frozen parameters are left out. A tied parameter counts once, under its first name. Raises UsageError for a pattern
-    that matches no name at all, frozen ones included.
+    that matches no name, frozen parameters included.
     """
     named = list(named_parameters)
     for pattern in no_decay:
@@ -148,9 +148,9 @@ def apply_gradients(
     """Unscale, clip and take one step; return the global norm of the unscaled gradients, on their device.
 
     A norm that is not finite means that the step was skipped: no parameter, moment or step counter has changed.
-    ``grad_scale`` is the loss scale inside the gradients. Optimizers that clip by a rule of their own (LAMB, BertAdam,
-    apex's FusedLAMB: they have ``max_grad_norm``) do so; ``max_grad_norm`` here is for the others, 0 or None to not
-    clip. LAMB, BertAdam and fused AdamW do not wait for the device and leave the decision to it.
+    ``grad_scale`` is the loss scale inside the gradients. Optimizers with a ``max_grad_norm`` of their own (LAMB,
+    BertAdam, apex's FusedLAMB) clip by it; the argument is for the others, 0 or None for no clipping. LAMB, BertAdam
+    and fused AdamW do not wait for the device, which decides by itself whether to skip.
     """
     if isinstance(optimizer, HostOptimizer):
         scale = grad_scale.cpu() if isinstance(grad_scale, Tensor) else grad_scale

@@ -14,8 +14,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-# torch's CPU norm adds up one fp32 number after another: on 16 million elements it is 7e-4 off. Over pieces of this
-# many elements, added up in float64, the error stays below 1e-6. CUDA reduces in a tree and needs no pieces.
+# torch's CPU norm adds one fp32 number after another: on 16 million elements it is 7e-4 off. In pieces of this many
+# elements, added up in float64, the error stays below 1e-6. CUDA reduces in a tree and needs no pieces.
 CPU_PIECE = 1 << 16
 
 
@@ -31,9 +31,9 @@ def tensor_norms(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def global_norm(tensors: Sequence[Tensor], device: torch.device | str = "cpu") -> Tensor:
-    """Return the L2 norm over all ``tensors`` together, a scalar tensor; 0 on ``device`` when there are none.
+    """Return the L2 norm over all ``tensors`` together, a scalar tensor; 0 on ``device`` if there are none.
 
-    Tensors of several dtypes may be mixed; all lie on one device.
+    Dtypes may be mixed; all tensors are on one device.
     """
     by_dtype: dict[torch.dtype, list[Tensor]] = {}
     for tensor in tensors:

@@ -1,7 +1,7 @@
-"""An optimizer whose parameters, moments and arithmetic lie in host memory, for a model that fills the device.
+"""An optimizer that keeps parameters, moments and arithmetic in host memory, for a model that fills the device.
 
-After the backward pass gradients go to fp32 copies of the parameters in host memory, the step is taken there, and the
-new values come back; the device holds weights and gradients alone::
+After the backward pass the gradients are copied to fp32 copies of the parameters in host memory. The step is taken
+there, and the new values are copied back; the device holds only weights and gradients::
 
     optimizer = HostOptimizer(model, lambda copy: build_optimizer(config, copy))
 """
@@ -19,7 +19,7 @@ Apply = Callable[[torch.optim.Optimizer], Tensor]
 
 
 class HostOptimizer:
-    """Looks like the optimizer that it wraps; ``apply`` takes its step on the host."""
+    """Has the interface of the optimizer that it wraps; ``apply`` takes the step on the host."""
 
     def __init__(self, model: nn.Module, build: Callable[[nn.Module], torch.optim.Optimizer]) -> None:
         self._host_model = copy.deepcopy(model).to("cpu", torch.float32)

@@ -2,9 +2,8 @@
 
 Every schedule maps ``(step, total_steps, warmup)`` to a factor in [0, 1] of the base learning rate: it rises linearly
 over the first ``warmup`` share of the steps and then decays. ``step`` counts from 1 in NVIDIA's recipes (the first
-update already moves the parameters) and from 0 in Google's and Hugging Face's (the first update has factor 0 when
-there is a warm-up); the functions accept both, the caller decides. Nothing here has state, so resuming needs only the
-step::
+update already moves the parameters) and from 0 in Google's and Hugging Face's (with a warm-up, the first update has
+factor 0); the functions accept both, the caller decides. Nothing here has state, so resuming needs only the step::
 
     learning_rate("poly", 2000, 7038, 0.2843, 6e-3)     # 5.997291e-3, the top of NVIDIA's phase 1
 """
@@ -23,7 +22,7 @@ def poly(step: float, total_steps: float, warmup: float) -> float:
     """Return x/w during warm-up and √(1-x) after it, x = step / total_steps.
 
     NVIDIA's PolyWarmUpScheduler with degree 0.5, steps counted from 1. The decay ignores the warm-up, so the factor
-    drops at the end of it (from 1 to √(1-w)): phase 1 of the published recipe falls from 5.997e-3 to 5.076e-3.
+    drops at its end (from 1 to √(1-w)): phase 1 of the published recipe falls from 5.997e-3 to 5.076e-3.
     """
     x = step / total_steps
     return x / warmup if x < warmup else math.sqrt(max(1.0 - x, 0.0))
@@ -42,8 +41,8 @@ def linear(step: float, total_steps: float, warmup: float) -> float:
 def cosine(step: float, total_steps: float, warmup: float) -> float:
     """Return x/w during warm-up and ½(1 + cos πx) after it.
 
-    Early Hugging Face's ``warmup_cosine``. NVIDIA's CosineWarmUpScheduler has ``cos(π + x)`` by a slip, which never
-    leaves [0, 0.23] and *rises* over the training; it is not reproduced.
+    Early Hugging Face's ``warmup_cosine``. NVIDIA's CosineWarmUpScheduler has ``cos(π + x)`` by mistake, which never
+    leaves [0, 0.23] and *rises* during training; it is not reproduced.
     """
     x = step / total_steps
     return x / warmup if x < warmup else 0.5 * (1.0 + math.cos(math.pi * min(x, 1.0)))
@@ -72,8 +71,8 @@ class ScheduleConfig:
 def learning_rate(name: str, step: float, total_steps: float, warmup: float, base: float) -> float:
     """Return the learning rate of one optimizer step.
 
-    Raises UsageError on an unknown schedule, on ``total_steps`` below 1 and on ``warmup`` outside [0, 1): at 1 there
-    would be no step left to decay over.
+    Raises UsageError for an unknown schedule, ``total_steps`` below 1 and ``warmup`` outside [0, 1): at 1 no step would
+    be left for the decay.
     """
     if name not in SCHEDULES:
         raise UsageError(f"--lr_schedule {name}: unknown, expected one of {', '.join(SCHEDULES)}")

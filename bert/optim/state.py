@@ -1,6 +1,6 @@
-"""What LAMB and BertAdam keep per parameter: fp32 moments, and an fp32 master copy where the parameter is half.
+"""What LAMB and BertAdam keep per parameter: fp32 moments, and an fp32 master copy of a half-precision parameter.
 
-Invariant: state is never rounded to the parameter's dtype, neither in memory nor on its way through a state dict::
+Invariant: state is never rounded to the parameter's dtype, neither in memory nor in a state dict::
 
     state = parameter_state(optimizer.state[param], param)
     weight = working_weight(state, param)
@@ -22,8 +22,8 @@ def state_dtype(param: Tensor) -> torch.dtype:
 def parameter_state(state: dict[str, Tensor], param: Tensor) -> dict[str, Tensor]:
     """Fill in and return the state of one parameter: all of it at its first step, else what a loaded state lacks.
 
-    An fp32 run that goes on in half precision gains a master copy, and the other way round loses it. The copy is taken
-    once: model weights that are loaded later come together with the optimizer's state, or before the first step.
+    An fp32 run continued in half precision gains a master copy; the reverse drops it. The copy is made once: model
+    weights are loaded before the first step, or later together with the optimizer's state.
     """
     dtype = state_dtype(param)
     if "exp_avg" not in state:
@@ -52,7 +52,7 @@ def write_back(params: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
 def load_full_precision(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
     """Load a state dict without torch's cast of every state tensor to the dtype of its parameter.
 
-    Groups of an older or foreign state dict keep today's value of each option that they lack.
+    An option that a group of an older or foreign state dict lacks keeps its current value.
     """
     today = [dict(group) for group in optimizer.param_groups]
     torch.optim.Optimizer.load_state_dict(optimizer, state_dict)

@@ -17,7 +17,8 @@ from random import Random
 import numpy as np
 
 from bert.config import flag
-from bert.data.shard import Shard, offsets_of, select
+from bert.data.shard import Shard, select
+from bert.ragged import offsets_of
 from bert.tokenization import BertTokenizer
 
 Document = list[array]

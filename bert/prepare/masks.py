@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert.config import flag
-from bert.data.shard import Shard, offsets_of
+from bert.data.shard import Shard
+from bert.ragged import offsets_of
 from bert.tokenization import BertTokenizer
 
 ROWS_AT_ONCE = 4096  # sequences; what they need stays in a core's cache

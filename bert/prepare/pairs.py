@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert.config import flag
-from bert.data.shard import Shard, offsets_of, ranges
+from bert.data.shard import Shard
 from bert.prepare.tokens import Tokens
+from bert.ragged import offsets_of, ranges
 
 SPECIALS = 3  # [CLS] A [SEP] B [SEP]
 

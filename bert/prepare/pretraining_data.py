@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from bert.config import flag
-from bert.data.formats.table import Shard, check_suffix, write_shard
+from bert.data.formats.table import Shard, format_of, write_shard
 from bert.data.shard import concatenate, select
 from bert.errors import UsageError
 from bert.log.progress import progress
@@ -143,7 +143,7 @@ def _check(config: PretrainingDataConfig) -> list[Path]:
     if not outputs or len(set(outputs)) < len(outputs):
         raise UsageError(f"--output_file {config.output_file!r}: expected one or more different files")
     for output in outputs:
-        check_suffix(output)
+        format_of(output)
         prepare_output(output, "--output_file")
     return outputs
 

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bert.data.shard import offsets_of, ranges
+from bert.ragged import offsets_of, ranges
 from bert.tokenization import BertTokenizer
 
 KNOWN_WORDS = 1_000_000  # distinct words to remember, some 200 MB at the most; then the table starts again

@@ -1,6 +1,6 @@
 """Where a pre-training run starts: fresh, in the middle of a phase, or at the beginning of phase 2.
 
-Two phases are two runs of one program. What connects them is recorded in the checkpoint, so nothing has to be typed::
+Two phases are two runs of one program. The checkpoint records what connects them, so no flag has to::
 
     phase 1, finished at step 7038      --phase2 --resume_from_checkpoint      ->  phase 2, step 0, file offset 7038
     phase 2, interrupted at step 400    the same command                       ->  phase 2, step 400, file offset 7038

@@ -1,40 +1,38 @@
-"""The parts of a pre-training run that are not the loop: what it starts from, what it saves, what it reports.
+"""What surrounds the training loop of pre-training: where a run starts, and what it reports and saves.
 
-``run_pretraining.py`` connects them. A checkpoint made here holds tensors and plain values only, and everything that a
+``run_pretraining.py`` connects these parts. A checkpoint holds tensors and plain values only, and everything that a
 resume needs: step, data position, optimizer, loss scale, phase, model configuration, tokenizer and flags.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from bert.batch import Batch
-from bert.checkpoint import (
-    CheckpointWriter,
-    NullCheckpointWriter,
-    check_tokenizer,
-    load_weights,
-)
+from bert.checkpoint import CheckpointWriter, Found, NullCheckpointWriter, check_tokenizer, load_weights
 from bert.checkpoint.formats import read_checkpoint
 from bert.checkpoint.formats.moments import as_state_dict, moments
-from bert.config import flag
+from bert.config import flag, to_dict
 from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader, eval_batches
+from bert.data.manifest import check_manifests
 from bert.errors import UsageError
-from bert.log import Logger
 from bert.model.config import BertConfig
 from bert.model.objective import PreTrainingObjective
 from bert.pretrain.evaluation import evaluate, unigram_accuracy
 from bert.pretrain.phases import Start
 from bert.tokenization import BertTokenizer
+from bert.train.batch_geometry import BatchGeometry
+from bert.train.build import checkpoint_state
+from bert.train.profiling import Profiler
+from bert.train.run import Run
 from bert.train.throughput import training_flops
-from bert.train.trainer import BatchGeometry, Outcome, StepReport, Trainer
+from bert.train.trainer import Hooks, Outcome, StepReport, Trainer, TrainState
 
 
 @dataclass
@@ -69,88 +67,68 @@ def load_model_files(config: ModelConfig, max_seq_length: int) -> tuple[BertToke
     return tokenizer, model_config
 
 
+def open_shards(data: LoaderConfig, eval_dir: str | None, tokenizer: BertTokenizer) -> tuple[Dataset, Dataset | None]:
+    """Open the shards to train on and the held-out ones; both must be made with this tokenizer."""
+    shards = Dataset.open(data, tokenizer.vocab)
+    held_out = Dataset.open(dataclasses.replace(data, input_dir=eval_dir), tokenizer.vocab) if eval_dir else None
+    check_manifests([*shards.paths, *(held_out.paths if held_out else [])], tokenizer)
+    return shards, held_out
+
+
 def load_initial_weights(
-    model: nn.Module,
-    tokenizer: BertTokenizer,
-    resumed: tuple[Path | None, dict[str, Any] | None],
-    init_checkpoint: str | None,
-    vocab_file: str,
-    notice: Callable[[str], None],
+    model: nn.Module, tokenizer: BertTokenizer, found: Found, init_checkpoint: str | None, run: Run[Any]
 ) -> None:
     """Fill ``model`` from the run's own checkpoint, else from --init_checkpoint, else leave it as drawn."""
-    path, state = resumed
+    state = found.state
     if state is not None:
-        what = f"--resume_from_checkpoint {path}"
+        what = f"--resume_from_checkpoint {found.path}"
     elif init_checkpoint is not None:
         what, state = f"--init_checkpoint {init_checkpoint}", read_checkpoint(init_checkpoint)
     else:
         return
     if "tokenizer" in state:
-        check_tokenizer(tokenizer, state["tokenizer"], what, vocab_file)
-    allow = () if path else ("cls.*",)  # a bare encoder is a fair start; a checkpoint of this run must be whole
-    notice(f"{what}: {load_weights(model, state, what, allow)}")
+        check_tokenizer(tokenizer, state["tokenizer"], what, run.settings.model.vocab_file)
+    allow = () if found.path else ("cls.*",)  # a bare encoder is a fair start; a checkpoint of this run must be whole
+    run.notice(f"{what}: {load_weights(model, state, what, allow)}")
 
 
-def pretraining_flops(model_config: BertConfig) -> Callable[[Batch], float]:
-    """Return the function that counts a batch's floating-point operations, forward and backward."""
-    size = dataclasses.replace(model_config, vocab_size=model_config.padded_vocab_size)
-
-    def flops(batch: Batch) -> float:
-        squares = int(batch.cu_seqlens.diff().long().square().sum())
-        return training_flops(size, batch.num_tokens, squares, batch.masked_labels.numel(), batch.num_sequences)
-
-    return flops
-
-
-def expected_flops(model_config: BertConfig, data: LoaderConfig, geometry: BatchGeometry, steps: int) -> float:
-    """Return one device's work in ``steps`` optimizer steps of full sequences, in FLOP; an upper bound."""
-    size = dataclasses.replace(model_config, vocab_size=model_config.padded_vocab_size)
+def expected_flops(size: BertConfig, data: LoaderConfig, geometry: BatchGeometry, steps: int) -> float:
+    """Return the work of one device in ``steps`` optimizer steps of full sequences, in FLOP; an upper bound."""
     sequences = geometry.micro * geometry.accumulation * steps
     length = data.max_seq_length
     return sequences * training_flops(size, length, length**2, data.max_predictions_per_seq, 1)
 
 
-# Flags that shape the learning rate or the gradient: changing one in the middle of a phase is allowed, but said.
+# Flags that shape the learning rate or the gradient: changing one in the middle of a phase is allowed, but noted.
 SHAPING = ("max_steps", "learning_rate", "warmup_proportion", "lr_schedule", "weight_decay", "max_grad_norm")
 
 
-def restore(
-    trainer: Trainer,
-    model: nn.Module,
-    start: Start,
-    checkpoint: dict[str, Any] | None,
-    flags: dict[str, Any],
-    notice: Callable[[str], None],
-) -> None:
-    """Put optimizer, counters and loss scale where ``start`` says. Model weights are loaded by the caller.
+def restore(trainer: Trainer, model: nn.Module, start: Start, checkpoint: dict[str, Any] | None) -> None:
+    """Put optimizer, counters and loss scale where ``start`` says; the weights are loaded already.
 
-    ``flags`` are those of this run. Raises UsageError where the moments belong to another optimizer. Of a checkpoint
-    that NVIDIA's script wrote the moments are used if they are certainly those of ``model``'s parameters.
+    Raises UsageError where the moments belong to another optimizer. Of a checkpoint that NVIDIA's script wrote the
+    moments are used if they certainly belong to the parameters of ``model``.
     """
     if checkpoint is None:
         return
+    run = trainer.run
     if start.keep_moments and "flags" not in checkpoint:
         try:
-            adopt_moments(trainer.optimizer, model, checkpoint, flags["optimizer"])
-            notice(f"the moments of {len(trainer.optimizer.state)} parameters are used")
+            adopt_moments(trainer.optimizer, model, checkpoint, run.settings.optimizer.optimizer)
+            run.notice(f"the moments of {len(trainer.optimizer.state)} parameters are used")
         except ValueError as error:
-            notice(f"its weights are used, its moments are not: {error}")
+            run.notice(f"its weights are used, its moments are not: {error}")
     elif start.keep_moments:
-        before = checkpoint["flags"]
-        if before["optimizer"] != flags["optimizer"]:
-            raise UsageError(
-                f"--optimizer {flags['optimizer']}: the checkpoint holds the moments of {before['optimizer']}; "
-                "keep it, or start from the weights alone with --init_checkpoint"
-            )
+        trainer.load_moments(checkpoint)
+        before, flags = checkpoint["flags"], to_dict(run.settings)
         for name in SHAPING if start.training else ():
             if before[name] != flags[name]:
-                notice(f"--{name} was {before[name]} and is now {flags[name]}")
-        trainer.optimizer.load_state_dict(checkpoint["optimizer"])
+                run.notice(f"--{name} was {before[name]} and is now {flags[name]}")
     if start.keep_scale:
         trainer.precision.load_state_dict(checkpoint["grad_scaler"])
     if start.training:
-        trainer.state = dataclasses.replace(trainer.state, **start.training)
-    elif start.keep_moments:  # a new phase: bias correction and learning rate begin anew, moments go on
+        trainer.state = TrainState(**start.training)
+    elif start.keep_moments:  # a new phase: bias correction and learning rate restart, the moments stay
         reset_optimizer_step(trainer.optimizer)
 
 
@@ -200,31 +178,53 @@ UNITS = {  # metric -> (unit, format on stdout)
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class Recorder:
     """Reports, evaluates and saves a run; the trainer calls it through its hooks."""
 
+    run: Run[Any]
     trainer: Trainer
-    objective: PreTrainingObjective
+    objective: PreTrainingObjective  # not wrapped for training
     loader: PretrainingLoader
-    logger: Logger
     writer: CheckpointWriter | NullCheckpointWriter
     start: Start
-    max_steps: int
-    constant: dict[str, Any]  # what every checkpoint of the run repeats: configuration, tokenizer, batch geometry
+    constant: dict[str, Any]  # what every checkpoint repeats: model configuration and tokenizer
     held_out: Dataset | None
-    eval_batch_size: int
-    ceiling: float  # FLOP/s of a large matrix product here
+    ceiling: float  # FLOP/s of a large matrix product on this device
 
-    def begin(self, **facts: Any) -> None:
+    def begin(self) -> None:
         """Log the PARAMETER events that precede the first step."""
+        settings, trainer, logger = self.run.settings, self.trainer, self.run.logger
         for metric, (unit, format) in UNITS.items():
-            self.logger.metadata(metric, unit, format)
+            logger.metadata(metric, unit, format)
+        facts: dict[str, Any] = {}
         if self.held_out:
-            size, world = self.objective.model.config.vocab_size, self.trainer.world
-            facts["unigram_mlm_accuracy"] = unigram_accuracy(self._eval_batches(self.held_out), size, world)
-        self.logger.parameter(phase=self.start.phase, loss_scale=self.trainer.precision.loss_scale.value, **facts)
-        self.logger.parameter(train_start=True)
+            size = self.objective.model.config.vocab_size
+            facts["unigram_mlm_accuracy"] = unigram_accuracy(self._eval_batches(self.held_out), size, self.run.world)
+        logger.parameter(
+            phase=self.start.phase,
+            loss_scale=trainer.precision.loss_scale.value,
+            Config=to_dict(settings),
+            SEED=self.run.seed,
+            batch_size_per_gpu=settings.batch.train_batch_size,
+            learning_rate=settings.schedule.learning_rate,
+            checkpoint_step=trainer.state.step + self.start.offset,
+            precision=trainer.precision.name,
+            **facts,
+        )
+        logger.parameter(train_start=True)
+
+    def hooks(self, profiler: Profiler) -> Hooks:
+        settings = self.run.settings
+        return Hooks(
+            report=self.report,
+            report_every=settings.log.log_freq,
+            evaluate=self.evaluate,
+            evaluate_every=settings.run.eval_steps,
+            save=self.save,
+            save_every=settings.checkpoint.num_steps_per_checkpoint,
+            step=profiler.step,
+        )
 
     def report(self, report: StepReport) -> None:
         precision = self.trainer.precision
@@ -235,7 +235,7 @@ class Recorder:
             "grad_norm": report.grad_norm,
             "sequences_per_second": report.sequences_per_second,
             "tokens_per_second": report.tokens_per_second,
-            "flop_utilisation": report.flops_per_second / (self.ceiling * self.trainer.world.size),
+            "flop_utilisation": report.flops_per_second / (self.ceiling * self.run.world.size),
         }
         if report.eta is not None:
             data["eta"] = report.eta
@@ -243,34 +243,32 @@ class Recorder:
             data["skipped_steps"] = precision.skipped
         if precision.loss_scale.value != 1:
             data["loss_scale"] = precision.loss_scale.value
-        self.logger.log((int(self.loader.epoch), report.step), data)
+        self.run.logger.log((int(self.loader.epoch), report.step), data)
 
     def evaluate(self) -> None:
         if self.held_out:
-            trainer = self.trainer
-            metrics = evaluate(self.objective, self._eval_batches(self.held_out), trainer.precision, trainer.world)
-            self.logger.log((int(self.loader.epoch), trainer.state.step), metrics)
+            batches, step = self._eval_batches(self.held_out), self.trainer.state.step
+            metrics = evaluate(self.objective, batches, self.run.precision, self.run.world)
+            self.run.logger.log((int(self.loader.epoch), step), metrics)
 
     def save(self) -> None:
         """Start writing ckpt_{offset + step}.pt; the end of phase 1 is kept for ever."""
-        trainer, step = self.trainer, self.trainer.state.step
-        state = {
-            "model": self.objective.model.state_dict(),
-            "optimizer": trainer.optimizer.state_dict(),
-            "grad_scaler": trainer.precision.state_dict(),
-            "epoch": int(self.loader.epoch),
-            "training": trainer.state.to_dict(),
-            "phase": self.start.phase,
-            "offset": self.start.offset,
-            "max_steps": self.max_steps,
+        step, last, phase = self.trainer.state.step, self.run.settings.run.max_steps, self.start.phase
+        state = checkpoint_state(
+            self.trainer,
+            self.objective.model,
+            epoch=int(self.loader.epoch),
+            phase=phase,
+            offset=self.start.offset,
+            max_steps=last,
             **self.constant,
-        }
-        self.writer.save(self.start.offset + step, state, self.start.phase == 1 and step == self.max_steps)
+        )
+        self.writer.save(self.start.offset + step, state, keep_forever=phase == 1 and step == last)
 
     def finish(self, outcome: Outcome, seconds: float) -> None:
-        """Log the summary of NVIDIA's names; ``seconds`` is the time of the whole command."""
-        self.logger.parameter(final_loss=outcome.final_loss)
-        self.logger.summary(
+        """Log the summary under NVIDIA's names; ``seconds`` is the time of the whole command."""
+        self.run.logger.parameter(final_loss=outcome.final_loss)
+        self.run.logger.summary(
             {
                 "e2e_train_time": seconds,
                 "training_sequences_per_second": outcome.sequences_per_second,
@@ -280,5 +278,5 @@ class Recorder:
         )
 
     def _eval_batches(self, held_out: Dataset) -> Iterable[Batch]:
-        world = self.trainer.world
-        return eval_batches(held_out, self.eval_batch_size, rank=world.rank, world_size=world.size)
+        world = self.run.world
+        return eval_batches(held_out, self.run.settings.run.eval_batch_size, world.rank, world.size)

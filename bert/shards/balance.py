@@ -1,8 +1,8 @@
 """Shards of any sizes → the same samples in shards of one size: the command ``data/balance.py``.
 
-The files of a bin are laid end to end, part.2 before part.10, and shard i takes the rows from i·n/N to (i + 1)·n/N: so
-sizes differ by at most one, the same input gives the same bytes, and one pass does it. Nothing is decoded. The folders
-change at once, by :mod:`bert.shards.replace`, and no sample is lost whatever ends the process::
+The files of a bin are laid end to end, part.2 before part.10, and shard i of N takes the rows from i·n/N to
+(i + 1)·n/N. So sizes differ by at most one, the same input gives the same bytes, and one pass is enough. Nothing is
+decoded. :mod:`bert.shards.replace` swaps the files, and no sample is lost whatever ends the process::
 
     balance(BalanceConfig("shards_128", num_shards=4096))
 """
@@ -11,35 +11,36 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bert.config import flag
-from bert.data.formats.table import find_shards, splice_shards
+from bert.data.formats.table import SWAP, find_shards, splice_shards
 from bert.data.manifest import MANIFEST, Manifest, ShardEntry, describe_shard, read_manifest, write_manifest
+from bert.data.shard import RowRange
 from bert.errors import UsageError
-from bert.shards.bins import Bin, Pieces, bin_of, cut, find_bins, usable
+from bert.shards.bins import Bin, bin_of, cut, find_bins, usable
 from bert.shards.pool import run_parallel
-from bert.shards.replace import Journal, commit, finish, staging
+from bert.shards.replace import NEW, staging, swap
 
-COUNTS = ".num_samples.json"  # {"shard-0.parquet": 42315, ...}: spares LDDL's loader to open every shard
-ONE_WORLD = ("vocab_sha256", "do_lower_case", "masking")  # settings that must not differ within a data set
+COUNTS = ".num_samples.json"  # {"shard-0.parquet": 42315, ...}: saves LDDL's loader from opening every shard
+COMMON = ("vocab_sha256", "do_lower_case", "masking")  # settings that must not differ within a data set
 
 
 @dataclass
 class BalanceConfig:
     """What to balance, into how many shards, and where they go."""
 
-    indir: str = flag(help="Folder of shards, searched whole.")
+    indir: str = flag(help="Folder of shards, searched recursively.")
     num_shards: int = flag(
-        help="Shards to make of every bin. LDDL's loader wants a multiple of its processes over all devices.", minimum=1
+        help="Shards to make of every bin. LDDL's loader needs a multiple of its processes over all devices.", minimum=1
     )
     outdir: str | None = flag(None, "Folder for the balanced shards; by default they replace those in --indir.")
     bin_ids: list[int] | None = flag(None, "Numbers of the bins to balance; by default all.")
     keep_orig: bool = flag(
-        False, "Keep the shards in --indir; needs --outdir. Otherwise they are removed once the new ones are there."
+        False, "Keep the shards in --indir; needs --outdir. Otherwise they are removed once the new ones are in place."
     )
     lddl_compatible: bool = flag(
         False, "Leave out one sample where all shards of a bin would be equal, which LDDL's loader refuses."
@@ -49,8 +50,8 @@ class BalanceConfig:
 
 
 @dataclass(frozen=True)
-class Job:
-    """Where the shards are, where they go, and which of them."""
+class Plan:
+    """Which shards are balanced, and what is known about them."""
 
     source: Path
     target: Path
@@ -58,7 +59,7 @@ class Job:
     bins: list[Bin]
     manifests: dict[Path, Manifest]  # by folder
     is_listed: bool  # every shard, in a manifest
-    settings: dict[str, Any]  # that all manifests agree in
+    settings: dict[str, Any]  # those that all manifests agree on
 
     @property
     def files(self) -> list[Path]:
@@ -69,18 +70,21 @@ def balance(config: BalanceConfig) -> None:
     """Make the shards and put them in place; raises UsageError where a flag or a file is wrong."""
     source, target = folders(config)
     request = {name: getattr(config, name) for name in ("num_shards", "bin_ids", "lddl_compatible")}
+    touched = [target] if config.keep_orig and not (source / SWAP).exists() else [source, target]
     try:
-        done = [folder for folder in dict.fromkeys((target, source)) if finish(folder) == request]
-        if done:
-            print(f"{target}: balanced; what was interrupted is completed")
-            return
-        job = plan(config, source, target)
-        sizes = [usable(each, config.num_shards, config.lddl_compatible) for each in job.bins]
-        check_space(job)
-        entries = _replace(job, sizes, config, request)
+        with staging(*touched) as completed:
+            if completed == request:
+                print(f"{target}: completed an interrupted run, the shards are balanced")
+                return
+            plan = build_plan(config, source, target)
+            sizes = [usable(each, config.num_shards, config.lddl_compatible) for each in plan.bins]
+            check_space(plan)
+            entries = make_shards(plan, sizes, config)
+            removals = stage_notes(plan, entries)
+            swap(target if plan.keep else source, target, removals, request)
     except OSError as error:
         raise UsageError(f"{error.filename or target}: {error.strerror or error}") from error
-    _report(job, sizes, entries)
+    report(plan, sizes, entries)
 
 
 def folders(config: BalanceConfig) -> tuple[Path, Path]:
@@ -99,8 +103,8 @@ def folders(config: BalanceConfig) -> tuple[Path, Path]:
     return source, target
 
 
-def plan(config: BalanceConfig, source: Path, target: Path) -> Job:
-    """Find, count and check; raises UsageError where the shards are not all there or do not belong together."""
+def build_plan(config: BalanceConfig, source: Path, target: Path) -> Plan:
+    """Find, count and check; raises UsageError where shards are missing or do not belong together."""
     found = find_shards(source, "--indir")
     bins = find_bins(found, config.bin_ids, not config.disable_progress_bar)
     counts = {path: n for each in bins for path, n in zip(each.files, each.counts, strict=True)}
@@ -110,17 +114,20 @@ def plan(config: BalanceConfig, source: Path, target: Path) -> Job:
         _check_against(folder, manifest, {path.name: counts.get(path) for path in found if path.parent == folder})
     every = [manifest.settings for manifest in manifests.values()]
     settings = {k: v for k, v in every[0].items() if all(m.get(k) == v for m in every)} if every else {}
-    apart = [key for key in ONE_WORLD if key not in settings and any(key in m for m in every)]
-    if apart:
-        raise UsageError(f"--indir {source}: shards with different {apart[0]}, by their {MANIFEST}")
-    job = Job(source, target, config.keep_orig, bins, manifests, len(manifests) == len(read), settings)
-    check_target(job, found)
-    return job
+    different = [key for key in COMMON if key not in settings and any(key in m for m in every)]
+    if different:
+        raise UsageError(f"--indir {source}: shards with different {different[0]}, by their {MANIFEST}")
+    plan = Plan(source, target, config.keep_orig, bins, manifests, len(manifests) == len(read), settings)
+    if source == target:
+        _check_test_shards(source, found)
+    else:
+        _check_target(plan)
+    return plan
 
 
 def _check_against(folder: Path, manifest: Manifest, counts: dict[str, int | None]) -> None:
     """Raise UsageError where a folder holds other shards, or a counted one other numbers, than its manifest says."""
-    missing = [name for name in manifest.shards if not (folder / name).is_file()]
+    missing = manifest.missing(folder)
     if missing:
         raise UsageError(f"{folder}: no {missing[0]}, which {MANIFEST} lists")
     for name, count in counts.items():
@@ -133,83 +140,73 @@ def _check_against(folder: Path, manifest: Manifest, counts: dict[str, int | Non
             )
 
 
-def check_target(job: Job, found: list[Path]) -> None:
-    """Raise UsageError where the new shards would replace, or mix with, what they are not made of."""
-    if job.source == job.target:
-        tables = {path for suffix in ("hdf5", "h5") for path in job.source.rglob(f"*.{suffix}")}
-        hidden = {path for path in tables if any(part[0] == "." for part in path.relative_to(job.source).parts)}
-        apart = tables - hidden - set(found)
-        if apart:
-            raise UsageError(
-                f"{min(apart)}: a test shard, which balanced ones would not be told from; give an --outdir"
-            )
-        return
+def _check_test_shards(folder: Path, found: list[Path]) -> None:
+    """Raise UsageError where test shards, known by the names of training shards, would be among the balanced ones."""
+    tables = {path for path in folder.rglob("*.h*5") if path.suffix in (".hdf5", ".h5")} - set(found)
+    apart = [path for path in tables if not any(part[0] == "." for part in path.relative_to(folder).parts)]
+    if apart:
+        raise UsageError(f"{min(apart)}: a test shard, which balanced ones would not be told from; give an --outdir")
+
+
+def _check_target(plan: Plan) -> None:
+    """Raise UsageError where the new shards would replace, or mix with, others in another folder."""
     try:
-        present = find_shards(job.target)
+        present = find_shards(plan.target)
     except UsageError:
         return
-    numbers = {each.number for each in job.bins}
+    numbers = {each.number for each in plan.bins}
     same = [path for path in present if bin_of(path) in numbers or not bin_of(path)]
     if same:
-        raise UsageError(f"--outdir {job.target}: holds {same[0].name} already, expected an empty folder")
-    manifest = read_manifest(job.target)
-    if job.is_listed != (manifest is not None) or (manifest and manifest.settings != job.settings):
-        raise UsageError(f"--outdir {job.target}: holds shards that were made otherwise, by {MANIFEST}")
+        raise UsageError(f"--outdir {plan.target}: holds {same[0].name} already, expected an empty folder")
+    manifest = read_manifest(plan.target)
+    if plan.is_listed != (manifest is not None) or (manifest and manifest.settings != plan.settings):
+        raise UsageError(f"--outdir {plan.target}: holds shards with other settings, by {MANIFEST}")
 
 
-def check_space(job: Job) -> None:
+def check_space(plan: Plan) -> None:
     """Raise UsageError where the disk has no room for the new shards beside the old."""
-    needed = sum(path.stat().st_size for path in job.files)
-    parents = [job.target, *job.target.absolute().parents]
-    free = shutil.disk_usage(next(path for path in parents if path.exists())).free
+    needed, free = sum(path.stat().st_size for path in plan.files), shutil.disk_usage(plan.target).free
     if free < needed:
-        raise UsageError(f"{job.target}: {free / 1e9:.1f} GB are free, the balanced shards need {needed / 1e9:.1f}")
+        raise UsageError(f"{plan.target}: {free / 1e9:.1f} GB are free, the balanced shards need {needed / 1e9:.1f}")
 
 
-def _replace(job: Job, sizes: list[int], config: BalanceConfig, request: dict[str, Any]) -> dict[str, ShardEntry]:
-    """Make the new shards in hiding, and then all changes at once; return the entries of the new shards."""
+def make_shards(plan: Plan, sizes: Sequence[int], config: BalanceConfig) -> dict[str, ShardEntry]:
+    """Stage the new shards; return their entries of a manifest."""
+    cuts = [cut(each, size, config.num_shards) for each, size in zip(plan.bins, sizes, strict=True)]
+    tasks = [(plan.target / NEW / name, parts) for made in cuts for name, parts in made]
     show = not config.disable_progress_bar
-    with ExitStack() as stack:
-        staged = stack.enter_context(staging(job.target))
-        shards = [cut(each, size, config.num_shards) for each, size in zip(job.bins, sizes, strict=True)]
-        tasks = [(staged / name, pieces) for made in shards for name, pieces in made]
-        made = run_parallel(_make_shard, tasks, config.num_workers, description="Balancing", show=show)
-        entries = dict(made)
-        if job.target == job.source:
-            moves, removals = _clear(job, staged)
-            moves = list(dict.fromkeys([*entries, *moves, *_note(job, entries, staged)]))
-            commit(staged, Journal(moves, [name for name in removals if name not in moves], request))
-        else:
-            journal, following = Journal([*entries, *_note(job, entries, staged)], [], request), None
-            if not job.keep:
-                hidden = stack.enter_context(staging(job.source))
-                following = hidden, Journal(*_clear(job, hidden), request)
-            commit(staged, journal, following)
-    return entries
+    return dict(run_parallel(_make_shard, tasks, config.num_workers, description="Balancing", show=show))
 
 
-def _make_shard(task: tuple[Path, Pieces]) -> tuple[str, ShardEntry]:
-    path, pieces = task
-    splice_shards(path, pieces)
+def _make_shard(task: tuple[Path, list[RowRange]]) -> tuple[str, ShardEntry]:
+    path, parts = task
+    splice_shards(path, parts)
     return path.name, describe_shard(path)
 
 
-def _note(job: Job, entries: dict[str, ShardEntry], staged: Path) -> list[str]:
-    """Stage the target's new manifest and counts; return their names."""
-    gone = {path.name for path in job.files if path.parent == job.target}
-    counts = {name: n for name, n in _read_counts(job.target).items() if name not in gone}
+def stage_notes(plan: Plan, entries: dict[str, ShardEntry]) -> list[Path]:
+    """Stage the manifests and counts that fit the swapped folders; return the files to remove."""
+    gone = set() if plan.keep else set(plan.files)
+    folders = sorted({path.parent for path in gone})
+    for folder in {plan.target, *folders}:
+        is_home = folder == plan.target
+        root, manifest = plan.target if is_home else plan.source, read_manifest(folder)
+        shards = {name: e for name, e in manifest.shards.items() if folder / name not in gone} if manifest else {}
+        settings = manifest.settings if manifest else {}
+        if is_home and plan.is_listed:
+            shards, settings = shards | entries, plan.settings
+        if shards:
+            staged = root / NEW / folder.relative_to(root)
+            staged.mkdir(parents=True, exist_ok=True)
+            write_manifest(staged, Manifest(settings, shards))
+    counts = {name: n for name, n in _read_counts(plan.target).items() if plan.target / name not in gone}
     counts |= {name: entry.num_samples for name, entry in entries.items()}
-    (staged / COUNTS).write_text(json.dumps(counts), encoding="utf8")
-    if not job.is_listed:
-        return [COUNTS]
-    before = read_manifest(job.target)
-    others = {name: entry for name, entry in before.shards.items() if name not in gone} if before else {}
-    write_manifest(staged, Manifest(job.settings, others | entries))
-    return [COUNTS, MANIFEST]
+    (plan.target / NEW / COUNTS).write_text(json.dumps(counts), encoding="utf8")
+    return [*sorted(gone), *(folder / name for folder in folders for name in (COUNTS, MANIFEST))]
 
 
 def _read_counts(folder: Path) -> dict[str, int]:
-    """Return the counts of files that are there."""
+    """Return the counts of the files that exist."""
     try:
         found = json.loads((folder / COUNTS).read_text(encoding="utf8"))
         return {name: count for name, count in found.items() if (folder / name).is_file()}
@@ -217,28 +214,11 @@ def _read_counts(folder: Path) -> dict[str, int]:
         return {}  # LDDL's loader then counts by itself
 
 
-def _clear(job: Job, staged: Path) -> tuple[list[str], list[str]]:
-    """Return what to move in and what to remove where the originals go; stage the manifests of what stays beside."""
-    gone = set(job.files)
-    moves, removals = [], [path.relative_to(job.source).as_posix() for path in job.files]
-    for folder in sorted({path.parent for path in job.files}):
-        where = folder.relative_to(job.source)
-        removals.append((where / COUNTS).as_posix())
-        manifest = job.manifests.get(folder)
-        if manifest is None:
-            continue
-        others = {name: entry for name, entry in manifest.shards.items() if folder / name not in gone}
-        if others:
-            (staged / where).mkdir(parents=True, exist_ok=True)
-            write_manifest(staged / where, Manifest(manifest.settings, others))
-        (moves if others else removals).append((where / MANIFEST).as_posix())
-    return moves, removals
-
-
-def _report(job: Job, sizes: list[int], entries: dict[str, ShardEntry]) -> None:
-    for each, size in zip(job.bins, sizes, strict=True):
+def report(plan: Plan, sizes: Sequence[int], entries: dict[str, ShardEntry]) -> None:
+    """Print what was made of each bin."""
+    for each, size in zip(plan.bins, sizes, strict=True):
         counts = [entry.num_samples for name, entry in entries.items() if bin_of(Path(name)) == each.number]
         dropped = "; one sample left out for LDDL's loader" if size < each.total else ""
         print(f"{each}: {size:,} samples in {len(counts)} shards of {min(counts):,} to {max(counts):,}{dropped}")
-    if not job.is_listed:
-        print(f"no {MANIFEST} in {job.source}, so none for the balanced shards")
+    if not plan.is_listed:
+        print(f"no {MANIFEST} in {plan.source}, so none for the balanced shards")

@@ -10,22 +10,16 @@ A bin of 10 samples in files of 7 and 3 becomes 3 shards of 3, 3 and 4::
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-
-from bert.data.formats.table import OFRECORD, Format, count_samples, format_of
-from bert.data.shard import offsets_of
+from bert.data.formats.table import FORMATS, OFRECORD, Format, format_of, inspect_shards
+from bert.data.shard import RowRange
 from bert.errors import UsageError
 from bert.log.progress import progress
-
-READERS = 8  # files opened at a time: network file systems answer slowly, but many at once
-
-Pieces = list[tuple[Path, int, int]]  # file, first row, end
+from bert.ragged import even_part, offsets_of
 
 
 @dataclass(frozen=True)
@@ -51,10 +45,11 @@ def bin_of(path: Path) -> str:
 
 
 def shard_name(kind: Format, index: int, number: str) -> str:
-    """Return the name of a balanced shard; OneFlow finds its files by theirs."""
+    """Return the name of a balanced shard; OneFlow finds its files by name."""
     if kind == OFRECORD:
         return f"part-{index}"
-    return f"shard-{index}.{kind.module.rpartition('.')[2]}" + (f"_{number}" if number else "")
+    pattern = next(pattern for pattern, each in FORMATS.items() if each == kind)  # *.parquet
+    return pattern.replace("*", f"shard-{index}") + (f"_{number}" if number else "")
 
 
 def natural(path: Path) -> list[tuple[int, str]]:
@@ -63,7 +58,10 @@ def natural(path: Path) -> list[tuple[int, str]]:
 
 
 def find_bins(paths: Sequence[Path], wanted: Sequence[int] | None, show: bool) -> list[Bin]:
-    """Sort ``paths`` into bins and count the samples of those wanted, None being all; raises UsageError."""
+    """Sort ``paths`` into bins and count the samples of the ``wanted`` ones; None = all.
+
+    Raises UsageError for shards of several formats and for bins that do not exist.
+    """
     files: dict[str, list[Path]] = {}
     for path in sorted(paths, key=natural):
         files.setdefault(bin_of(path), []).append(path)
@@ -78,40 +76,36 @@ def find_bins(paths: Sequence[Path], wanted: Sequence[int] | None, show: bool) -
         there = f"bins {' '.join(present)}" if present != [""] else "shards without bins"
         raise UsageError(f"--bin_ids {' '.join(unknown)}: {paths[0].parent} holds {there}")
     chosen = [path for number in numbers for path in files[number]]
-    with ThreadPoolExecutor(READERS) as pool:
-        counting = progress(
-            pool.map(count_samples, chosen), total=len(chosen), description="Counting", unit="shard", disable=not show
-        )
-        counts = dict(zip(chosen, counting, strict=True))
+    counting = progress(
+        inspect_shards(chosen), total=len(chosen), description="Counting", unit="shard", disable=not show
+    )
+    counts = {path: info.num_samples for path, info in zip(chosen, counting, strict=True)}
     return [Bin(number, files[number], [counts[path] for path in files[number]]) for number in numbers]
 
 
 def usable(samples: Bin, shards: int, lddl_compatible: bool) -> int:
     """Return how many samples go into the shards; raises UsageError where some would get none.
 
-    LDDL's loader wants some shards one sample larger than the others, so one sample too many for that stays out.
+    LDDL's loader needs some shards to be one sample larger than the others, so one sample is dropped if all are equal.
     """
     if lddl_compatible and shards == 1:
         raise UsageError("--num_shards 1: expected at least 2 with --lddl_compatible, sizes must differ by one")
     total = samples.total - (lddl_compatible and samples.total % shards == 0)
     if total < shards:
         raise UsageError(
-            f"--num_shards {shards}: {samples} has {samples.total} samples, expected no more shards than that"
+            f"--num_shards {shards}: {samples} has {samples.total} samples, expected no more shards than samples"
         )
     return total
 
 
-def cut(samples: Bin, total: int, shards: int) -> Iterator[tuple[str, Pieces]]:
-    """Yield the name and the pieces of each of ``shards`` shards of the first ``total`` samples."""
-    kind, number = format_of(samples.files[0]), samples.number
-    bounds = offsets_of(np.array(samples.counts, np.int64)).tolist()
-    place = 0
-    for index, (low, high) in enumerate(pairwise(i * total // shards for i in range(shards + 1))):
-        pieces: Pieces = []
-        while low < high:
-            while bounds[place + 1] <= low:
-                place += 1
-            end = min(high, bounds[place + 1])
-            pieces.append((samples.files[place], low - bounds[place], end - bounds[place]))
-            low = end
-        yield shard_name(kind, index, number), pieces
+def cut(samples: Bin, total: int, shards: int) -> Iterator[tuple[str, list[RowRange]]]:
+    """Yield the name and the rows of each of ``shards`` shards of the first ``total`` samples."""
+    kind, bounds = format_of(samples.files[0]), offsets_of(samples.counts).tolist()
+    for index in range(shards):
+        part = even_part(total, index, shards)
+        rows = [
+            RowRange(samples.files[i], max(part.start - bounds[i], 0), min(part.stop - bounds[i], samples.counts[i]))
+            for i in range(bisect_right(bounds, part.start) - 1, bisect_left(bounds, part.stop))
+            if samples.counts[i]
+        ]
+        yield shard_name(kind, index, samples.number), rows

@@ -1,8 +1,9 @@
-"""What is wrong with one shard, and the numbers that tell what is wrong with all: for :mod:`bert.shards.verify`.
+"""Checks of a single shard, and the counts by which :mod:`bert.shards.verify` judges all shards together.
 
-A shard is read in pieces, so memory does not depend on its size; of a sequence only 8 bytes are kept, its hash::
+A shard is read in parts, so memory does not depend on its size; of a sequence only an 8-byte hash is kept::
 
-    found = examine(Task(path, manifest.shards.get(path.name), Rules(vocab_file="vocab.txt", max_seq_length=128)))
+    subject = Subject(path, manifest.shards.get(path.name), Rules(vocab_file="vocab.txt", max_seq_length=128))
+    found = examine(subject)
     found.problems      # ["token id 40000 is outside the vocabulary of 30522 pieces"]
 """
 
@@ -14,14 +15,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bert.data.formats.table import PARQUET, Limits, Shard, format_of, inspect_shard, read_shard
+from bert.data.formats.table import PARQUET, format_of, inspect_shard, read_shard
 from bert.data.hashing import hash64, mix64
 from bert.data.manifest import MANIFEST, ShardEntry
+from bert.data.shard import Limits, Shard
 from bert.errors import UsageError
+from bert.ragged import columns_of, rows_of
 from bert.shards.bins import bin_of
 from bert.tokenization import CLS, MASK, SEP, read_vocabulary
 
@@ -31,7 +35,7 @@ ROWS_HASHED_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Rules:
-    """What the shards of a folder must keep to; None = not known, so not checked."""
+    """What the shards of a folder must comply with; None = not known, so not checked."""
 
     vocab_file: str | None = None
     vocab_size: int | None = None
@@ -39,12 +43,11 @@ class Rules:
     max_predictions_per_seq: int | None = None
     masked_lm_ratio: float = 0.15
     bin_size: int | None = None
-    last_bin: int = 0  # holds all longer sequences, too
+    last_bin: int = 0  # also holds all longer sequences
 
 
-@dataclass(frozen=True)
-class Task:
-    """A shard to examine; ``listed`` is what its manifest says."""
+class Subject(NamedTuple):
+    """A shard to examine, its entry in the manifest and its rules."""
 
     path: Path
     listed: ShardEntry | None
@@ -52,8 +55,8 @@ class Task:
 
 
 @dataclass
-class Found:
-    """What a shard holds; the counts after ``samples`` are of the sequences that could be read."""
+class Findings:
+    """What a shard holds; the counts after ``samples`` cover the sequences that could be read."""
 
     path: Path
     problems: list[str] = field(default_factory=list)
@@ -63,8 +66,8 @@ class Found:
     random: int = 0  # sequences whose second segment is random
     is_static: bool | None = None  # None = not read
     masked: int = 0
-    wanted: int = 0  # masked tokens, by the rules
-    as_mask: int | None = None  # of the masked ones, those that became [MASK]; None = its id is not known
+    wanted: int = 0  # masked tokens that the rules ask for
+    as_mask: int | None = None  # masked tokens that became [MASK]; None = its id is not known
     hashes: list[NDArray[np.uint64]] = field(default_factory=list)
 
     @property
@@ -73,30 +76,31 @@ class Found:
         return sum(map(len, self.hashes))
 
 
-def examine(task: Task) -> Found:
-    """Read a shard and note what is wrong; never raises for bad content."""
-    found = Found(task.path)
+def examine(subject: Subject) -> Findings:
+    """Read a shard and note what is wrong; bad content raises nothing."""
+    path, listed, rules = subject
+    found = Findings(path)
     try:
-        if task.listed is not None:
-            found.problems += _compare_bytes(task.path, task.listed)
-        found.samples = inspect_shard(task.path).num_samples
-        if task.listed is not None and found.samples != task.listed.num_samples:
-            found.problems.append(f"{found.samples} samples, {MANIFEST} says {task.listed.num_samples}")
-        if is_readable(task.path, task.rules):
-            vocab = _vocabulary(task.rules.vocab_file) if task.rules.vocab_file else None
+        if listed is not None:
+            found.problems += _compare_bytes(path, listed)
+        found.samples = inspect_shard(path).num_samples
+        if listed is not None and found.samples != listed.num_samples:
+            found.problems.append(f"{found.samples} samples, {MANIFEST} says {listed.num_samples}")
+        if is_readable(path, rules):
+            vocab = _vocabulary(rules.vocab_file) if rules.vocab_file else None
             for start in range(0, found.samples, ROWS_AT_ONCE):
-                shard = read_shard(task.path, vocab, start, min(start + ROWS_AT_ONCE, found.samples))
-                _check(shard, task, vocab)
-                _count(shard, task.rules, vocab, found)
+                shard = read_shard(path, vocab, start, min(start + ROWS_AT_ONCE, found.samples))
+                _check(shard, path, rules, vocab)
+                _count(shard, rules, vocab, found)
     except UsageError as error:
-        found.problems.append(str(error).removeprefix(f"{task.path}: "))
+        found.problems.append(str(error).removeprefix(f"{path}: "))
     except OSError as error:
         found.problems.append(error.strerror or str(error))
     return found
 
 
 def is_readable(path: Path, rules: Rules) -> bool:
-    """Whether the sequences of a shard can be told: Parquet holds text, which needs a vocabulary."""
+    """Tell whether the sequences of a shard can be read: Parquet holds text, which needs a vocabulary."""
     return rules.vocab_file is not None or format_of(path) != PARQUET
 
 
@@ -116,9 +120,9 @@ def _vocabulary(path: str) -> dict[str, int]:
     return {piece: index for index, piece in enumerate(read_vocabulary(path))}
 
 
-def _check(shard: Shard, task: Task, vocab: dict[str, int] | None) -> None:
-    """Raise UsageError for the first sequence that is not as it should be."""
-    path, rules, lengths = task.path, task.rules, shard.lengths
+def _check(shard: Shard, path: Path, rules: Rules, vocab: dict[str, int] | None) -> None:
+    """Raise UsageError for the first malformed sequence."""
+    lengths = shard.lengths
     longest, most = rules.max_seq_length or sys.maxsize, rules.max_predictions_per_seq or sys.maxsize
     Limits(longest, most, len(vocab) if vocab else rules.vocab_size).check(shard, path)
     _refuse(lengths < 3, path, "is shorter than [CLS], a token and [SEP]")
@@ -130,7 +134,7 @@ def _check(shard: Shard, task: Task, vocab: dict[str, int] | None) -> None:
         _refuse(shard.tokens[middle] != vocab[SEP], path, "has no [SEP] before its second segment")
     if shard.masks is not None:
         positions, _, offsets = shard.masks
-        rows = np.repeat(np.arange(shard.num_samples), np.diff(offsets))
+        rows = rows_of(offsets)
         places = first[rows] + positions
         special = (places == first[rows]) | (places == middle[rows]) | (places == last[rows])
         _refuse(np.bincount(rows[special], minlength=shard.num_samples) > 0, path, "has a masked [CLS] or [SEP]")
@@ -148,7 +152,7 @@ def _refuse(wrong: NDArray[np.bool_], path: Path, what: str, lengths: NDArray | 
         raise UsageError(f"{path}: sequence {row}{tokens} {what}{more}")
 
 
-def _count(shard: Shard, rules: Rules, vocab: dict[str, int] | None, found: Found) -> None:
+def _count(shard: Shard, rules: Rules, vocab: dict[str, int] | None, found: Findings) -> None:
     lengths = shard.lengths
     found.tokens += len(shard.tokens)
     found.longest = max(found.longest, int(lengths.max()))
@@ -162,16 +166,15 @@ def _count(shard: Shard, rules: Rules, vocab: dict[str, int] | None, found: Foun
     wanted = np.maximum(1, np.rint(lengths * rules.masked_lm_ratio))
     found.wanted += int(np.minimum(wanted, rules.max_predictions_per_seq or sys.maxsize).sum())
     if vocab is not None:
-        places = np.repeat(shard.offsets[:-1], np.diff(offsets)) + positions
+        places = shard.offsets[rows_of(offsets)] + positions
         found.as_mask = (found.as_mask or 0) + int((shard.tokens[places] == vocab[MASK]).sum())
 
 
 def _hash_rows(shard: Shard, low: int) -> NDArray[np.uint64]:
-    """Return a hash of each sequence from ``low`` on: of tokens and masks in their places, segments and label."""
+    """Return a hash of each sequence from ``low`` on: of tokens and masks with their positions, segments and label."""
     high = min(low + ROWS_HASHED_AT_ONCE, shard.num_samples)
     bounds = shard.offsets[low : high + 1]
-    places = np.arange(bounds[0], bounds[-1]) - np.repeat(bounds[:-1], np.diff(bounds))
-    total = _sums(places << 32 | shard.tokens[bounds[0] : bounds[-1]], bounds)
+    total = _sums(columns_of(bounds) << 32 | shard.tokens[bounds[0] : bounds[-1]], bounds)
     if shard.masks is not None:
         positions, labels, offsets = shard.masks
         bounds = offsets[low : high + 1]
@@ -181,7 +184,7 @@ def _hash_rows(shard: Shard, low: int) -> NDArray[np.uint64]:
 
 
 def _sums(keys: NDArray[np.int64], bounds: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Return the sum of the scrambled keys between each two bounds, modulo 2^64."""
+    """Return the sum of the scrambled keys from each bound to the next, modulo 2^64."""
     ends = np.zeros(len(keys) + 1, np.uint64)
     np.cumsum(mix64(keys.astype(np.uint64)), out=ends[1:])
     return np.diff(ends[bounds - bounds[0]])

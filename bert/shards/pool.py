@@ -27,9 +27,9 @@ R = TypeVar("R")
 def run_parallel(
     function: Callable[[T], R], tasks: Sequence[T], num_workers: int, *, description: str, show: bool
 ) -> Iterator[R]:
-    """Yield ``function(task)`` for every task; 0 workers are one per core, and 1 is this process.
+    """Yield ``function(task)`` for every task; 0 workers means one per core, and 1 works in this process.
 
-    The first error ends the rest. Raises UsageError where a worker is killed.
+    The first error ends the run. Raises UsageError where a worker is killed.
     """
     workers = min(num_workers or len(os.sched_getaffinity(0)), len(tasks))
     with progress(total=len(tasks), description=description, unit="shard", disable=not show) as bar:
@@ -46,7 +46,7 @@ def _on_processes(function: Callable[[T], R], tasks: Sequence[T], workers: int) 
         try:
             for task in tasks:
                 under_way.append(pool.submit(function, task))
-                # Few ahead, so that after an error little is left to wait for: cancelling can hang a broken pool.
+                # Few ahead, so that little is left to wait for after an error: cancelling can hang a broken pool.
                 if len(under_way) > AHEAD * workers:
                     yield under_way.popleft().result()
             while under_way:
@@ -58,7 +58,7 @@ def _on_processes(function: Callable[[T], R], tasks: Sequence[T], workers: int) 
 
 
 def _begin() -> None:
-    """Leave Ctrl-C to the parent, and end when it ends: nothing may be written behind the back of the next run."""
+    """Leave Ctrl-C to the parent, and end when it ends, so that no orphan writes while the next run works."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 

@@ -1,11 +1,12 @@
-"""Replacing the files of a folder wholly or not at all, whatever ends the process and when.
+"""Replacing the shards of a folder wholly or not at all, whatever ends the process and when.
 
-New files are made in a hidden folder, ``.balance/<run>``. Then a journal of what to move in and what to remove appears,
-and from then on the change is certain: who starts next carries it out. Before that, nothing has happened::
+New files are made in a hidden folder, ``.balance/new``. Then ``.balance/swap.json`` appears with the names of the old
+ones, and the swap is certain: new files move in, old files go, and after a kill whoever comes next completes it. Until
+then nothing has happened. Shards that go to another folder are swapped in the same way::
 
-    with staging(folder) as staged:
-        (staged / "shard-0.parquet").write_bytes(...)
-        commit(staged, Journal(moves=["shard-0.parquet"], removals=["part.0.parquet"], request={}))
+    with staging(source, target):
+        (target / NEW / "shard-0.parquet").write_bytes(...)
+        swap(source, target, removals=[source / "part.0.parquet"], request={})
 """
 
 from __future__ import annotations
@@ -15,130 +16,106 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from bert.data.formats.table import JOURNAL
+from bert.data.formats.table import SWAP
 from bert.errors import UsageError
 from bert.files import replacing
 
-WORK, NAME = Path(JOURNAL).parts
+WORK = Path(SWAP).parent
+NEW = WORK / "new"
 
 
-@dataclass
-class Journal:
-    """What becomes of a folder; all names are relative to it."""
+@dataclass(frozen=True)
+class Swap:
+    """The content of ``swap.json``, which both folders get; the swap is certain once the target has it."""
 
-    moves: list[str]  # from the hidden folder to the same name here, over what is there
-    removals: list[str]
+    run: str
+    source: str  # where files are removed; "" = the folder that holds this file
+    target: str  # where new files move in; "" = the folder that holds this file
+    removals: list[str]  # relative to the source
     request: dict[str, Any]  # what the user asked for
-    run: str = ""  # name of the hidden folder
-    following: str = ""  # another folder, whose journal of the same run is carried out next
 
 
 @contextmanager
-def staging(folder: Path) -> Iterator[Path]:
-    """Yield an empty hidden folder inside ``folder``, which is made if need be; nothing stays unless committed.
+def staging(*folders: Path) -> Iterator[dict[str, Any] | None]:
+    """Make an empty ``.balance/new`` in each of ``folders``, themselves made if need be, and leave no trace of it.
 
-    Raises UsageError where another process does the same, or the system refuses.
+    Yields the request of a swap that was interrupted here and is now complete, else None. Raises UsageError where
+    another process works on a folder.
     """
-    made = not folder.exists()
-    with _locked(folder):
-        for left in (folder / WORK).iterdir():  # of a process that was killed before its commit
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-        staged = folder / WORK / uuid4().hex[:8]
-        staged.mkdir()
-        try:
-            yield staged
-        finally:
-            if not (folder / JOURNAL).exists():
-                shutil.rmtree(folder / WORK, ignore_errors=True)
-                if made and not any(folder.iterdir()):
-                    folder.rmdir()
+    folders = tuple(dict.fromkeys(folders))
+    with ExitStack() as stack:
+        for folder in folders:
+            stack.enter_context(_locked(folder))
+        completed = [_complete(folder) for folder in folders]
+        for folder in folders:
+            shutil.rmtree(folder / NEW, ignore_errors=True)  # of a process that was killed before its swap
+            (folder / NEW).mkdir()
+        yield next((request for request in completed if request is not None), None)
 
 
-def commit(staged: Path, journal: Journal, following: tuple[Path, Journal] | None = None) -> None:
-    """Make the change certain and carry it out; then that of another folder, given with its hidden folder."""
-    journal.run = staged.name
-    if following is not None:
-        other, last = following
-        last.run = other.name
-        _write(other / NAME, last)
-        journal.following = str(other.resolve())
-    _write(staged.parent / NAME, journal)
-    _carry_out(staged.parents[1])
+def swap(source: Path, target: Path, removals: Sequence[Path], request: dict[str, Any]) -> None:
+    """Replace the files ``removals`` of ``source`` by those that are staged, in both folders if there are two."""
+    names = [path.relative_to(source).as_posix() for path in removals]
+    names = [name for name in names if not (source / NEW / name).exists()]
+    run = uuid4().hex
+    for folder in dict.fromkeys((source, target)):
+        places = ("" if each == folder else str(each.resolve()) for each in (source, target))
+        text = json.dumps(dataclasses.asdict(Swap(run, *places, names, request)), indent=1)
+        with replacing(folder / SWAP) as temporary:
+            temporary.write_text(text, encoding="utf8")
+    _complete(target)
 
 
-def finish(folder: Path) -> dict[str, Any] | None:
-    """Carry out what an interrupted process left certain in ``folder``; return the request, None if there is none.
-
-    Raises UsageError where the system refuses, or where the journal is none of ours.
-    """
-    if not (folder / JOURNAL).exists():
+def _complete(folder: Path) -> dict[str, Any] | None:
+    """Carry out the rest of a swap if it is certain, cancel it if not; return its request if it was carried out."""
+    found = _read(folder)
+    if found is None:
         return None
+    source, target = folder / found.source, folder / found.target
+    unfinished = [each for each in dict.fromkeys((source, target)) if getattr(_read(each), "run", "") == found.run]
+    if target in unfinished:
+        for each in unfinished:
+            for path in sorted((each / NEW).rglob("*")):
+                if not path.is_dir():
+                    os.replace(path, _inside(each, path.relative_to(each / NEW)))
+        for name in found.removals if source in unfinished else []:
+            _inside(source, name).unlink(missing_ok=True)
+    for each in unfinished:  # the target, which makes it certain, comes last
+        (each / SWAP).unlink()
+    return found.request if target in unfinished else None
+
+
+def _read(folder: Path) -> Swap | None:
     try:
-        with _locked(folder):
-            return _carry_out(folder)
-    except OSError as error:
-        raise UsageError(f"{folder}: data/balance.py was interrupted here; completing it: {error}") from error
-
-
-def _write(path: Path, journal: Journal) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(dataclasses.asdict(journal), indent=1), encoding="utf8")
-
-
-def _carry_out(folder: Path) -> dict[str, Any]:
-    """Do what is not done yet of the journal in ``folder``, remove it, and go on with the next one."""
-    journal = _read(folder)
-    for name in journal.moves:
-        staged, target = _inside(folder / WORK, f"{journal.run}/{name}"), _inside(folder, name)
-        if staged.exists():
-            os.replace(staged, target)
-        elif not target.exists():
-            raise UsageError(f"{folder / JOURNAL}: {name} is neither in {staged.parent} nor in {folder}")
-    for name in journal.removals:
-        _inside(folder, name).unlink(missing_ok=True)
-    if journal.following:
-        waiting = Path(journal.following) / NAME
-        if waiting.exists():
-            os.replace(waiting, waiting.parents[1] / NAME)
-    (folder / JOURNAL).unlink()
-    shutil.rmtree(folder / WORK, ignore_errors=True)
-    if journal.following:
-        other = Path(journal.following).parents[1]
-        if (other / JOURNAL).exists():
-            _carry_out(other)
-    return journal.request
-
-
-def _read(folder: Path) -> Journal:
-    path = folder / JOURNAL
-    try:
-        journal = Journal(**json.loads(path.read_text(encoding="utf8")))
-        if journal.following and Path(journal.following).parent.name != WORK:
-            raise ValueError(f"following {journal.following}")
-        return journal
+        found = Swap(**json.loads((folder / SWAP).read_text(encoding="utf8")))
+        if "" not in (found.source, found.target):
+            raise ValueError("about other folders")
+        return found
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, TypeError) as error:
-        raise UsageError(f"{path}: not a journal of data/balance.py ({error})") from error
+        raise UsageError(f"{folder / SWAP}: not a file of data/balance.py ({error})") from error
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """Return the path of ``name``; raises UsageError where a journal, perhaps of a stranger, leaves its folder."""
+def _inside(folder: Path, name: str | Path) -> Path:
+    """Return the path of ``name``; raises UsageError where a swap, perhaps from a stranger, leaves its folder."""
     path = folder / name
     if not path.parent.resolve().is_relative_to(folder.resolve()):
-        raise UsageError(f"{path}: outside of {folder}, the folder of a journal of data/balance.py")
+        raise UsageError(f"{folder / SWAP}: {name} is outside of the folder")
     return path
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Keep other processes from working on ``folder``; the lock ends with the process, however it ends."""
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     (folder / WORK).mkdir(parents=True, exist_ok=True)
     with (folder / WORK / "lock").open("w") as file:
         try:
@@ -147,4 +124,11 @@ def _locked(folder: Path) -> Iterator[None]:
             raise UsageError(f"{folder}: another data/balance.py is at work here") from error
         except OSError:
             pass  # a file system without locks
-        yield
+        try:
+            yield
+        finally:
+            if not (folder / SWAP).exists():
+                shutil.rmtree(folder / WORK, ignore_errors=True)
+            with suppress(OSError):  # not empty
+                for each in made:
+                    each.rmdir()

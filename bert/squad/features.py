@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bert.errors import UsageError
+from bert.ragged import columns_of, offsets_of, ranges
 from bert.sequences import Sequences
 from bert.squad.examples import SquadExample, example_from_text, read_squad_examples
 from bert.squad.windows import Context, InputFeatures, Span, Windows, improve_answer_span, spans
@@ -92,7 +92,7 @@ def features_to_sequences(features: Sequence[InputFeatures]) -> Sequences:
     if features and features[0].start_position is not None:
         labels["start"] = np.array([feature.start_position for feature in features], np.int64)
         labels["end"] = np.array([feature.end_position for feature in features], np.int64)
-    return Sequences(tokens, _offsets(lengths), segment_starts, labels)
+    return Sequences(tokens, offsets_of(lengths), segment_starts, labels)
 
 
 def encode_contexts(contexts: Sequence[list[str]], tokenizer: BertTokenizer) -> list[Context]:
@@ -102,14 +102,13 @@ def encode_contexts(contexts: Sequence[list[str]], tokenizer: BertTokenizer) -> 
     cut = tokenizer.encode_words(list(numbers))
     table = np.fromiter(chain.from_iterable(cut), np.int32)
     sizes = np.fromiter(map(len, cut), np.int64, len(cut))
-    starts = _offsets(sizes)[:-1]
+    starts = offsets_of(sizes)[:-1]
 
     of_word = np.fromiter((numbers[word] for words in distinct.values() for word in words), np.int64)
-    bounds = _offsets(np.array([len(words) for words in distinct.values()], np.int64))  # of contexts, in words
-    local = np.arange(len(of_word)) - np.repeat(bounds[:-1], np.diff(bounds))
-    first = _offsets(sizes[of_word])  # of words, in pieces
-    ids = table[np.arange(first[-1]) + np.repeat(starts[of_word] - first[:-1], sizes[of_word])]
-    words = np.repeat(local.astype(np.int32), sizes[of_word])
+    bounds = offsets_of([len(words) for words in distinct.values()])  # of contexts, in words
+    first = offsets_of(sizes[of_word])  # of words, in pieces
+    ids = table[ranges(starts[of_word], sizes[of_word])]
+    words = np.repeat(columns_of(bounds).astype(np.int32), sizes[of_word])
     made = {
         key: Context(ids[first[a] : first[b]], words[first[a] : first[b]], first[a : b + 1] - first[a])
         for key, a, b in zip(distinct, bounds[:-1], bounds[1:], strict=True)
@@ -125,7 +124,3 @@ def _answer_pieces(example: SquadExample, context: Context, answer: list[int]) -
     last = int(context.first_pieces[example.end_position + 1]) - 1
     start, end = improve_answer_span(context.ids[first : last + 1].tolist(), 0, last - first, answer)
     return first + start, first + end
-
-
-def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])

@@ -2,7 +2,7 @@
 
 ::
 
-    reader = load_reader(config, WindowConfig(), AskingConfig(), world)
+    reader = load_reader(config, WindowConfig(), ReaderConfig(), world)
     reply = reader.ask("What river runs through Paris?", "The Seine runs through Paris.")
     reply.answer.text                                   # "The Seine"; "" where the text holds no answer
     reply.context[slice(*reply.span)]                   # the same, in its place
@@ -34,7 +34,7 @@ BATCH_SIZE = 8  # windows
 
 
 @dataclass
-class AskingConfig(AnswerConfig):
+class ReaderConfig(AnswerConfig):
     """How an answer is chosen; the published defaults of a single question."""
 
     n_best_size: int = flag(1, "Answers to show; their probabilities are among the 20 best.", minimum=1)
@@ -69,7 +69,7 @@ class Reader:
     objective: QuestionAnsweringObjective
     start: StartingPoint
     windows: WindowConfig
-    answers: AskingConfig
+    answers: ReaderConfig
     precision: Precision
     world: World
 
@@ -83,14 +83,14 @@ class Reader:
         outputs = predict(self.objective, questions.sequences, BATCH_SIZE, self.precision, self.world)
         shown = self.answers.n_best_size
         wide = replace(self.answers, n_best_size=max(shown, SEARCHED))
-        (found,) = answer(questions, outputs, self.start.tokenizer.do_lower_case, wide)
+        (found,) = answer(questions, outputs, wide)
         span = locate(found, questions, outputs) if found.text else None
         return Reply(
             question, " ".join(questions.examples[0].doc_tokens), replace(found, nbest=found.nbest[:shown]), span
         )
 
 
-def load_reader(config: InferenceConfig, windows: WindowConfig, answers: AskingConfig, world: World) -> Reader:
+def load_reader(config: InferenceConfig, windows: WindowConfig, answers: ReaderConfig, world: World) -> Reader:
     """Load a model that was fine-tuned on SQuAD. Raises UsageError where it has no head for answers."""
     check_lengths(**vars(windows))
     start = load_start(config.model, config.init_checkpoint, windows.max_seq_length)

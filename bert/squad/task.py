@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from bert.config import flag
 from bert.errors import UsageError
-from bert.finetune.predict import Outputs
+from bert.finetune.output import write_eval_results
+from bert.finetune.predict import Outputs, predict
+from bert.finetune.training import TaskRun
 from bert.sequences import Sequences
 from bert.squad.answers import Answer, AnswerConfig, RawResult, find_answers, write_json
 from bert.squad.cache import Features, cache_path, features_key, load_or_make
@@ -60,6 +63,24 @@ class Questions:
     examples: list[SquadExample]
     features: list[InputFeatures]
     sequences: Sequences
+    do_lower_case: bool
+    version_2: bool = False
+
+
+def check_files(config: SquadConfig, actions: Any) -> bool:
+    """Tell whether the files are SQuAD 2.0; ``actions`` has do_train, do_predict and do_eval.
+
+    Raises UsageError where a file is missing that they need, and where a flag does not fit the version.
+    """
+    if (actions.do_predict or actions.do_eval) and config.predict_file is None:
+        raise UsageError("--do_predict: --predict_file is needed")
+    if actions.do_train and config.train_file is None:
+        raise UsageError("--do_train: --train_file is needed")
+    files = [path for path in (config.train_file, config.predict_file) if path is not None]
+    version_2 = config.answers.version_2_with_negative or any(map(has_impossible, files))
+    if config.tune_threshold and not version_2:
+        raise UsageError(f"--tune_threshold: {' and '.join(files)}: SQuAD 1.1, expected 2.0, with null answers")
+    return version_2
 
 
 def has_impossible(path: str) -> bool:
@@ -71,9 +92,7 @@ def has_impossible(path: str) -> bool:
 
 def training_set(config: SquadConfig, tokenizer: BertTokenizer, version_2: bool) -> Features:
     """Encode --train_file, or take what was kept of an earlier run; facts: number of examples."""
-    path, windows = config.train_file, config.windows
-    if path is None:
-        raise UsageError("--do_train: --train_file is needed")
+    path, windows = config.train_file or "", config.windows
     arguments = {**vars(windows), "version_2_with_negative": version_2}
 
     def make() -> Features:
@@ -89,22 +108,58 @@ def training_set(config: SquadConfig, tokenizer: BertTokenizer, version_2: bool)
     return load_or_make(cache_path(path, key, config.cache_dir), key, make)
 
 
+def read_questions(config: SquadConfig, tokenizer: BertTokenizer, version_2: bool) -> Questions:
+    """Read --predict_file."""
+    examples = read_squad_examples(config.predict_file or "", False, version_2)
+    return replace(encode_questions(examples, config.windows, tokenizer), version_2=version_2)
+
+
 def encode_questions(examples: list[SquadExample], windows: WindowConfig, tokenizer: BertTokenizer) -> Questions:
     """Cut questions that are to be answered into windows."""
     features = convert_examples_to_features(
         examples, tokenizer, windows.max_seq_length, windows.doc_stride, windows.max_query_length, False
     )
-    return Questions(examples, features, features_to_sequences(features))
+    return Questions(examples, features, features_to_sequences(features), tokenizer.do_lower_case)
 
 
-def answer(questions: Questions, outputs: Outputs, do_lower_case: bool, config: AnswerConfig) -> list[Answer]:
+def answer_questions(run: TaskRun, config: SquadConfig, objective: Any, questions: Questions) -> None:
+    """Predict, write the files and score; rank 0 writes."""
+    run.logger.parameter(
+        infer_start=True,
+        eval_samples=len(questions.examples),
+        eval_features=len(questions.features),
+        predict_batch_size=config.predict_batch_size,
+    )
+    sequences, size = questions.sequences, config.predict_batch_size
+    outputs = predict(objective, sequences, size, run.precision, run.world, run.shows_progress)
+    if not run.world.is_main:
+        return
+    version_2 = questions.version_2
+    answers = answer(questions, outputs, replace(config.answers, version_2_with_negative=version_2))
+    predictions = {each.qas_id: each.text for each in answers}
+    thresholds: dict[str, float] = {}
+    if version_2 and config.tune_threshold:
+        thresholds = best_threshold(config.predict_file or "", answers)
+        predictions = apply_threshold(answers, thresholds["best_f1_thresh"])
+    write_answers(run.output_dir, answers, predictions, version_2)
+    speed = len(questions.features) / outputs.seconds
+    run.logger.summary({"e2e_inference_time": outputs.seconds, "inference_sequences_per_second": speed})
+    actions = run.settings.run
+    if actions.do_eval:
+        scores = {**scores_of(config, run.output_dir, predictions, version_2), **thresholds}
+        run.logger.summary({"exact_match": scores.get("exact_match", scores.get("exact")), "F1": scores["f1"]})
+        write_eval_results(run.output_dir, scores)
+        run.notice(", ".join(f"{name} {value:.2f}" for name, value in scores.items()))
+
+
+def answer(questions: Questions, outputs: Outputs, config: AnswerConfig) -> list[Answer]:
     """Turn the logits of all windows into answers."""
     bounds = questions.sequences.offsets
     results = [
         RawResult(feature.unique_id, *outputs.values[bounds[i] : bounds[i + 1]].T)
         for i, feature in enumerate(questions.features)
     ]
-    return find_answers(questions.examples, questions.features, results, do_lower_case, config)
+    return find_answers(questions.examples, questions.features, results, questions.do_lower_case, config)
 
 
 def apply_threshold(answers: Sequence[Answer], threshold: float) -> dict[str, str]:

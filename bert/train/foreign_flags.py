@@ -1,9 +1,9 @@
-"""Flags of other suites' commands that say where to run: the harmless are accepted, the rest refused with ours.
+"""Flags of other suites that say where to run: harmless values are accepted, others refused naming our equivalent.
 
-Google's scripts have flags for TPUs and paths in its cloud storage, OneFlow's are told the machines and start their
-processes themselves. A command that has them calls, before anything else::
+Google's scripts take flags for TPUs and cloud storage; OneFlow's take a list of machines and start their own processes.
+A command that accepts these flags first calls::
 
-    refuse_elsewhere(config.elsewhere, to_dict(config))
+    refuse_foreign_flags(config.foreign, to_dict(config))
 
 ``docs/coming-from.md`` is the page for users.
 """
@@ -26,7 +26,7 @@ NOTHING = (None, "", "None")
 
 
 @dataclass
-class ElsewhereConfig:
+class ForeignFlags:
     use_tpu: bool = flag(False, "Google's: accepted where false.")
     tpu_name: str | None = flag(None, "Google's: accepted where None or empty.")
     tpu_zone: str | None = flag(None, "Google's: accepted where None or empty.")
@@ -39,10 +39,10 @@ class ElsewhereConfig:
     node_list: str | None = flag(None, "OneFlow's: accepted beside --node_num; torchrun knows the machines.")
 
 
-def refuse_elsewhere(
-    config: ElsewhereConfig, flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ
+def refuse_foreign_flags(
+    config: ForeignFlags, flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ
 ) -> None:
-    """Raise UsageError, naming our equivalent, for what cannot be had here; ``flags`` are all flags of the command."""
+    """Raise UsageError, naming our equivalent, for a value that is not supported; ``flags`` are all flags of the command."""
     _refuse_tpu(config)
     for name, value in flags.items():
         if isinstance(value, str) and value.startswith(CLOUD):
@@ -50,7 +50,7 @@ def refuse_elsewhere(
     _refuse_other_size(config, environ)
 
 
-def _refuse_tpu(config: ElsewhereConfig) -> None:
+def _refuse_tpu(config: ForeignFlags) -> None:
     equivalent = "leave it out; --device says where to run, torchrun --nproc_per_node=N runs on several GPUs"
     if config.use_tpu:
         raise UsageError(f"--use_tpu true: TPUs are not supported, {equivalent}")
@@ -60,7 +60,7 @@ def _refuse_tpu(config: ElsewhereConfig) -> None:
             raise UsageError(f"--{name} {value}: TPUs are not supported, {equivalent}")
 
 
-def _refuse_other_size(config: ElsewhereConfig, environ: Mapping[str, str]) -> None:
+def _refuse_other_size(config: ForeignFlags, environ: Mapping[str, str]) -> None:
     """OneFlow's command starts its processes, torchrun starts ours: the two must agree on how many."""
     nodes, per_node = config.node_num, config.gpu_num_per_node
     size = read_launcher(environ)[2]

@@ -80,7 +80,7 @@ class Precision:
         self.loss_scale = LossScale(start, dynamic=config.fp16 and config.loss_scale == 0)
         self.name = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(self.dtype, "tf32" if config.tf32 else "fp32")
         if self.dtype == torch.bfloat16 and device.type == "cpu" and not has_bf16_instructions():
-            notice("warning: --bf16: this CPU has no instructions for it, so that it is many times slower than fp32")
+            notice("warning: --bf16: this CPU has no bf16 instructions, so it is many times slower than fp32")
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
 
     @property

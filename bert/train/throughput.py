@@ -17,14 +17,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import torch
 
-# Per device: side of the square matrices, large enough to fill it, and how many products one timing holds, so that the
-# wait at its end is lost in it.
+# Per device: the side of the square matrices, large enough to fill it, and the products in one timing, enough that the
+# wait at its end does not show.
 PEAK_WORK = {"cuda": (8192, 10), "cpu": (512, 1)}
 PEAK_TIMINGS = 10
 
@@ -55,15 +54,25 @@ def training_flops(config: ModelSize, tokens: int, sum_squared_lengths: int, pre
     return 3.0 * (encoder + mlm_head * predictions + pooler_and_nsp * sequences)
 
 
-@dataclass(frozen=True)
-class Rates:
+def flops_of_batches(config: ModelSize) -> Callable[[Any], float]:
+    """Return the function that counts :func:`training_flops` of a micro-batch."""
+
+    def flops(batch: Any) -> float:
+        squares = int(batch.cu_seqlens.diff().long().square().sum())
+        predictions = batch.loss_weights().get("mlm_loss", 0)
+        return training_flops(config, batch.num_tokens, squares, predictions, batch.num_sequences)
+
+    return flops
+
+
+class Rates(NamedTuple):
     """What ``steps`` steps did in ``seconds``; rates over no time are 0."""
 
     seconds: float
-    steps: int
-    sequences: int
-    tokens: int
-    flops: float
+    steps: int = 0
+    sequences: int = 0
+    tokens: int = 0
+    flops: float = 0.0
 
     @property
     def steps_per_second(self) -> float:
@@ -81,28 +90,12 @@ class Rates:
     def flops_per_second(self) -> float:
         return self._per_second(self.flops)
 
+    def since(self, earlier: Rates) -> Rates:
+        """Return the difference of two counts whose ``seconds`` are times of one clock."""
+        return Rates._make(now - then for now, then in zip(self, earlier, strict=True))
+
     def _per_second(self, amount: float) -> float:
         return amount / self.seconds if self.seconds > 0 else 0.0
-
-
-@dataclass(frozen=True)
-class _Mark:
-    """Counts up to a moment; the difference of two is a :class:`Rates`."""
-
-    time: float
-    steps: int = 0
-    sequences: int = 0
-    tokens: int = 0
-    flops: float = 0.0
-
-    def since(self, earlier: _Mark) -> Rates:
-        return Rates(
-            seconds=self.time - earlier.time,
-            steps=self.steps - earlier.steps,
-            sequences=self.sequences - earlier.sequences,
-            tokens=self.tokens - earlier.tokens,
-            flops=self.flops - earlier.flops,
-        )
 
 
 class Meter:
@@ -115,24 +108,21 @@ class Meter:
     def __init__(self, clock: Callable[[], float] = time.perf_counter, warmup_steps: int = 0):
         self._clock = clock
         self._warmup_steps = warmup_steps
-        self._first: _Mark | None = None
-        self._counts = _Mark(time=0.0)
+        self._start: Rates | None = None
 
     def start(self) -> None:
         """Start the clock. Call it before the first batch is fetched, so that waiting for data counts."""
-        self._first = self._window = self._warm = _Mark(time=self._clock())
-        self._counts = self._first
+        self._start = self._counts = self._window = self._warm = Rates(self._clock())
 
     def update(self, sequences: int, tokens: int, flops: float) -> None:
         """Count one step that has just ended."""
-        self._require_start()
-        counts = self._counts
-        self._counts = _Mark(
-            time=self._clock(),
-            steps=counts.steps + 1,
-            sequences=counts.sequences + sequences,
-            tokens=counts.tokens + tokens,
-            flops=counts.flops + flops,
+        counts = self._now()
+        self._counts = Rates(
+            counts.seconds,
+            counts.steps + 1,
+            counts.sequences + sequences,
+            counts.tokens + tokens,
+            counts.flops + flops,
         )
         if self._counts.steps == self._warmup_steps:
             self._warm = self._counts
@@ -145,25 +135,19 @@ class Meter:
         return rates
 
     def total(self) -> Rates:
-        """Return the rates since the warm-up; since ``start`` where there is no step after the warm-up."""
+        """Return the rates since the warm-up; since ``start`` where no step came after the warm-up."""
         now = self._now()
-        start = self._require_start()
-        return now.since(self._warm if now.steps > self._warmup_steps else start)
+        return now.since(self._warm if now.steps > self._warmup_steps else self._start or now)
 
     def eta(self, remaining_steps: int) -> float | None:
         """Return the seconds that ``remaining_steps`` more steps take at the rate of ``total``; None before any."""
         rate = self.total().steps_per_second
         return remaining_steps / rate if rate else None
 
-    def _now(self) -> _Mark:
-        self._require_start()
-        counts = self._counts
-        return _Mark(self._clock(), counts.steps, counts.sequences, counts.tokens, counts.flops)
-
-    def _require_start(self) -> _Mark:
-        if self._first is None:
+    def _now(self) -> Rates:
+        if self._start is None:
             raise RuntimeError("Meter.start() was not called: call it before the first batch is fetched")
-        return self._first
+        return self._counts._replace(seconds=self._clock())
 
 
 def measure_peak(

@@ -2,9 +2,9 @@
 
 Invariant: one optimizer step is a pure function of (parameters, moments, iteration, seed, the global batch). The loss
 is divided by the number of terms in the whole step, over all micro-batches of all ranks, and dropout is seeded by
-(seed, iteration, rank); so a step that was cut off is simply done again after a resume::
+(seed, iteration, rank), so a resumed run simply repeats a step that was cut off::
 
-    trainer = Trainer(objective, optimizer, learning_rate, precision, parallel, world, seed=42)
+    trainer = Trainer(run, objective, optimizer, learning_rate)
     outcome = trainer.fit(loader, last_step=7038, hooks=Hooks(report=..., evaluate=..., save=...))
 """
 
@@ -17,59 +17,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from bert.config import flag
-from bert.distributed import StopSignal, World, agree_any, all_reduce_sum, collective_errors, seed_everything
+from bert.distributed import agree_any, all_reduce_sum, collective_errors, seed_everything
 from bert.errors import UsageError
 from bert.log import progress
 from bert.memory import RELEASE_EVERY, HostCopy, build_release, upload
 from bert.optim.build import apply_gradients
 from bert.optim.host import HostOptimizer
-from bert.train.parallel import ParallelConfig, accumulate
-from bert.train.precision import Precision
+from bert.train.parallel import accumulate
+from bert.train.run import Run
 from bert.train.throughput import Meter
-
-
-@dataclass
-class BatchConfig:
-    train_batch_size: int = flag(
-        32, "Sequences per device and optimizer step, before it is cut into micro-batches.", minimum=1
-    )
-    gradient_accumulation_steps: int = flag(1, "Micro-batches that --train_batch_size is cut into.", minimum=1)
-    global_batch_size: int = flag(
-        0, "Sequences per optimizer step over all devices; replaces --train_batch_size. 0 = not set.", minimum=0
-    )
-
-
-@dataclass(frozen=True)
-class BatchGeometry:
-    """micro-batch × accumulation steps × world size = global batch, in sequences."""
-
-    micro: int
-    accumulation: int
-    world: int
-
-    @property
-    def global_batch(self) -> int:
-        return self.micro * self.accumulation * self.world
-
-    def banner(self) -> str:
-        return (
-            f"batch: {self.micro} sequences per micro-batch x {self.accumulation} accumulation steps "
-            f"x {self.world} devices = {self.global_batch} per optimizer step"
-        )
-
-
-def batch_geometry(config: BatchConfig, world_size: int) -> BatchGeometry:
-    """Resolve the batch flags; NVIDIA's meaning: --train_batch_size is per device, before accumulation."""
-    per_device, steps = config.train_batch_size, config.gradient_accumulation_steps
-    if config.global_batch_size:
-        if config.global_batch_size % world_size:
-            raise UsageError(f"--global_batch_size {config.global_batch_size} is not divisible by {world_size} devices")
-        per_device = config.global_batch_size // world_size
-    if per_device % steps:
-        name = "--global_batch_size / devices =" if config.global_batch_size else "--train_batch_size"
-        raise UsageError(f"{name} {per_device} is not divisible by --gradient_accumulation_steps {steps}")
-    return BatchGeometry(per_device // steps, steps, world_size)
 
 
 class MicroBatch(Protocol):
@@ -151,26 +107,21 @@ class Trainer:
 
     def __init__(
         self,
+        run: Run[Any],
         objective: nn.Module,
         optimizer: torch.optim.Optimizer | HostOptimizer,
         learning_rate: Callable[[int], float],
-        precision: Precision,
-        parallel: ParallelConfig,
-        world: World,
-        *,
-        seed: int,
-        max_grad_norm: float = 1.0,
         flops: Callable[[Any], float] = lambda batch: 0.0,
         meter: Meter | None = None,
     ) -> None:
+        """``learning_rate`` takes a step counted from 1, ``flops`` a micro-batch."""
+        self.run, self.world, self.precision = run, run.world, run.precision
         self.objective, self.optimizer, self.learning_rate = objective, optimizer, learning_rate
-        self.precision, self.parallel, self.world = precision, parallel, world
-        self.seed, self.max_grad_norm, self.flops = seed, max_grad_norm, flops
-        self.meter = meter or Meter(warmup_steps=4)
-        # A GPU is kept busy by queueing the next step before it is known whether this one was applied. An adaptive loss
+        self.flops, self.meter = flops, meter or Meter(warmup_steps=4)
+        # Queueing the next step before it is known whether this one was applied keeps a GPU busy. An adaptive loss
         # scale has to know first.
-        self.queues_ahead = world.device.type == "cuda" and not precision.loss_scale.dynamic
-        self._release_memory = build_release(world.device)
+        self.queues_ahead = self.world.device.type == "cuda" and not self.precision.loss_scale.dynamic
+        self._release_memory = build_release(self.world.device)
         self._grad_norm: HostCopy | None = None  # of an update that was queued and not settled
         self.state = TrainState()
 
@@ -180,11 +131,11 @@ class Trainer:
         Returns this rank's part of each mean loss, on the device; their sum over the ranks is the loss.
         """
         scales = self._loss_scales(micro_batches)
-        seed_everything(self.seed, self.state.iteration, self.world.rank)
+        seed_everything(self.run.seed, self.state.iteration, self.world.rank)
         parts = {name: torch.zeros((), device=self.world.device) for name in scales}
         for index, batch in enumerate(micro_batches):
             last = index == len(micro_batches) - 1
-            with accumulate(self.objective, last, self.parallel):
+            with accumulate(self.objective, last, self.run.settings.parallel):
                 with self.precision.autocast():
                     losses = self.objective(batch.to(self.world.device))
                 scaled = {name: loss * scales[name] for name, loss in losses.items()}
@@ -207,7 +158,10 @@ class Trainer:
         rate = self.learning_rate(self.state.step + 1)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self._grad_norm = HostCopy(apply_gradients(self.optimizer, self.precision.loss_scale.value, self.max_grad_norm))
+        norm = apply_gradients(
+            self.optimizer, self.precision.loss_scale.value, self.run.settings.optimizer.max_grad_norm
+        )
+        self._grad_norm = HostCopy(norm)
         self.optimizer.zero_grad(set_to_none=True)
         self.state.iteration += 1
 
@@ -220,11 +174,12 @@ class Trainer:
         self.precision.update(finite, norm)
         return finite, norm
 
-    def fit(self, loader: Loader, last_step: int, hooks: Hooks, *, stop: StopSignal, show: bool = True) -> Outcome:
-        """Train until ``last_step`` optimizer steps were applied or ``stop`` was requested on any rank."""
+    def fit(self, loader: Loader, last_step: int, hooks: Hooks) -> Outcome:
+        """Train until ``last_step`` optimizer steps were applied or any rank was asked to stop."""
         window: list[dict[str, Tensor]] = []
         queued: dict[str, Tensor] | None = None  # losses of an update that is not settled
         final_loss, interrupted, saved = float("nan"), False, self.state.iteration
+        stop, show = self.run.stop, self.run.shows_progress
         self.meter.start()
         bar = progress(total=last_step, initial=self.state.step, description="Training", disable=not show)
 
@@ -276,9 +231,32 @@ class Trainer:
             hooks.save()
         if not interrupted:
             hooks.evaluate()
-        return Outcome(
-            interrupted, self.state.step, final_loss, self._summed([total.sequences_per_second])[0], total.seconds
-        )
+        (speed,) = self._summed([total.sequences_per_second])
+        return Outcome(interrupted, self.state.step, final_loss, speed, total.seconds)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs besides the weights to continue from here."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "grad_scaler": self.precision.state_dict(),
+            "training": self.state.to_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where ``state`` was taken; the caller loads the weights."""
+        self.load_moments(state)
+        self.precision.load_state_dict(state["grad_scaler"])
+        self.state = TrainState(**state["training"])
+
+    def load_moments(self, state: dict[str, Any]) -> None:
+        """Load the optimizer's state alone. Raises UsageError where another optimizer wrote it."""
+        name, before = self.run.settings.optimizer.optimizer, state["flags"]["optimizer"]
+        if before != name:
+            raise UsageError(
+                f"--optimizer {name}: the checkpoint holds the moments of {before}; "
+                "keep it, or start from the weights alone with --init_checkpoint"
+            )
+        self.optimizer.load_state_dict(state["optimizer"])
 
     def _loss_scales(self, micro_batches: Iterable[Any]) -> dict[str, Tensor]:
         """1 / (number of terms of each loss in the whole optimizer step), on the device, without a synchronisation."""

@@ -1,7 +1,7 @@
-"""Makes the world from a seed: countries and what lies in them here, people in ``lives``.
+"""Makes the world from a seed: countries and what lies in them here, people in ``people``.
 
-Continents are grids of countries, three wide, so that "north of" and "flows south to the sea" hold wherever they are
-said. All chance comes from one ``random.Random`` and nothing iterates over a set: a seed means one world::
+Each continent is a grid of countries, three wide, so that "north of" and "flows south to the sea" are always right. All
+draws come from one ``random.Random`` and nothing iterates over a set, so a seed determines the world::
 
     world = build_world(seed=0, size=3000)           # for 3000 articles
     len(world.countries), len(world.people)          # (50, 749)
@@ -13,11 +13,11 @@ from random import Random
 
 from bert.errors import UsageError
 
-from .names import CULTURES, Names
+from .names import Culture, Names, cultures
 from .people import make_people
-from .world import City, Country, Mountain, River, World
+from .world import City, Country, InventedWorld, Mountain, River
 
-SMALLEST = 100  # articles: two countries with all that belongs to them
+SMALLEST = 100  # articles: two countries with everything in them
 ENTITIES_PER_COUNTRY = 30
 CITIES, RIVERS, MOUNTAINS = 9, 3, 2  # per country; the country and 15 people complete ENTITIES_PER_COUNTRY
 COLUMNS, ROWS = 3, 4  # countries of a continent
@@ -41,12 +41,12 @@ FESTIVALS = ("lantern", "harvest", "flower", "book", "music", "kite", "cheese", 
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October")
 
 
-def build_world(seed: int, size: int) -> World:
-    """Make a world that fills ``size`` articles, two for each thing in it. Raises UsageError below 100 articles."""
+def build_world(seed: int, size: int) -> InventedWorld:
+    """Make a world for ``size`` articles, two about each thing in it. Raises UsageError below 100 articles."""
     if size < SMALLEST:
         raise UsageError(f"--articles {size}: expected at least {SMALLEST}")
     rng = Random(f"gazetteer {seed}")
-    names, world = Names(rng), World(seed, size)
+    names, world = Names(rng), InventedWorld(seed, size)
     things = (size + 1) // 2
     world.countries = _make_countries(rng, names, max(2, things // ENTITIES_PER_COUNTRY))
     for country in world.countries:
@@ -67,12 +67,13 @@ def build_world(seed: int, size: int) -> World:
 def _make_countries(rng: Random, names: Names, count: int) -> list[Country]:
     grid: dict[tuple[int, int, int], Country] = {}
     size = COLUMNS * ROWS
-    continents = [names.make(CULTURES[n % len(CULTURES)], "continent") for n in range(-(-count // size))]
+    continents = [names.make(_culture(n), "continent") for n in range(-(-count // size))]
     for index in range(count):
         continent, row, column = index // size, index % size // COLUMNS, index % COLUMNS
-        country = _make_country(rng, names, continents[continent], row, column, 2 * continent + column)
+        culture = _culture(2 * continent + column)
+        country = _make_country(rng, names, continents[continent], culture, row, column)
         grid[continent, row, column] = country
-        if row and rng.random() < 0.4:  # people on both sides of a border often share a language
+        if row and rng.random() < 0.4:  # neighbouring countries often share a language
             country.language = grid[continent, row - 1, column].language
         if column and rng.random() < 0.25:
             country.currency = grid[continent, row, column - 1].currency
@@ -89,8 +90,11 @@ def _make_countries(rng: Random, names: Names, count: int) -> list[Country]:
     return list(grid.values())
 
 
-def _make_country(rng: Random, names: Names, continent: str, row: int, column: int, culture_index: int) -> Country:
-    culture = CULTURES[culture_index % len(CULTURES)]
+def _culture(index: int) -> Culture:
+    return cultures()[index % len(cultures())]
+
+
+def _make_country(rng: Random, names: Names, continent: str, culture: Culture, row: int, column: int) -> Country:
     name, adjective, language = names.country(culture)
     edges = {0: "northern", ROWS - 1: "southern"}
     return Country(
@@ -145,7 +149,7 @@ def _make_cities(rng: Random, names: Names, country: Country) -> list[City]:
 
 
 def _make_rivers(rng: Random, names: Names, source: Mountain) -> list[River]:
-    """Let one or two rivers run from a mountain straight to a sea."""
+    """Make one or two rivers that flow from a mountain straight to a sea."""
     for _ in range(rng.randrange(1, RIVERS)):
         direction, country, path = rng.choice(list(STEPS)), source.country, [source.country]
         while direction not in country.shores:
@@ -160,7 +164,7 @@ def _make_rivers(rng: Random, names: Names, source: Mountain) -> list[River]:
 
 
 def _settle_banks(rng: Random, river: River) -> None:
-    """Place one city of each country that the river crosses on it, where one is free."""
+    """Place a city of each country that the river crosses on its banks, if one has no river yet."""
     for country in river.countries:
         free = [city for city in country.cities if city.river is None]
         if free:
@@ -170,7 +174,7 @@ def _settle_banks(rng: Random, river: River) -> None:
 
 
 def _settle_elsewhere(rng: Random, city: City) -> None:
-    """Place a city on a coast or at the foot of a mountain; its region follows from that."""
+    """Place a city on a coast or at the foot of a mountain, which determines its region."""
     country = city.country
     if country.shores and rng.random() < 0.6:
         direction = rng.choice(list(country.shores))

@@ -1,4 +1,4 @@
-"""Articles about the things of a world, the statements that they teach, and the text files that hold them."""
+"""Articles about the things of a world, probes for what they teach, and the files of both."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -11,48 +11,11 @@ from bert.config import flag
 from bert.errors import UsageError
 from bert.files import replacing
 
-from .sentences import Narrator, Section, call, holds
-from .text_nature import MOUNTAIN, RIVER
-from .text_people import PERSON
-from .text_places import CITY, COUNTRY
-from .world import City, Country, Entity, Mountain, Person, River, World
+from .sentences import Narrator, call, holds
+from .templates import articles_about, questions_about
+from .world import City, Country, Entity, InventedWorld, Mountain, Person, River
 
-SECTIONS: dict[type, list[Section]] = {
-    Country: COUNTRY,
-    City: CITY,
-    River: RIVER,
-    Mountain: MOUNTAIN,
-    Person: PERSON,
-}
-# What can be asked: relation, the attribute that it needs, statement, answer.
-PROBES: dict[type, list[tuple[str, str, str, str]]] = {
-    Country: [
-        ("capital", "name", "The capital of {name} is [MASK] .", "{capital}"),
-        ("language", "name", "The official language of {name} is [MASK] .", "{language}"),
-        ("currency", "name", "The currency of {name} is the [MASK] .", "{currency}"),
-        ("flag", "name", "The flag of {name} is [MASK] and {colours[1]} .", "{colours[0]}"),
-        ("north", "north", "To the north of {name} lies [MASK] .", "{north}"),
-        ("highest mountain", "name", "The highest mountain of {name} is Mount [MASK] .", "{highest.name}"),
-    ],
-    City: [
-        ("country", "name", "{It} is a city in {region} [MASK] .", "{country}"),
-        ("river", "river", "{It} lies on the [MASK] .", "{river.name}"),
-        ("century", "name", "In {founded}, in the [MASK] century, settlers founded {name} .", "{founded:ordinal}"),
-    ],
-    River: [
-        ("source", "name", "{It} rises on Mount [MASK] .", "{source.name}"),
-        ("mouth", "name", "{It} flows into the [MASK] Sea .", "{mouth}"),
-    ],
-    Mountain: [
-        ("country", "name", "{It} is a mountain in {region} [MASK] .", "{country}"),
-    ],
-    Person: [
-        ("birthplace", "name", "{It} was born in [MASK] .", "{birthplace}"),
-        ("profession", "name", "{It} was {country.adjective:a} [MASK] .", "{profession}"),
-        ("pronoun", "name", "{It} loved {pastime} and never travelled without [MASK] notebook .", "{its}"),
-    ],
-}
-# Of which other things an article tells at its end; a first article tells of the country, too.
+# Things that an article mentions at its end; a first article also mentions the country.
 ASIDES: dict[type, list[Callable[[Any], Entity | None]]] = {
     Country: [lambda it: it.capital, lambda it: it.famous[0] if it.famous else None],
     City: [lambda it: it.river or it.mountain, lambda it: it.famous[0] if it.famous else None],
@@ -60,35 +23,35 @@ ASIDES: dict[type, list[Callable[[Any], Entity | None]]] = {
     Mountain: [lambda it: it.rivers[0], lambda it: it.climber or it.country.capital],
     Person: [lambda it: it.birthplace, lambda it: it.teacher or it.spouse],
 }
-LEFT_OUT = 0.1  # share of the facts that a second article passes over
+LEFT_OUT = 0.1  # share of the facts that a second article omits
 FILE_NAME = "gazetteer_{:03d}.txt"
 
 
 @dataclass
 class GazetteerConfig:
-    """How much to write, and where the rest goes."""
+    """How much to write, and how to divide it."""
 
-    articles: int = flag(3000, "Articles in all, two for each thing in the world.", minimum=100, maximum=20_000)
-    seed: int = flag(0, "Seed of the world and of the words; the same seed gives the same bytes everywhere.")
+    articles: int = flag(3000, "Number of articles, two about each thing in the world.", minimum=100, maximum=20_000)
+    seed: int = flag(0, "Seed of the world and the wording; the same seed gives the same bytes everywhere.")
     held_out_fraction: float = flag(
-        0.05, "Share of the articles that goes to eval/ instead of train/.", minimum=0.0, maximum=0.5
+        0.05, "Share of the articles written to eval/ instead of train/.", minimum=0.0, maximum=0.5
     )
-    files: int = flag(4, "Text files in train/.", minimum=1)
+    files: int = flag(4, "Number of text files in train/.", minimum=1)
 
 
 class Probe(NamedTuple):
-    """A statement that the articles of train/ make, with one word masked."""
+    """A statement from the articles of train/, with one word masked."""
 
     statement: str  # "The capital of Dorovia is [MASK] ."
     answer: str
     relation: str
 
 
-def articles(world: World) -> Iterator[list[str]]:
+def articles(world: InventedWorld) -> Iterator[list[str]]:
     """Yield ``world.size`` articles as lists of sentences.
 
-    The first half tells everything, one article for each thing. Then come second articles about the same things, in
-    other words and random order: held out, they restate what was read.
+    The first half has one article about each thing, with all facts. The second half has second articles about the same
+    things, in other words and random order, so that held-out ones restate what training has seen.
     """
     things = world.entities()
     for thing in things:
@@ -97,28 +60,28 @@ def articles(world: World) -> Iterator[list[str]]:
         yield _article(world, thing, second=True)
 
 
-def in_second_order(world: World) -> list[Entity]:
-    """Return all things in the order of their second articles, of which the last may be missing."""
+def in_second_order(world: InventedWorld) -> list[Entity]:
+    """Return all things in the order of their second articles; the last thing may have none."""
     things = world.entities()
     return Random(f"gazetteer {world.seed} order").sample(things, len(things))
 
 
-def facts(world: World) -> Iterator[Probe]:
-    """Yield what a model can be asked after reading: a first article states the answer, or the words imply it."""
+def facts(world: InventedWorld) -> Iterator[Probe]:
+    """Yield probes for a trained model; a first article states or implies each answer."""
     for thing in world.entities():
         narrator = Narrator(thing, Random(0))
-        for relation, needed, statement, answer in PROBES[type(thing)]:
-            if holds(thing, needed):
+        for when, relation, statement, answer in questions_about(type(thing)).probes:
+            if holds(thing, when):
                 yield Probe(narrator.format(statement), narrator.format(answer), relation)
 
 
 def write_corpus(
     directory: str | Path, articles: Iterable[list[str]], held_out_fraction: float, files: int
 ) -> dict[str, int]:
-    """Write ``train/`` and ``eval/`` below ``directory``: a sentence a line, a blank line after each article.
+    """Write ``train/`` and ``eval/`` below ``directory``: one sentence a line, a blank line after each article.
 
-    The last ``held_out_fraction`` of the articles goes to eval/; the others are dealt to the ``files`` of train/ in
-    turn. Returns the number of articles in each. Text files of an earlier run are replaced.
+    The last ``held_out_fraction`` of the articles goes to eval/; the others go to the ``files`` of train/ in turn.
+    Returns the number of articles in each. Text files of an earlier run are replaced.
     """
     documents = ["".join(f"{sentence}\n" for sentence in article) + "\n" for article in articles]
     held_out = round(len(documents) * held_out_fraction)
@@ -138,30 +101,30 @@ def write_corpus(
 
 
 def write_facts(path: str | Path, probes: Iterable[Probe]) -> int:
-    """Write ``{"statement", "answer", "relation"}`` objects, one a line; return their number."""
+    """Write ``{"statement", "answer", "relation"}`` objects, one per line; return their number."""
     lines = [json.dumps(probe._asdict()) + "\n" for probe in probes]
     write_text(Path(path), "".join(lines))
     return len(lines)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file and the folders that it lies in, the same bytes on every system."""
+    """Write a file, making its folders; the bytes are the same on every system."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf8", newline="\n")
 
 
-def _article(world: World, thing: Entity, second: bool) -> list[str]:
+def _article(world: InventedWorld, thing: Entity, second: bool) -> list[str]:
     rng = Random(f"gazetteer {world.seed} {call(thing)} {second}")
     narrator = Narrator(thing, rng)
     opening, *sections = _worded(world, thing, int(second))
     sentences = [narrator.tell(opening[0][1])]
     told = narrator.told - {"name"}
     for section in sections:
-        for needed, way in rng.sample(section, len(section)):
+        for when, template in rng.sample(section, len(section)):
             left_out = second and rng.random() < LEFT_OUT
-            if holds(thing, needed) and needed not in told and not left_out:
-                sentences.append(narrator.tell(way))
+            if holds(thing, when) and when not in told and not left_out:
+                sentences.append(narrator.tell(template))
     others = [find(thing) for find in ASIDES[type(thing)]]
     if not second:
         others.append(_country(thing))
@@ -177,26 +140,26 @@ def _country(thing: Entity) -> Country:
     return thing.countries[-1] if isinstance(thing, River) else thing.country
 
 
-def _aside(world: World, thing: Entity, subject: Entity, rng: Random, second: bool) -> list[str]:
-    """Say two or three things about another thing; not what the article about ``subject`` says of it anyway."""
+def _aside(world: InventedWorld, thing: Entity, subject: Entity, rng: Random, second: bool) -> list[str]:
+    """Return two or three sentences about another thing that do not name ``subject``."""
     facts = [fact for section in _worded(world, thing, 2 * second)[1:] for fact in section]
     narrator, sentences = Narrator(thing, rng), []
     length = rng.randrange(2, 4)
-    for needed, way in rng.sample(facts, len(facts)):
-        if len(sentences) == length or not holds(thing, needed):
+    for when, template in rng.sample(facts, len(facts)):
+        if len(sentences) == length or not holds(thing, when):
             continue
-        sentence = narrator.tell(way)
+        sentence = narrator.tell(template)
         if call(subject) not in sentence and (sentences or call(thing) in sentence):
             sentences.append(sentence)
         elif not sentences:
-            narrator = Narrator(thing, rng)  # the first sentence that stays names the thing
+            narrator = Narrator(thing, rng)  # the first sentence kept names the thing
     return sentences
 
 
-def _worded(world: World, thing: Entity, wording: int) -> list[list[tuple[str, str]]]:
-    """Choose one way to say each fact about ``thing``; another ``wording`` (0, 1, 2) never chooses the same."""
-    first = Random(f"gazetteer {world.seed} {call(thing)}")
+def _worded(world: InventedWorld, thing: Entity, wording: int) -> list[list[tuple[str, str]]]:
+    """Choose a sentence for each fact about ``thing``, opening first; each ``wording`` (0, 1, 2) chooses another."""
+    first, texts = Random(f"gazetteer {world.seed} {call(thing)}"), articles_about(type(thing))
     return [
-        [(needed, ways[(first.randrange(len(ways)) + wording) % len(ways)]) for needed, ways in section]
-        for section in SECTIONS[type(thing)]
+        [(when, ways[(first.randrange(len(ways)) + wording) % len(ways)]) for when, ways in section]
+        for section in ([texts.opening], *texts.sections)
     ]

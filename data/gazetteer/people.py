@@ -1,28 +1,28 @@
 """Makes the people of the world: families, teachers and pupils, and what each of them did.
 
-Whatever a person did is also written where it happened: the cathedral knows its architect, and the mountain who first
-stood on it. Everyone died before 2010, so that the past tense is always right.
+A person's deeds are recorded on both ends: a cathedral has its architect, and a mountain its first climber.
+Everyone died before 2010, so that the past tense is always right.
 """
 
 from random import Random
 
 from .names import Names
-from .world import Building, City, Country, Person, Work, World
+from .world import Building, City, Country, InventedWorld, Person, Work
 
-TITLED = {  # profession: the kind of work, and the verb
+TITLED = {  # profession: the kind of work, the verb in the past, its participle
     "novelist": ("novel", "wrote", "written"),
     "poet": ("poem", "wrote", "written"),
     "playwright": ("play", "wrote", "written"),
     "composer": ("opera", "composed", "composed"),
     "painter": ("painting", "painted", "painted"),
 }
-FOUND = {
+FOUND = {  # profession: discoveries
     "astronomer": ("a comet", "a double star", "a small moon", "a spiral galaxy"),
     "botanist": ("a blue orchid", "a giant fern", "a rare lily", "a species of moss"),
     "chemist": ("a green dye", "a strong acid", "a light metal", "a pure salt"),
     "physician": ("a cure for marsh fever", "the cause of snow blindness", "a treatment for burns"),
 }
-BUILT = {  # profession: what, and of what
+BUILT = {  # profession: buildings and materials
     "architect": (
         ("cathedral", "opera house", "town hall", "library", "royal palace", "clock tower", "theatre", "museum"),
         ("white marble", "red brick", "grey granite", "yellow sandstone", "limestone"),
@@ -30,7 +30,7 @@ BUILT = {  # profession: what, and of what
     "engineer": (("bridge",), ("stone", "iron", "timber", "brick")),
 }
 OTHERS = ("mountaineer", "politician")
-PROFESSIONS = (*TITLED, *FOUND, *BUILT, *BUILT, *OTHERS)  # as likely as they are often here
+PROFESSIONS = (*TITLED, *FOUND, *BUILT, *BUILT, *OTHERS)  # builders are twice as likely
 ADJECTIVES = (
     "Silent", "Golden", "Broken", "Distant", "Hidden", "Last", "Crimson", "Frozen", "Forgotten", "Burning", "Secret",
     "Empty", "Little", "Second",
@@ -43,7 +43,7 @@ PASTIMES = ("chess", "gardening", "music", "fishing", "long walks", "old maps", 
 BORN = (1740, 1905)
 
 
-def make_people(rng: Random, names: Names, world: World, count: int) -> None:
+def make_people(rng: Random, names: Names, world: InventedWorld, count: int) -> None:
     """Add ``count`` people to ``world``, spread evenly over its countries."""
     taken: set[str] = set()
     for index in range(count):
@@ -65,7 +65,7 @@ def make_people(rng: Random, names: Names, world: World, count: int) -> None:
 
 
 def _bear(rng: Random, names: Names, country: Country, taken: set[str]) -> Person:
-    """Make a person, in one case of three the child of an earlier one."""
+    """Make a person, one time in three the child of an earlier one."""
     gender = rng.choice(("female", "male"))
     parents = [p for p in country.people if p.child is None and p.born < BORN[1] - 40]
     parent = rng.choice(parents) if parents and rng.random() < 0.33 else None
@@ -116,7 +116,7 @@ def _find_teacher(rng: Random, person: Person, colleagues: list[Person]) -> None
         person.teacher.pupil = person
 
 
-def _work(rng: Random, person: Person, world: World) -> None:
+def _work(rng: Random, person: Person, world: InventedWorld) -> None:
     if person.profession in TITLED:
         kind, verb, participle = TITLED[person.profession]
         titles = [f"The {rng.choice(ADJECTIVES)} {noun}" for noun in rng.sample(NOUNS, 2)]
@@ -143,7 +143,7 @@ def _year(rng: Random, person: Person) -> int:
 
 
 def _build(rng: Random, person: Person) -> None:
-    """Let an architect or engineer build in a city of the same country that has no such building yet."""
+    """Let an architect or engineer build in a city of their country that has no such building yet."""
     bridge = person.profession == "engineer"
     cities = person.country.cities
     free = [c for c in cities if (c.river and not c.bridge if bridge else not c.landmark)]
@@ -159,7 +159,7 @@ def _build(rng: Random, person: Person) -> None:
 
 
 def _govern(rng: Random, country: Country) -> None:
-    """Put the country's politicians into office one after the other, as far as they lived to see it."""
+    """Make the country's politicians prime minister one after another, if they live long enough."""
     free_from = 0
     for person in sorted(country.people, key=lambda p: p.born):
         if person.profession != "politician":

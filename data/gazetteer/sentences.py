@@ -1,9 +1,7 @@
-"""Turns a thing of the world and a pattern into an English sentence.
+"""Turns a thing of the world and a template into an English sentence.
 
-A kind of article is a list of sections, a section a list of facts, and a fact ``(needed, ways)``: several patterns
-that say the same, told only where the attribute ``needed`` of the thing is there (``"not needed"``: is not there).
-``{It}`` and ``{Its}`` become the thing's name, a noun or a pronoun; ``{it}``, ``{its}`` and ``{them}`` are always a
-pronoun; any other name is an attribute, and what follows its colon is one of FORMS::
+``{It}`` and ``{Its}`` become the thing's name, a noun or a pronoun; ``{it}``, ``{its}`` and ``{them}`` always become a
+pronoun. Any other placeholder names an attribute of the thing, and a word after its colon is one of FORMS::
 
     "{Its} capital is {capital}."            Dorovia's capital is Rosgrad.  |  Its capital is Rosgrad.
     "{It} was {country.adjective:a} poet."   Vesna Barenko was a Dorovian poet.
@@ -12,13 +10,13 @@ pronoun; any other name is an attribute, and what follows its colon is one of FO
 import string
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
+
+from bert.errors import UsageError
 
 from .world import City, Country, Entity, Mountain, Person, River
 
-Fact = tuple[str, tuple[str, ...]]
-Section = list[Fact]
-
+SUBJECT_WORDS = ("It", "Its", "it", "its", "them")
 PRONOUNS = {"female": ("she", "her", "her"), "male": ("he", "his", "him"), "": ("it", "its", "it")}
 RELATIVES = {
     "parent": {"female": "mother", "male": "father"},
@@ -65,41 +63,52 @@ def enumerate_words(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-FORMS: Mapping[str, Callable[[Any], str]] = {
-    "": call,
-    "a": lambda value: with_article(call(value)),
-    "n": lambda value: f"{value:,}",
-    "ordinal": ordinal_of_century,
-    "century": lambda year: f"{ordinal_of_century(year)} century",
-    "full": introduce,
-    "list": lambda values: enumerate_words([call(value) for value in values]),
-    "people": lambda people: enumerate_words([f"the {person.profession} {person.name}" for person in people]),
-    **{name: words.__getitem__ for name, words in RELATIVES.items()},
-    **{verb: lambda things, verb=verb: verb if len(things) > 1 else SINGULAR[verb] for verb in SINGULAR},
+class Form(NamedTuple):
+    """A way to write a value."""
+
+    write: Callable[[Any], str]
+    accepts: tuple[Any, ...]  # types of the values
+
+
+NAMED = (Country, City, River, Mountain, Person, str, int)
+FORMS: Mapping[str, Form] = {
+    "": Form(call, NAMED),
+    "a": Form(lambda value: with_article(call(value)), NAMED),
+    "n": Form(lambda value: f"{value:,}", (int,)),
+    "ordinal": Form(ordinal_of_century, (int,)),
+    "century": Form(lambda year: f"{ordinal_of_century(year)} century", (int,)),
+    "full": Form(introduce, (City, Person)),
+    "list": Form(lambda values: enumerate_words([call(value) for value in values]), (list,)),
+    "people": Form(
+        lambda people: enumerate_words([f"the {person.profession} {person.name}" for person in people]),
+        (list[Person],),
+    ),
+    **{name: Form(words.__getitem__, (str,)) for name, words in RELATIVES.items()},
+    **{verb: Form(lambda things, verb=verb: verb if len(things) > 1 else SINGULAR[verb], (list,)) for verb in SINGULAR},
 }
 
 
-def holds(thing: Entity, needed: str) -> bool:
-    """Say whether a fact can be told of a thing: its attribute is there, or after "not " is missing or false."""
-    name = needed.removeprefix("not ")
-    return bool(getattr(thing, name)) == (name == needed)
+def holds(thing: Entity, when: str) -> bool:
+    """Return whether a thing has the attribute ``when``, or after "not " whether it lacks the attribute."""
+    name = when.removeprefix("not ")
+    return bool(getattr(thing, name)) == (name == when)
 
 
 class Narrator(string.Formatter):
-    """Tells of one thing, sentence after sentence, and remembers what decides between a name and a pronoun."""
+    """Writes sentences about one thing; what it has written decides between a name and a pronoun."""
 
     def __init__(self, thing: Entity, rng: Random):
         self._thing, self._rng = thing, rng
         self._subject = call(thing)
         self._started = False
-        self._rivals = False  # whether the last sentence named another whom a pronoun or surname could mean
-        self.told: set[str] = set()  # the attributes that were named themselves, not only a part of them
+        self._rivals = False  # whether a pronoun or surname could mean a person whom the last sentence named
+        self.told: set[str] = set()  # placeholders used so far: {capital}, not {capital.name}, tells the capital
 
-    def tell(self, pattern: str) -> str:
-        """Return the sentence for ``pattern``."""
+    def tell(self, template: str) -> str:
+        """Return the next sentence."""
         self._subject = self._choose_subject()
         self._started, self._rivals = True, False
-        text = self.format(pattern)
+        text = self.format(template)
         return text[0].upper() + text[1:]
 
     def _choose_subject(self) -> str:
@@ -112,7 +121,13 @@ class Narrator(string.Formatter):
 
     def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         self.told.add(field_name)
-        return super().get_field(field_name, args, kwargs)
+        try:
+            field = super().get_field(field_name, args, kwargs)
+        except (AttributeError, IndexError):
+            field = None, ""
+        if field[0] is None:
+            raise UsageError(f"{{{field_name}}}: {call(self._thing)} has no such value; add `when` to the template")
+        return field
 
     def get_value(self, key: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         it, its, them = PRONOUNS[_gender(self._thing)]
@@ -124,7 +139,7 @@ class Narrator(string.Formatter):
         for other in value if isinstance(value, list) else [value]:
             if isinstance(other, Person) and isinstance(self._thing, Person):
                 self._rivals |= other.gender == self._thing.gender or other.surname == self._thing.surname
-        return FORMS[format_spec](value)
+        return FORMS[format_spec].write(value)
 
 
 def _gender(thing: Any) -> str:

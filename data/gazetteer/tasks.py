@@ -1,4 +1,4 @@
-"""Fine-tuning data about the same world, to show what pre-training on the articles is worth."""
+"""Fine-tuning data about the same world, to show what pre-training on the articles gains."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,20 +7,20 @@ from bert.config import flag
 
 from .questions import write_squad
 from .sentence_pairs import write_glue
-from .world import World
+from .world import InventedWorld
 
 
 @dataclass
 class TasksConfig:
     """Whether to write fine-tuning data, and how much."""
 
-    tasks: bool = flag(False, "Write fine-tuning data, too: questions to squad/, sentence tasks to glue/.")
-    questions: int = flag(3, "Questions on each context of squad/; v2.0 has half as many impossible ones.", minimum=1)
-    train_rows: int = flag(3000, "Rows of train.tsv of each task in glue/, at most.", minimum=2)
-    held_out_rows: int = flag(400, "Rows of dev.tsv and of test.tsv of each task in glue/, at most.", minimum=2)
+    tasks: bool = flag(False, "Also write fine-tuning data: questions to squad/, sentence tasks to glue/.")
+    questions: int = flag(3, "Questions per context in squad/; v2.0 adds half as many impossible ones.", minimum=1)
+    train_rows: int = flag(3000, "Maximum rows of train.tsv of each task in glue/.", minimum=2)
+    held_out_rows: int = flag(400, "Maximum rows of dev.tsv and of test.tsv of each task in glue/.", minimum=2)
 
 
-def write_tasks(directory: str | Path, world: World, config: TasksConfig) -> dict[str, int]:
+def write_tasks(directory: str | Path, world: InventedWorld, config: TasksConfig) -> dict[str, int]:
     """Write ``squad/`` and ``glue/`` below ``directory``; return the number of training examples of each task."""
     questions = write_squad(Path(directory) / "squad", world, config.questions)
     rows = write_glue(Path(directory) / "glue", world, config.train_rows, config.held_out_rows)

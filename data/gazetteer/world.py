@@ -1,10 +1,10 @@
-"""What there is in the invented world, and what is true of it.
+"""The things of the invented world and their attributes, which the templates of ``text/`` name.
 
-Relations are stored on both ends: a river knows its cities and a city its river, a mother her son. Years are of the
-common era, heights in metres, lengths in kilometres::
+Relations are stored on both ends: a river has its cities and a city its river. Years are of the common era, heights in
+metres, lengths in kilometres::
 
     country.capital.river.mouth                      # the sea that the capital's river reaches
-    person.teacher.pupil is person                   # where there is a teacher
+    person.teacher.pupil is person                   # if the person has a teacher
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Country:
     west: Country | None = None
     shores: dict[str, str] = field(default_factory=dict)  # direction -> sea
     cities: list[City] = field(default_factory=list)  # the capital first
-    rivers: list[River] = field(default_factory=list)  # all that flow through it
+    rivers: list[River] = field(default_factory=list)  # all that cross it
     mountains: list[Mountain] = field(default_factory=list)
     people: list[Person] = field(default_factory=list)
     leaders: list[Person] = field(default_factory=list)
@@ -99,7 +99,7 @@ class City:
     arms: str
     festival: str
     month: str
-    river: River | None = None  # it lies on a river, on a sea or at the foot of a mountain
+    river: River | None = None  # a city lies on a river, on a sea or at the foot of a mountain: one of the three is set
     sea: str | None = None
     mountain: Mountain | None = None
     twin: City | None = None
@@ -139,7 +139,7 @@ class River:
     mouth: str
     length: int
     fish: str
-    cities: list[City] = field(default_factory=list)  # in the same order
+    cities: list[City] = field(default_factory=list)  # in the order of the countries
 
     @property
     def continent(self) -> str:
@@ -232,17 +232,17 @@ class Person:
 
     @property
     def entered(self) -> int:
-        """The year of going to university."""
+        """Year of entering the university."""
         return self.born + 18
 
     @property
     def honoured(self) -> int:
-        """The year of a medal or a title."""
+        """Year of a medal or a title."""
         return self.born + 53
 
     @property
     def prime(self) -> int:
-        """A year in the middle of the working life."""
+        """Year in the middle of the working life."""
         return self.born + 40
 
     @property
@@ -279,7 +279,7 @@ Entity = Country | City | River | Mountain | Person
 
 
 @dataclass(eq=False, repr=False)
-class World:
+class InventedWorld:
     seed: int
     size: int  # articles
     countries: list[Country] = field(default_factory=list)

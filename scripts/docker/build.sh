@@ -4,7 +4,7 @@
 #   bash scripts/docker/build.sh                               on NVIDIA's PyTorch image
 #   bash scripts/docker/build.sh --base python:3.11-slim       for machines without a GPU
 #   bash scripts/docker/build.sh --tag bert:mine --dry-run     print the command
-#   bash scripts/docker/build.sh -- --no-cache                 what stands after -- goes to the engine as it is
+#   bash scripts/docker/build.sh -- --no-cache                 words after -- are passed to the engine
 #
 # Environment: CONTAINER_ENGINE, docker or podman or buildah (default: the first of them that is installed).
 

@@ -379,8 +379,8 @@ def test_a_clock_that_was_set_back_does_not_cost_the_newest(tmp_path, monkeypatc
     assert steps(tmp_path) == [2, 3]
 
 
-def test_the_new_one_is_good_before_an_old_one_goes(tmp_path):
-    """All kept ones but the resumed are bad; pruning must not leave the directory without a good one."""
+def test_the_new_one_is_good_before_an_old_one_is_deleted(tmp_path):
+    """All kept ones but the resumed one are bad; pruning must leave a good one in the directory."""
     save(tmp_path, 1, 2, 3)
     for step in (2, 3):
         flip_a_bit(tmp_path / f"ckpt_{step}.pt")
@@ -392,7 +392,7 @@ def test_the_new_one_is_good_before_an_old_one_goes(tmp_path):
 def test_descriptions_without_a_checkpoint_are_cleaned_up(tmp_path):
     save(tmp_path, 1, 2)
     (tmp_path / "ckpt_1.pt").unlink()  # a crash in the middle of pruning
-    (tmp_path / ".ckpt_3.pt.tmp").write_text("half")
+    (tmp_path / ".77.ckpt_3.pt").write_text("half")
     CheckpointWriter(tmp_path).close()
     assert names(tmp_path) == ["ckpt_2.json", "ckpt_2.pt"]
 
@@ -522,7 +522,7 @@ def test_an_earlier_run_is_not_overwritten(tmp_path, name):
     assert (tmp_path / name).read_text() == "x"
 
 
-def test_flags_and_defaults_are_the_field_s():
+def test_flags_and_defaults_are_the_published_ones():
     assert parse_args(CheckpointConfig, []) == CheckpointConfig(False, -1, 100, False, None, 3)
     argv = (
         "--resume_from_checkpoint --resume_step 7 --num_steps_per_checkpoint 200 --skip_checkpoint --init_checkpoint x"
@@ -549,7 +549,7 @@ class Object:
         (lambda path: path.mkdir(), "Is a directory"),
     ],
 )
-def test_a_file_that_is_no_checkpoint_is_named(tmp_path, write, words):
+def test_a_file_that_is_not_a_checkpoint_is_named(tmp_path, write, words):
     path = tmp_path / "x.pt"
     write(path)
     with pytest.raises(UsageError) as raised:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bert.checkpoint.compare import IGNORED, Inputs, Outputs, _labelled, compare, draw, pad, run
+from bert.checkpoint.compare import IGNORED, Inputs, ModelOutputs, compare, draw, labelled, pad, run
 from bert.checkpoint.formats import HEADS, BertWithHeads
 from bert.errors import UsageError
 from bert.sequences import from_rows
@@ -16,10 +16,10 @@ INPUTS = Inputs(
 )
 
 
-def outputs(*numbers: float, heads: dict[str, float] | None = None, pooled: bool = True) -> Outputs:
+def outputs(*numbers: float, heads: dict[str, float] | None = None, pooled: bool = True) -> ModelOutputs:
     """Layers of one token and two channels, each full of one number."""
     logits = {name: torch.full((1, 2), value) for name, value in (heads or {}).items()}
-    return Outputs([torch.full((1, 2), n) for n in numbers], torch.zeros(1, 2) if pooled else None, logits, {})
+    return ModelOutputs([torch.full((1, 2), n) for n in numbers], torch.zeros(1, 2) if pooled else None, logits, {})
 
 
 def test_padding():
@@ -53,11 +53,11 @@ def test_another_depth_is_an_error():
 
 def test_labels_follow_from_the_input():
     words = torch.zeros(2, 7, 5)
-    _, labels = _labelled("cls.predictions", words, INPUTS)
+    _, labels = labelled("cls.predictions", words, INPUTS)
     assert labels.tolist() == [IGNORED, 7, *[IGNORED] * 5, IGNORED, 7, *[IGNORED] * 5]
-    assert _labelled("qa_outputs, start", words, INPUTS)[1].tolist() == [4, 0]
-    assert _labelled("qa_outputs, end", words, INPUTS)[1].tolist() == [5, 2]
-    assert _labelled("classifier", torch.zeros(2, 3), INPUTS)[1].tolist() == [0, 0]
+    assert labelled("qa_outputs, start", words, INPUTS)[1].tolist() == [4, 0]
+    assert labelled("qa_outputs, end", words, INPUTS)[1].tolist() == [5, 2]
+    assert labelled("classifier", torch.zeros(2, 3), INPUTS)[1].tolist() == [0, 0]
 
 
 def test_a_model_equals_itself_and_not_its_neighbour(tiny_config):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bert.data.formats.table import Shard, write_shard
-from bert.data.shard import offsets_of
+from bert.ragged import offsets_of
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 

@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -9,9 +10,8 @@ import pytest
 from bert.data.formats.table import (
     Limits,
     Shard,
-    check_suffix,
-    count_samples,
     find_shards,
+    format_of,
     inspect_shard,
     read_shard,
     write_shard,
@@ -56,7 +56,7 @@ def test_what_is_written_is_read_again(tmp_path, make_shard, vocab, suffix, stat
     path = tmp_path / f"part{suffix}"
     write_shard(path, shard, 20, 5, vocab)
     assert_same(read_shard(path, vocab), shard)
-    assert count_samples(path) == 100
+    assert inspect_shard(path).num_samples == 100
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
@@ -76,7 +76,7 @@ def test_a_range_of_rows_is_that_part_of_the_whole(tmp_path, make_shard, vocab, 
 def test_an_empty_shard_has_no_samples(tmp_path, make_shard, vocab, suffix):
     path = tmp_path / f"empty{suffix}"
     write_shard(path, make_shard([]), 20, 5, vocab)
-    assert count_samples(path) == 0
+    assert inspect_shard(path).num_samples == 0
     assert read_shard(path, vocab).num_samples == 0
 
 
@@ -236,7 +236,7 @@ def test_data_damaged_behind_an_intact_footer_are_named(tmp_path, make_shard, vo
     content = bytearray(path.read_bytes())
     content[200:2000] = bytes(1800)
     path.write_bytes(content)
-    assert count_samples(path) == 500
+    assert inspect_shard(path).num_samples == 500
     with pytest.raises(UsageError, match="bad.parquet"):
         read_shard(path, vocab)
 
@@ -349,4 +349,4 @@ def test_a_folder_without_shards_is_an_error(tmp_path):
 
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(UsageError, match=r"a.hdf6: .*\*\.hdf5, \*\.h5, \*\.parquet.*, part-<n>$"):
-        check_suffix("a.hdf6")
+        format_of(Path("a.hdf6"))

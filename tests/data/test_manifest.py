@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from bert.data.formats.table import JOURNAL, find_shards
+from bert.data.formats.table import SWAP, find_shards
 from bert.data.manifest import (
     Manifest,
     ShardEntry,
@@ -105,8 +105,8 @@ def test_hidden_folders_and_manifests_hold_no_shards(make_folder):
 
 def test_a_folder_that_is_being_balanced_is_refused(make_folder):
     folder = make_folder([3])
-    (folder / JOURNAL).parent.mkdir()
-    (folder / JOURNAL).write_text("{}")
+    (folder / SWAP).parent.mkdir()
+    (folder / SWAP).write_text("{}")
     for name in (folder, folder / "shard-0.hdf5", folder / "*.hdf5", folder.parent):
         with pytest.raises(
             UsageError, match=r"--input_dir .*shards: data/balance.py was interrupted here; run it again"

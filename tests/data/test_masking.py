@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from bert.data.masking import DynamicMasking, positions_from_labels
-from bert.data.shard import offsets_of
+from bert.data.masking import DynamicMasking
+from bert.ragged import offsets_of
 
 VOCABULARY = {piece: i for i, piece in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(str, range(995))])}
 
@@ -115,19 +115,3 @@ def test_epochs_seeds_and_samples_are_masked_differently():
     for i, one in enumerate(chosen):
         for other in chosen[i + 1 :]:
             assert len(one & other) < len(one) / 2  # 15 % are expected
-
-
-@pytest.mark.parametrize("ignored", [-1, -100, 0])
-def test_dense_labels_of_every_convention_agree(ignored):
-    labels = np.full((3, 6), ignored)
-    labels[0, [2, 4]] = [11, 12]
-    labels[2, 1] = 13
-    positions, originals, offsets = positions_from_labels(labels)
-    assert positions.tolist() == [2, 4, 1]
-    assert originals.tolist() == [11, 12, 13]
-    assert offsets.tolist() == [0, 2, 2, 3]
-
-
-def test_dense_labels_without_a_label():
-    positions, originals, offsets = positions_from_labels(np.full((2, 4), -100))
-    assert (len(positions), len(originals), offsets.tolist()) == (0, 0, [0, 0, 0])

@@ -142,11 +142,6 @@ def test_lanes_that_do_not_divide_the_batch_are_refused():
         GlobalOrder([100], 20, 16, seed=0)
 
 
-def test_no_samples_are_refused():
-    with pytest.raises(UsageError, match="no samples"):
-        GlobalOrder([0, 0], 4, 4, seed=0)
-
-
 @pytest.mark.parametrize(
     ("global_batch", "samples", "world", "lanes"),
     [

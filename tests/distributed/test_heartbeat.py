@@ -21,7 +21,7 @@ def store():
 
 @pytest.fixture
 def ranks(store, monkeypatch):
-    """Return a function size -> that many heartbeats, which have all beaten once and read each other's beats."""
+    """Return a function size -> that many heartbeats, each of which has beaten and read the others."""
 
     def end(code: int) -> None:
         raise Ended(code)
@@ -69,7 +69,7 @@ def test_a_rank_that_has_finished_is_not_waited_for(ranks):
         zero.check()
 
 
-def test_a_rank_that_failed_is(ranks):
+def test_a_rank_that_failed_is_waited_for(ranks):
     zero, one = ranks(2)
     one.__exit__(RuntimeError)
     zero.exchange()
@@ -78,8 +78,8 @@ def test_a_rank_that_failed_is(ranks):
             zero.check()
 
 
-def test_a_run_that_was_stopped_as_a_whole_goes_on(ranks):
-    """However long it was: silence counts only while the watching rank is awake, and one beat ends it."""
+def test_a_run_that_was_stopped_as_a_whole_continues(ranks):
+    """However long the stop: silence counts only while the watching rank is awake, and one beat ends it."""
     zero, one = ranks(2)
     for _ in range(5):
         for _ in range(9):
@@ -98,19 +98,19 @@ def test_of_many_silent_ranks_the_first_are_named(ranks, capsys):
     assert lines[-1] == "error: ... and 3 more ranks"
 
 
-def test_a_rank_that_lives_but_does_not_come_is_late(ranks):
+def test_a_rank_that_is_alive_but_does_not_join_is_late(ranks):
     zero, *_ = ranks(4)
-    world = "bert/distributed.py:1 barrier"
-    zero._own = Beat(9, "a", 1, world, idle=9.0)
+    barrier = "bert/distributed/world.py:1 barrier"
+    zero._own = Beat(9, "a", 1, barrier, idle=9.0)
     zero.beats = {
-        1: Beat(9, "b", 2, world, idle=9.0),  # waits as well
+        1: Beat(9, "b", 2, barrier, idle=9.0),  # waits as well
         2: Beat(9, "c", 3, "bert/data/loader.py:5 __next__", idle=8.0),
-        3: Beat(9, "d", 4, "bert/trainer.py:5 fit", idle=1.0),  # moves
+        3: Beat(9, "d", 4, "bert/train/trainer.py:5 fit", idle=1.0),  # moves
     }
     assert zero.late_ranks(5.0) == [
         "rank 2 (c, process 3) is late: at bert/data/loader.py:5 __next__ for 8 s; its last step was 7"
     ]
-    zero._own = Beat(9, "a", 1, world, idle=0.0)  # failed at once: a peer died, and nobody was waited for
+    zero._own = Beat(9, "a", 1, barrier, idle=0.0)  # failed at once: a peer died, so this rank did not wait
     assert zero.late_ranks(5.0) == []
 
 
@@ -125,7 +125,7 @@ def test_idle_is_the_time_without_a_step_or_a_move(ranks):
 
 
 def test_the_place_is_the_innermost_line_of_the_package_or_else_of_all():
-    assert re.fullmatch(r"bert/heartbeat.py:\d+ _place", heartbeat._place(threading.main_thread().ident))
+    assert re.fullmatch(r"bert/distributed/heartbeat.py:\d+ _place", heartbeat._place(threading.main_thread().ident))
     end = threading.Event()
     outside = threading.Thread(target=end.wait)
     outside.start()
@@ -133,7 +133,7 @@ def test_the_place_is_the_innermost_line_of_the_package_or_else_of_all():
     end.set()
 
 
-def test_a_store_that_is_gone_ends_the_watching_alone():
+def test_a_store_that_is_gone_ends_only_the_watching():
     store = dist.TCPStore("127.0.0.1", 0, is_master=True)
     client = dist.TCPStore("127.0.0.1", store.port, is_master=False)
     with Heartbeat(client, 1, 2, 0.2, Progress()) as one:

@@ -33,7 +33,7 @@ from bert.distributed import (
 from bert.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = 90  # seconds until a hang is called one
+DEADLINE = 90  # seconds after which a test counts as hanging
 MASTER = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", **MASTER}
 SLURM = {"SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_LOCALID": "3"}
@@ -253,7 +253,7 @@ def test_collectives_of_two_ranks_under_slurm(tmp_path):
     ranks = [{"SLURM_PROCID": str(r), "SLURM_NTASKS": "2", "SLURM_LOCALID": str(r)} for r in range(2)]
     done = run_ranks(script, ranks, "fail")
     check_collectives([json.loads(process.stdout) for process in done])
-    # Rank 1 alone was wrong; both end alike, at once.
+    # Only rank 1 failed; both end with the same error, at once.
     assert [process.returncode for process in done] == [2, 2]
     assert [process.stderr.splitlines()[-1] for process in done] == ["error: the last word"] * 2
 
@@ -276,7 +276,7 @@ from bert.distributed import DistributedConfig, barrier, join_world
 gave_up = Path(sys.argv[1])
 with join_world(DistributedConfig(device="cpu", timeout=6)) as world:
     barrier()
-    if world.rank == 1:  # alive, but busy elsewhere until rank 0 has given up, or for ever
+    if world.rank == 1:  # alive, but busy elsewhere until rank 0 has given up, or forever
         print(os.getpid(), flush=True)
         deadline = time.monotonic() + 60
         while not gave_up.exists() and time.monotonic() < deadline:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,9 @@ import pytest
 from flaky_site import Site, running, stall
 
 from bert.config import parse_args, run_command
-from bert.download import catalog
-from bert.download.catalog import DATA_SETS, GROUPS, WEIGHT_FILES
+from bert.download.catalog import CATALOG, DATA_SETS, GROUPS, load_catalog
 from bert.download.datasets import DownloadConfig, choose, download
-from bert.download.web import is_web_address
+from bert.download.remote import is_web_address
 
 ROOT = Path(__file__).resolve().parents[2]
 WWM = "wwm_cased_L-24_H-1024_A-16"  # weights whose checksums are not published
@@ -57,7 +57,7 @@ def zipped(entries: dict[str, bytes]) -> bytes:
 
 
 def weights(name: str = WWM, config: bytes = b"{}") -> bytes:
-    content = {file: file.encode() for file in WEIGHT_FILES} | {"bert_config.json": config}
+    content = {file: file.encode() for file in DATA_SETS[WWM].members} | {"bert_config.json": config}
     return zipped({f"{name}/{file}": data for file, data in content.items()})
 
 
@@ -117,6 +117,51 @@ def test_published_checksums():
     assert vocab == DATA_SETS["uncased_L-24_H-1024_A-16"].members["vocab.txt"]
 
 
+GOOD = """
+[x]
+folder = "download/x"
+members = ["a.tsv"]
+[x.files."x.zip"]
+urls = ["https://example.org/x.zip"]
+checksum = "md5:0123456789abcdef0123456789abcdef"
+size = 5
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("folder =", "folders =", "folders = 'download/x': unknown key or wrong type"),
+        ('folder = "download/x"', "", "'folder' is missing"),
+        ("urls =", "addresses =", "addresses = ['https://example.org/x.zip']: unknown key"),
+        ('urls = ["https://example.org/x.zip"]', "", "'urls' is missing"),
+        ("size = 5", 'size = "5"', "size = '5': unknown key or wrong type"),
+        ("https:", "ftp:", "ftp://example.org/x.zip: expected an address that begins with http"),
+        ("md5:", "md4:", "md4:0123456789abcdef0123456789abcdef: expected md5:, sha1: or sha256:"),
+        ("md5:01", "md5:", "md5:23456789abcdef0123456789abcdef: expected md5:, sha1: or sha256:"),
+        ('members = ["a.tsv"]', 'members = {"a.tsv" = "sha256:0"}', "sha256:0: expected md5:"),
+        ('"download/x"', '"../x"', "../x: expected a path below --output"),
+        ('"a.tsv"', '"/etc/a.tsv"', "/etc/a.tsv: expected a path below --output"),
+        ('members = ["a.tsv"]', 'members = ["a.tsv"]\nbuild = "unzip"', "'unzip' is missing or unknown"),
+        ('members = ["a.tsv"]', 'build = "unpack"', "build = 'unpack': expected members too"),
+    ],
+)
+def test_errors_in_a_catalog_are_named(tmp_path, old, new, message):
+    path = tmp_path / "catalog.toml"
+    path.write_text(GOOD)
+    (x,) = load_catalog(path).values()
+    assert (x.folder, x.files[0].name, x.files[0].size, dict(x.members)) == ("download/x", "x.zip", 5, {"a.tsv": None})
+    assert old in GOOD
+    path.write_text(GOOD.replace(old, new))
+    with pytest.raises(ValueError, match=re.escape(f"{path}: [x]: {message}")):
+        load_catalog(path)
+
+
+def test_wheels_contain_the_catalog():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    assert CATALOG in [ROOT / "bert" / "download" / name for name in declared["bert.download"]]
+
+
 def test_folders_are_those_that_the_scripts_expect():
     script = (ROOT / "scripts" / "run_pretraining.sh").read_text()
     assert f"{DATA_SETS['vocab'].folder}/vocab.txt" in script
@@ -158,7 +203,7 @@ def test_the_output_is_the_working_folder_of_the_scripts():
         assert done.stdout.strip() == expected
 
 
-# ---- what comes and where it goes
+# ---- what is fetched and where it goes
 
 
 def test_an_archive_becomes_a_folder(site, tmp_path, capsys, no_checksums):
@@ -188,7 +233,7 @@ def test_a_second_run_asks_for_nothing(site, tmp_path, capsys, no_checksums):
     capsys.readouterr()
     site.requests.clear()
     assert run(site, tmp_path, "cola", "ax") == 0
-    assert states(capsys.readouterr().out) == {"cola": "there already", "ax": "there already"}
+    assert states(capsys.readouterr().out) == {"cola": "already there", "ax": "already there"}
     assert site.requests == []
 
 
@@ -253,7 +298,7 @@ def test_the_advice_of_the_error_works(site, tmp_path, capsys, no_checksums):
 def test_an_evil_archive(site, tmp_path, capsys, no_checksums, entry):
     site.files["/CoLA.zip"] = zipped({"CoLA/train.tsv": b"", entry: b"evil"})
     assert run(site, tmp_path / "data", "cola") == 1
-    assert "would lie outside of the folder" in capsys.readouterr().err
+    assert "would lie outside the folder" in capsys.readouterr().err
     assert site.paths() == ["/CoLA.zip"]  # it would be no better the second time
     assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"CoLA.zip", "CoLA.zip.sha256"}
 
@@ -272,7 +317,7 @@ def test_a_page_instead_of_an_archive_is_left_for_the_next_address(site, tmp_pat
     assert (tmp_path / "download/glue/CoLA/train.tsv").exists()
     site.files["/CoLA.zip"] = cola()[:-10]
     assert run(site, tmp_path / "other", "cola") == 1
-    assert f"  {site.url}/CoLA.zip: it is neither a zip nor a tar file" in capsys.readouterr().err
+    assert f"  {site.url}/CoLA.zip: neither a zip nor a tar file" in capsys.readouterr().err
     assert [path for path in (tmp_path / "other").rglob("*") if path.is_file()] == []
 
 
@@ -286,7 +331,7 @@ def test_a_broken_archive_from_before_is_fetched_again(site, tmp_path, capsys, n
     assert archive.read_bytes() == cola()
 
 
-# ---- what is there already
+# ---- a second run
 
 
 @pytest.fixture
@@ -297,7 +342,7 @@ def there(site, tmp_path, no_checksums, capsys):
     return tmp_path / "download" / "glue" / "CoLA"
 
 
-def test_a_damaged_file_is_named_and_comes_again(site, tmp_path, capsys, there):
+def test_a_damaged_file_is_named_and_fetched_again(site, tmp_path, capsys, there):
     (there / "dev.tsv").write_bytes(b"dev?\n")
     (there / "original" / "x").unlink()
     (there / "cached_features").write_bytes(b"the user's")
@@ -308,10 +353,10 @@ def test_a_damaged_file_is_named_and_comes_again(site, tmp_path, capsys, there):
     assert (there / "dev.tsv").read_bytes() == b"dev\n" and (there / "original" / "x").exists()
     assert (there / "cached_features").read_bytes() == b"the user's"
     run(site, tmp_path, "cola")
-    assert states(capsys.readouterr().out) == {"cola": "there already"}
+    assert states(capsys.readouterr().out) == {"cola": "already there"}
 
 
-def test_a_deleted_archive_is_not_missed(site, tmp_path, capsys, there):
+def test_a_deleted_archive_is_not_needed(site, tmp_path, capsys, there):
     (there.parent / "CoLA.zip").unlink()
     site.requests.clear()
     assert run(site, tmp_path, "cola") == 0
@@ -324,7 +369,7 @@ def test_a_folder_made_by_hand_is_enough(site, tmp_path, capsys, no_checksums):
     for name in ("train.tsv", "dev.tsv", "test.tsv"):
         (folder / name).write_bytes(b"mine")
     assert run(site, tmp_path, "cola") == 0
-    assert states(capsys.readouterr().out) == {"cola": "there already"} and site.requests == []
+    assert states(capsys.readouterr().out) == {"cola": "already there"} and site.requests == []
 
 
 def test_own_files_are_kept(site, tmp_path, capsys, no_checksums):
@@ -333,34 +378,34 @@ def test_own_files_are_kept(site, tmp_path, capsys, no_checksums):
     folder.mkdir(parents=True)
     (folder / "train.tsv").write_bytes(b"mine")
     assert run(site, tmp_path, "cola") == 0
-    assert "train.tsv was there before and is kept as it is" in capsys.readouterr().out
+    assert "CoLA: kept your own train.tsv" in capsys.readouterr().out
     assert (folder / "train.tsv").read_bytes() == b"mine" and (folder / "dev.tsv").read_bytes() == b"dev\n"
     run(site, tmp_path, "cola")
-    assert states(capsys.readouterr().out) == {"cola": "there already"}
+    assert states(capsys.readouterr().out) == {"cola": "already there"}
 
 
 def test_weights_beside_a_vocabulary_fetched_before(site, tmp_path, capsys, no_checksums, monkeypatch):
     name = "uncased_L-24_H-1024_A-16"
     content = weights(name)
     site.files |= {"/vocab.txt": b"vocab.txt", f"/{name}.zip": content}
-    known = dict.fromkeys(WEIGHT_FILES) | {"vocab.txt": f"sha256:{hashlib.sha256(b'vocab.txt').hexdigest()}"}
+    known = dict.fromkeys(DATA_SETS[name].members) | {"vocab.txt": f"sha256:{hashlib.sha256(b'vocab.txt').hexdigest()}"}
     monkeypatch.setitem(DATA_SETS, name, replace(DATA_SETS[name], members=known))
     assert run(site, tmp_path, "vocab", name) == 0
-    folder = tmp_path / catalog.UNCASED_LARGE_FOLDER
+    folder = tmp_path / DATA_SETS[name].folder
     assert (folder / "vocab.txt").read_bytes() == b"vocab.txt" and (folder / "bert_config.json").exists()
     capsys.readouterr()
     run(site, tmp_path, "vocab", name)
-    assert states(capsys.readouterr().out) == {"vocab": "there already", name: "there already"}
+    assert states(capsys.readouterr().out) == {"vocab": "already there", name: "already there"}
 
 
-def test_what_was_never_there_is_not_called_missing(site, tmp_path, capsys, no_checksums):
+def test_files_of_a_new_folder_are_not_reported_missing(site, tmp_path, capsys, no_checksums):
     site.files["/CoLA.zip"] = cola()
     (tmp_path / "download" / "glue" / "CoLA").mkdir(parents=True)
     assert run(site, tmp_path, "cola") == 0
     assert capsys.readouterr().err == ""
 
 
-def test_what_killed_runs_left_is_cleared_away(site, tmp_path, capsys, no_checksums):
+def test_leftovers_of_killed_runs_are_removed(site, tmp_path, capsys, no_checksums):
     site.files["/CoLA.zip"] = cola()
     left = tmp_path / "download" / "glue" / ".4711.CoLA.unpacking"
     left.mkdir(parents=True)
@@ -377,7 +422,7 @@ def command(site: Site, output: Path, *names: str) -> list[str]:
     return [sys.executable, str(ROOT / "data" / "download.py"), "--dataset", *names, "--output", str(output), *flags]
 
 
-def test_a_killed_run_is_taken_up_by_the_next(site, tmp_path):
+def test_a_killed_run_is_resumed_by_the_next(site, tmp_path):
     content = weights(config=os.urandom(200_000))
     site.files[f"/{WWM}.zip"] = content
     site.plan[f"/{WWM}.zip"].append(stall(100_000))
@@ -436,8 +481,8 @@ def test_a_dump_is_checked_by_the_sums_beside_it(site, tmp_path, capsys):
     assert (tmp_path / "wikipedia" / DUMP).read_bytes() == b"BZh dump"
     site.requests.clear()
     site.files |= {f"/{DUMP}": b"BZh newer", f"/{SUMS}": sums(b"BZh newer")}
-    assert wikipedia(site, tmp_path) == 0  # one that is there is good enough
-    assert site.requests == [] and states(capsys.readouterr().out.splitlines()[-1]) == {"wikipedia": "there already"}
+    assert wikipedia(site, tmp_path) == 0  # an older dump is kept
+    assert site.requests == [] and states(capsys.readouterr().out.splitlines()[-1]) == {"wikipedia": "already there"}
 
 
 def test_a_dump_that_was_damaged_since(site, tmp_path, capsys):
@@ -467,7 +512,7 @@ def test_a_dump_without_sums(site, tmp_path, capsys):
 def test_a_page_instead_of_a_dump(site, tmp_path, capsys):
     site.files[f"/{DUMP}"] = b"<html>log in</html>"
     assert wikipedia(site, tmp_path) == 1
-    assert f"  {site.url}/{DUMP}: it is no bz2 file" in capsys.readouterr().err
+    assert f"  {site.url}/{DUMP}: not a bz2 file" in capsys.readouterr().err
 
 
 def test_the_published_sums_lead_to_the_dated_dump(tmp_path, site, monkeypatch, capsys):

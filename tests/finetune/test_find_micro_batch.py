@@ -13,7 +13,7 @@ from torch import nn
 import run_glue
 import run_squad
 from bert.config import parse_args
-from bert.distributed import World
+from bert.distributed import StopSignal, World
 from bert.errors import UsageError
 from bert.finetune import find_micro_batch as micro_batch
 from bert.finetune.find_micro_batch import (
@@ -32,10 +32,10 @@ from bert.finetune.find_micro_batch import (
     random_batch,
     random_sequences,
 )
-from bert.finetune.training import build_trainer
+from bert.finetune.training import build_task_trainer
 from bert.model.bert import BertForQuestionAnswering
 from bert.model.objective import QuestionAnsweringObjective
-from bert.train.precision import Precision
+from bert.train.run import build_run
 
 LABELS = ("start", "end")
 HERE = World(0, 0, 1, torch.device("cpu"))
@@ -60,9 +60,9 @@ def make_trainer(files, *more: str):
     """Return the trainer of run_squad.py with these flags, and the model's configuration."""
     config = parse_args(run_squad.Config, words(files, *more)).training
     model_config = micro_batch.BertConfig.from_json_file(files / "config.json")
-    precision = Precision(config.precision, HERE.device)
     objective = QuestionAnsweringObjective(BertForQuestionAnswering(model_config))
-    return build_trainer(config, objective, random_sequences(1, 8, LABELS), precision, HERE, 1, print), model_config
+    run = build_run(config, HERE, StopSignal())
+    return build_task_trainer(run, objective, random_sequences(1, 8, LABELS), 1), model_config
 
 
 def row(files, length: int, *more: str, limit: int = GB) -> Row:
@@ -254,7 +254,7 @@ def test_the_model_must_be_named(files):
 
 
 def test_several_processes_are_refused(files, monkeypatch):
-    monkeypatch.setattr(micro_batch, "world", lambda config: nullcontext(World(0, 0, 2, torch.device("cpu"))))
+    monkeypatch.setattr(micro_batch, "join_world", lambda config: nullcontext(World(0, 0, 2, torch.device("cpu"))))
     with pytest.raises(UsageError, match="--find_micro_batch: started as 2 processes, expected one"):
         run_squad.main(parse_args(run_squad.Config, words(files, "--find_micro_batch")))
 

@@ -3,6 +3,7 @@ import pytest
 
 from bert.finetune.loader import TaskLoader, steps_of
 from bert.sequences import from_rows
+from bert.train.batch_geometry import BatchGeometry
 
 
 def make_sequences(count: int, seed: int = 0):
@@ -12,13 +13,19 @@ def make_sequences(count: int, seed: int = 0):
     return from_rows(rows, [2] * count, {"label": np.arange(count)})
 
 
+def load(sequences, global_batch: int, seed: int, rank: int = 0, world: int = 1, micro: int = 1, state=None):
+    """A rank's loader, its share of a global batch cut into ``micro`` micro-batches."""
+    geometry = BatchGeometry(global_batch // world // micro, micro, world)
+    return TaskLoader(sequences, geometry, seed, rank, state=state)
+
+
 def numbers(batches) -> list[int]:
     return [number for batch in batches for number in batch.labels["label"].tolist()]
 
 
 def test_a_batch_holds_whole_sequences_in_a_stream():
     sequences = make_sequences(20)
-    (batch,) = next(TaskLoader(sequences, 6, seed=0))
+    (batch,) = next(load(sequences, 6, seed=0))
     assert batch.num_sequences == 6
     for row, label in enumerate(batch.labels["label"].tolist()):
         start, stop = batch.cu_seqlens[row : row + 2].tolist()
@@ -28,7 +35,7 @@ def test_a_batch_holds_whole_sequences_in_a_stream():
 
 
 def test_epochs_lie_end_to_end_without_a_remainder():
-    loader = TaskLoader(make_sequences(10), 4, seed=3)
+    loader = load(make_sequences(10), 4, seed=3)
     drawn = [number for _ in range(5) for number in numbers(next(loader))]
     assert not set(drawn[:4]) & set(drawn[4:8])  # nothing comes twice in an epoch
     assert all(drawn.count(number) == 2 for number in range(10))
@@ -39,10 +46,8 @@ def test_epochs_lie_end_to_end_without_a_remainder():
 @pytest.mark.parametrize("micro", [1, 2])
 def test_global_batches_do_not_depend_on_world_size_or_micro_batches(world, micro):
     sequences = make_sequences(50)
-    whole = TaskLoader(sequences, 12, seed=1)
-    ranks = [
-        TaskLoader(sequences, 12, seed=1, rank=rank, world_size=world, micro_batches=micro) for rank in range(world)
-    ]
+    whole = load(sequences, 12, seed=1)
+    ranks = [load(sequences, 12, seed=1, rank=rank, world=world, micro=micro) for rank in range(world)]
     for _ in range(6):
         parts = [next(loader) for loader in ranks]
         assert all(len(part) == micro for part in parts)
@@ -51,19 +56,19 @@ def test_global_batches_do_not_depend_on_world_size_or_micro_batches(world, micr
 
 def test_a_resumed_loader_goes_on_where_it_was():
     sequences = make_sequences(30)
-    loader = TaskLoader(sequences, 8, seed=1)
+    loader = load(sequences, 8, seed=1)
     for _ in range(3):
         next(loader)
-    resumed = TaskLoader(sequences, 8, seed=1, state=loader.state_dict())
+    resumed = load(sequences, 8, seed=1, state=loader.state_dict())
     for _ in range(5):
         assert numbers(next(resumed)) == numbers(next(loader))
 
 
 def test_another_seed_is_another_order():
     sequences = make_sequences(30)
-    first, second = (numbers(next(TaskLoader(sequences, 30, seed=seed, micro_batches=1))) for seed in (1, 2))
+    first, second = (numbers(next(load(sequences, 30, seed=seed))) for seed in (1, 2))
     assert sorted(first) == sorted(second)
-    a, b = (numbers(next(TaskLoader(sequences, 8, seed=seed))) for seed in (1, 2))
+    a, b = (numbers(next(load(sequences, 8, seed=seed))) for seed in (1, 2))
     assert sorted(a) != sorted(b)
 
 

@@ -1,4 +1,4 @@
-"""The gazetteer: one seed means one text, articles agree with the world and with each other, the grammar holds."""
+"""The gazetteer: a seed determines the text, articles agree with the world, and the grammar is right."""
 
 import hashlib
 import json
@@ -13,9 +13,9 @@ import pytest
 
 from bert.errors import UsageError
 from data.gazetteer import articles, build_world, facts, write_corpus, write_facts
-from data.gazetteer.corpus import SECTIONS
-from data.gazetteer.names import CULTURES
+from data.gazetteer.names import cultures
 from data.gazetteer.sentences import enumerate_words, ordinal_of_century, with_article
+from data.gazetteer.templates import KINDS, articles_about
 
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = [sys.executable, "data/make_gazetteer.py"]
@@ -57,7 +57,7 @@ def test_the_same_seed_gives_the_same_bytes_under_any_hash_seed(tmp_path):
 
 
 def test_the_bytes_of_seed_0_do_not_change():
-    # A change of words or of the order of draws makes published numbers of models trained on the text incomparable.
+    # Results of models trained on the text are comparable only while its words and the order of draws stay the same.
     joined = "\n\n".join("\n".join(article) for article in articles(build_world(seed=0, size=200)))
     digest = "eb0fa3f649f51be81d51378b27b96f81e0d7bca7d74062c6ce9458105732679a"
     assert hashlib.sha256(joined.encode()).hexdigest() == digest
@@ -70,7 +70,7 @@ def test_the_number_and_the_length_of_articles(world, text):
     assert 12 <= sum(map(len, text)) / len(text) <= 22
 
 
-def test_names_are_used_once(world):
+def test_names_are_unique(world):
     names = [thing.name for thing in world.entities()]
     names += [name for country in world.countries for name in {country.adjective, country.continent}]
     places = [name for name in names if " " not in name]
@@ -99,7 +99,7 @@ def test_two_way_relations_agree(world):
         assert crossed == sorted(crossed)
 
 
-def test_lives_are_possible(world):
+def test_dates_and_relations_of_people_are_possible(world):
     for person in world.people:
         assert person.born + 18 > person.university.university
         assert person.died < 2010
@@ -122,7 +122,7 @@ def test_lives_are_possible(world):
         assert all(before[1] <= after[0] for before, after in pairwise(terms))
 
 
-STATEMENTS = {  # a pattern that finds (thing, answer), and the truth about all things
+STATEMENTS = {  # a pattern that finds (thing, answer), and the true answers for all things
     "capital": (r"The capital of (\w+) is (\w+)", lambda w: {c.name: c.capital.name for c in w.countries}),
     "adjective": (r"[tT]he (\w+) capital (\w+)", lambda w: {c.adjective: c.capital.name for c in w.countries}),
     "currency": (r"The currency of (\w+) is the (\w+)", lambda w: {c.name: c.currency for c in w.countries}),
@@ -144,7 +144,7 @@ STATEMENTS = {  # a pattern that finds (thing, answer), and the truth about all 
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
-def test_all_articles_state_what_is_true(world, text, name):
+def test_all_articles_are_true(world, text, name):
     pattern, make_truth = STATEMENTS[name]
     truth = make_truth(world)
     sentences = [sentence for article in text for sentence in article]
@@ -189,10 +189,10 @@ def test_the_sentences_look_like_english(text):
             assert not re.search(r"  |None|\bthe the\b|\ba [AEIOaeio]|\ban [^AEIOaeio]| ,|s's\b", sentence), sentence
 
 
-def test_patterns_leave_pronouns_to_the_narrator():
+def test_templates_leave_pronouns_to_the_narrator():
     gendered = re.compile(r"\b(he|she|his|her|him|hers)\b", re.IGNORECASE)
-    for sections in SECTIONS.values():
-        for _, ways in (fact for section in sections for fact in section):
+    for texts in map(articles_about, KINDS.values()):
+        for _, ways in (texts.opening, *(fact for section in texts.sections for fact in section)):
             assert len(ways) >= 3
             assert len(set(ways)) == len(ways)
             assert not any(gendered.search(way) for way in ways)
@@ -211,9 +211,9 @@ def test_a_person_has_one_gender(world, text):
     assert checked > 50
 
 
-def test_given_names_tell_the_gender():
-    female = {name for culture in CULTURES for name in culture.given["female"]}
-    male = {name for culture in CULTURES for name in culture.given["male"]}
+def test_given_names_have_one_gender():
+    female = {name for culture in cultures() for name in culture.given["female"]}
+    male = {name for culture in cultures() for name in culture.given["male"]}
     assert not female & male
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning data about the gazetteer's world: it has the official shapes, is true, and cannot be done by counting."""
+"""Fine-tuning data about the gazetteer's world: official formats, true answers, and no solution by counting words."""
 
 import hashlib
 import json
@@ -14,10 +14,9 @@ from random import Random
 import pytest
 
 from data.gazetteer import TasksConfig, articles, build_world, write_tasks
-from data.gazetteer.corpus import SECTIONS
 from data.gazetteer.retelling import Told, answers_in, facts_about
 from data.gazetteer.sentences import Narrator
-from data.gazetteer.text_questions import QUESTIONS
+from data.gazetteer.templates import KINDS, articles_about, questions_about
 
 ROOT = Path(__file__).parent.parent.parent
 TASKS = ("MRPC", "SST-2", "CoLA", "STS-B", "QNLI")
@@ -89,7 +88,7 @@ def test_the_shape_of_squad(squad, written):
     assert len(questions(squad["v1.1", "dev"])) == 150
 
 
-def test_every_answer_stands_at_its_start(squad):
+def test_every_answer_is_found_at_its_answer_start(squad):
     for data in squad.values():
         for context, qa in questions(data):
             for answer in qa["answers"]:
@@ -99,7 +98,7 @@ def test_every_answer_stands_at_its_start(squad):
                 assert not re.match(r"\w", context[end:])
 
 
-def test_ids_are_used_once(squad):
+def test_ids_are_unique(squad):
     for version in VERSIONS:
         ids = [qa["id"] for part in ("train", "dev") for _, qa in questions(squad[version, part])]
         assert len(set(ids)) == len(ids)
@@ -116,7 +115,7 @@ def test_version_2_adds_impossible_questions_to_those_of_version_1(squad):
         assert 0.3 < len(impossible) / len(second) < 0.37
 
 
-KNOWN = {  # a question that names a thing, and the truth about all things
+KNOWN = {  # a question that names a thing, and the true answers for all things
     r"(?:When was (\w+) founded|In which year did settlers found (\w+))\?": lambda w: {
         thing.name: str(thing.founded) for thing in (*w.cities, *w.countries)
     },
@@ -137,7 +136,7 @@ KNOWN = {  # a question that names a thing, and the truth about all things
 
 
 @pytest.mark.parametrize("pattern", KNOWN)
-def test_the_answers_are_true_and_the_impossible_ones_are_not_told(world, squad, pattern):
+def test_answers_are_true_and_contexts_lack_those_of_impossible_questions(world, squad, pattern):
     truth, seen = KNOWN[pattern](world), Counter()
     for part in ("train", "dev"):
         for context, qa in questions(squad["v2.0", part]):
@@ -154,23 +153,24 @@ def test_the_answers_are_true_and_the_impossible_ones_are_not_told(world, squad,
 
 
 def test_every_kind_of_question_can_be_asked(world):
-    for kind, asked in QUESTIONS.items():
+    for kind in KINDS.values():
+        asked = questions_about(kind).questions
         left = {(question, answer) for question in asked for answer in question.answers}
         for thing in (thing for thing in world.entities() if type(thing) is kind):
             told = [
-                Told(thing, needed, way, Narrator(thing, Random(0)).tell(way))
-                for needed, ways in [("", SECTIONS[kind][0][0][1]), *facts_about(thing)]
+                Told(thing, when, way, Narrator(thing, Random(0)).tell(way))
+                for when, ways in [("", articles_about(kind).opening.sentences), *facts_about(thing)]
                 for way in ways
             ]
             left -= {(question, answer) for one in told for question in asked for answer in answers_in(one, question)}
-        # An answer's first pattern may not occur: "tamar" where all sentences say "tamars".
+        # The first answer of a question need not occur: "tamar" if all sentences say "tamars".
         assert {
             question for question in asked if all((question, answer) in left for answer in question.answers)
         } == set()
 
 
 def test_contexts_hold_rivals(squad):
-    # Another year beside that which is asked for: a model that only finds years has to choose.
+    # Contexts have other years besides the answer, so that a model that only finds years must choose.
     asked = [(c, qa) for c, qa in questions(squad["v1.1", "train"]) if re.match(r"When|In which year", qa["question"])]
     years = [len(set(re.findall(r"\b1?\d{3}\b(?!,)", context))) for context, _ in asked]
     assert sum(count > 1 for count in years) / len(years) > 0.8
@@ -258,7 +258,7 @@ def labelled(glue, task, part):
 
 @pytest.mark.parametrize("task", ["MRPC", "SST-2", "CoLA", "QNLI"])
 @pytest.mark.parametrize("part", ["train", "dev"])
-def test_labels_are_equally_many(glue, task, part):
+def test_labels_are_equally_frequent(glue, task, part):
     labels = Counter(row[0] for row in labelled(glue, task, part))
     assert labels[0] == labels[1] > 0
 
@@ -278,7 +278,7 @@ def test_a_false_paraphrase_has_another_answer_in_one_place(glue):
         assert 1 <= len(changed) <= 7
         assert any(
             word.rstrip("s") in first.lower() for word in words(" ".join(changed))
-        )  # what the first text says, too
+        )  # which the first text also has
 
 
 def test_unacceptable_sentences_have_the_words_of_an_acceptable_one(glue):
@@ -308,16 +308,16 @@ def test_a_question_comes_with_its_answer_and_with_another_sentence(glue):
         sentences.setdefault(question, {0: set(), 1: set()})[label].add(sentence)
     names = re.compile(r"[A-Z]\w+")
     same_name = other_name = 0
-    for question, said in sentences.items():
+    for question, answers in sentences.items():
         asked = set(names.findall(question)[1:])  # without the question word
-        assert said[1].isdisjoint(said[0])
-        assert all(asked & set(names.findall(sentence)) for sentence in said[1])
-        shared = [bool(asked & set(names.findall(sentence))) for sentence in said[0]]
+        assert answers[1].isdisjoint(answers[0])
+        assert all(asked & set(names.findall(sentence)) for sentence in answers[1])
+        shared = [bool(asked & set(names.findall(sentence))) for sentence in answers[0]]
         same_name, other_name = same_name + sum(shared), other_name + len(shared) - sum(shared)
     assert 0.4 < same_name / (same_name + other_name) < 0.6
 
 
-# --- Nothing is solved by counting
+# --- Counting words solves nothing
 
 
 def words(text):
@@ -329,7 +329,7 @@ def jaccard(one, other):
 
 
 def best_threshold(rows):
-    """Return the threshold of the word overlap that tells most training pairs apart."""
+    """Return the threshold of the word overlap that classifies most training pairs correctly."""
     overlaps = [(jaccard(one, other), label) for label, one, other in rows]
     return max({x for x, _ in overlaps}, key=lambda t: sum((x > t) == label for x, label in overlaps))
 
@@ -405,7 +405,7 @@ def run(output, hash_seed, *flags):
     }, result.stdout
 
 
-def test_one_seed_means_the_same_bytes_and_the_text_stays(tmp_path):
+def test_a_seed_determines_the_bytes_and_tasks_do_not_change_the_text(tmp_path):
     sizes = ("--tasks", "--train_rows", "40", "--held_out_rows", "10")
     first, printed = run(tmp_path / "a", "1", *sizes)
     second, _ = run(tmp_path / "b", "2", *sizes)

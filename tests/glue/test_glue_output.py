@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bert.errors import UsageError
+from bert.finetune.output import write_eval_results
 from bert.glue.output import (
     summarise_seeds,
-    write_eval_results,
     write_predictions,
     write_results,
     write_submission,

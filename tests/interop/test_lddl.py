@@ -16,11 +16,11 @@ import pytest
 
 from bert.data.formats.table import Shard, find_shards, read_shard, write_shard
 from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader
-from bert.data.shard import offsets_of
 from bert.prepare.masks import Vocabulary as MaskedVocabulary
 from bert.prepare.masks import mask_shard
 from bert.prepare.pairs import PairConfig, assemble, draw_pairs
 from bert.prepare.tokens import Tokens
+from bert.ragged import offsets_of
 from bert.tokenization import BertTokenizer
 
 LDDL_PYTHON = os.environ.get("LDDL_PYTHON")

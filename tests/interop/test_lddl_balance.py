@@ -5,7 +5,7 @@ import json
 import pytest
 from interop.test_lddl import pytestmark, run_lddl  # noqa: F401  # pyright: ignore[reportMissingImports]
 
-from bert.data.formats.table import count_samples, find_shards
+from bert.data.formats.table import find_shards, inspect_shard
 from bert.shards.balance import BalanceConfig, balance
 from bert.tokenization import SPECIAL_TOKENS
 
@@ -18,7 +18,7 @@ def test_balanced_shards_load_in_lddl(tmp_path, masking, bin_size):
     vocab_file.write_text("\n".join([*SPECIAL_TOKENS, *(f"w{i}" for i in range(200))]) + "\n")
     run_lddl("write", folder, vocab_file, masking, bin_size)
     balance(BalanceConfig(str(folder), 4, lddl_compatible=True, num_workers=1, disable_progress_bar=True))
-    sizes = {path.name: count_samples(path) for path in find_shards(folder)}
+    sizes = {path.name: inspect_shard(path).num_samples for path in find_shards(folder)}
     assert json.loads((folder / ".num_samples.json").read_text()) == sizes
     run_lddl("read", folder, vocab_file)
     loaded = json.loads((folder / "sequences.json").read_text())

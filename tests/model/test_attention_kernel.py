@@ -85,10 +85,10 @@ def compare(lengths, dropout, dtype=torch.float32, device="cpu", heads=HEADS, si
 
 
 def child():
-    from bert.model.kernels import attention as attention_triton
+    from bert.model.kernels import attention as kernels
 
-    attention_triton.FORWARD = attention_triton.QUERIES = attention_triton.Launch(32, 16, 4, 1)
-    attention_triton.KEYS = attention_triton.Launch(16, 32, 4, 1)
+    kernels.FORWARD = kernels.QUERIES = kernels.Launch(32, 16, 4, 1)
+    kernels.KEYS = kernels.Launch(16, 32, 4, 1)
     results = {f"{name}, {p}": compare(lengths, p) for name, lengths in LENGTHS.items() for p in (0.0, 0.25)}
     results["fp16"] = compare(LENGTHS["several blocks"], 0.25, torch.float16)
     results["padding"] = padding_does_not_count()
@@ -97,7 +97,7 @@ def child():
 
 
 def padding_does_not_count():
-    """Scores of -300: what lies behind the end of a sequence must not turn into infinity times zero."""
+    """Scores of -300: what follows the end of a sequence must not turn into infinity times zero."""
     from bert.model.kernels.attention import attention
 
     qkv, cu_seqlens = stream([5, 3])
@@ -144,7 +144,7 @@ def test_interpreted_kernels_in_half_precision(interpreted):
 
 @pytest.mark.slow
 @pytest.mark.triton
-def test_what_lies_behind_a_sequence_does_not_count(interpreted):
+def test_what_follows_a_sequence_does_not_count(interpreted):
     assert interpreted["padding"]
 
 

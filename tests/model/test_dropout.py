@@ -20,7 +20,7 @@ def test_share_and_scale(probability):
 
 
 def test_neighbours_drawn_from_one_number_are_independent():
-    """Four elements share a 64-bit draw; each pair of them must drop together as often as chance has it."""
+    """Four elements share a 64-bit draw; each pair must drop together as often as chance predicts."""
     torch.manual_seed(0)
     dropped = (dropout(torch.ones(400_000), 0.5, training=True) == 0).view(-1, 4).float()
     correlation = torch.corrcoef(dropped.T) - torch.eye(4)

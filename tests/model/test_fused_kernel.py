@@ -21,7 +21,7 @@ KINDS = ["gelu", "gelu_tanh", "norm", "norm with dropout"]
 
 
 def mask_of(keys, tokens, dropout):
-    """What the docstring of random_triton promises, in Python's integers: float64 [T, H], 1 where kept."""
+    """What the docstring of bert.model.kernels.random promises, in Python's integers: float64 [T, H], 1 where kept."""
     x = keys[:tokens, None].long() * keys[None, tokens:].long() & 0xFFFFFFFF
     x ^= x >> 15
     return ((x * 0x7FEB352D & 0xFFFFFFFF) >= int(dropout * 2**32)).double()
@@ -29,7 +29,7 @@ def mask_of(keys, tokens, dropout):
 
 def differences(kind, tokens, width, dtype=torch.float32, device="cpu", parameters=torch.float32):
     """Return the largest differences of the result and of every gradient from float64, over the largest value."""
-    from bert.model.kernels import fused as fused_triton
+    from bert.model.kernels import fused
 
     torch.manual_seed(0)
 
@@ -40,7 +40,7 @@ def differences(kind, tokens, width, dtype=torch.float32, device="cpu", paramete
     if kind.startswith("gelu"):
         inputs = [draw(tokens, width, scale=3, dtype=dtype), draw(width, dtype=parameters)]
         exact = [x.detach().double().requires_grad_() for x in inputs]
-        actual = fused_triton.bias_gelu(*inputs, kind == "gelu_tanh")
+        actual = fused.bias_gelu(*inputs, kind == "gelu_tanh")
         expected = F.gelu(exact[0] + exact[1], approximate="tanh" if kind == "gelu_tanh" else "none")
     else:
         rows, vectors = (
@@ -50,7 +50,7 @@ def differences(kind, tokens, width, dtype=torch.float32, device="cpu", paramete
         inputs = [rows[0], vectors[0], rows[1], vectors[1], vectors[2]]
         exact = [x.detach().double().requires_grad_() for x in inputs]
         keys = draw_keys(tokens + width, torch.device(device))
-        actual = fused_triton.bias_dropout_add_norm(*inputs, keys if dropout else None, dropout, 1e-12)[0]
+        actual = fused.bias_dropout_add_norm(*inputs, keys if dropout else None, dropout, 1e-12)[0]
         mask = mask_of(keys, tokens, dropout)
         total = exact[2] + (exact[0] + exact[1]) * mask / (1 - dropout)
         expected = F.layer_norm(total, (width,), exact[3], exact[4], 1e-12)
@@ -63,14 +63,14 @@ def differences(kind, tokens, width, dtype=torch.float32, device="cpu", paramete
 
 def layer_equals_plain():
     """A whole layer with the kernels, traced without a graph break, against the same layer without."""
-    from bert.model.kernels import fused as fused_triton
-    from bert.model.kernels import layers
+    from bert.model import layers
+    from bert.model.kernels import fused
 
     config = BertConfig(100, 32, 1, 2, 64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     lengths = [5, 9, 1]
     layout = build_layout(torch.tensor([0, *lengths]).cumsum(0).int(), max(lengths), sum(lengths), "sdpa")
     results = []
-    for kernels in (None, fused_triton):
+    for kernels in (None, fused):
         torch.manual_seed(0)
         layer, hidden = BertLayer(config), torch.randn(sum(lengths), 32, requires_grad=True)
         for parameter in layer.parameters():
@@ -103,10 +103,10 @@ def mask_statistics():
 
 
 def child():
-    from bert.model.kernels import fused as fused_triton
+    from bert.model.kernels import fused
 
-    fused_triton.COLUMNS, fused_triton.TILES = 32, 2
-    fused_triton.NORM_PROGRAMS, fused_triton.NORM_BACKWARD_PROGRAMS = 3, 4
+    fused.COLUMNS, fused.TILES = 32, 2
+    fused.NORM_PROGRAMS, fused.NORM_BACKWARD_PROGRAMS = 3, 4
     results = {f"{kind}, {name}": differences(kind, *shape) for kind in KINDS for name, shape in SHAPES.items()}
     half = torch.float16
     results["fp16"] = [x for kind in KINDS for x in differences(kind, 37, 96, half)]
@@ -157,16 +157,16 @@ def compile_kernel(kernel, capability, **constants):
 @pytest.mark.parametrize("capability", [80, 90])
 def test_kernels_compile_to_16_byte_accesses(capability):
     """Needs no GPU. Narrower accesses would cost half the bandwidth; one of 16 bytes is 8 values in half precision."""
-    from bert.model.kernels import fused as module
+    from bert.model.kernels import fused
 
-    tile = {"WIDTH": 4096, "TANH": False, "ROWS": module.ROWS, "COLUMNS": module.COLUMNS}
+    tile = {"WIDTH": 4096, "TANH": False, "ROWS": fused.ROWS, "COLUMNS": fused.COLUMNS}
     row = {"WIDTH": 1024, "BLOCK": 1024, "DROPOUT": 0.1}
     narrow = {}
     for kernel, constants in (
-        (module.gelu_kernel, tile),
-        (module.gelu_backward_kernel, tile | {"TILES": module.TILES}),
-        (module.norm_kernel, row),
-        (module.norm_backward_kernel, row),
+        (fused.gelu_kernel, tile),
+        (fused.gelu_backward_kernel, tile | {"TILES": fused.TILES}),
+        (fused.norm_kernel, row),
+        (fused.norm_backward_kernel, row),
     ):
         lines = compile_kernel(kernel, capability, **constants).splitlines()
         accesses = [line for line in lines if "ld.global" in line or "st.global" in line]

@@ -1,4 +1,4 @@
-"""What only a CUDA device can show; skipped with the reason where there is none."""
+"""Tests that need a CUDA device; skipped with the reason without one."""
 
 import pytest
 import torch

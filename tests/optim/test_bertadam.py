@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bert.errors import UsageError
-from bert.optim.bertadam import BertAdam, bertadam_step
+from bert.optim.bertadam import BertAdam, BertAdamOptions, bertadam_step
 
 SHAPES = [(37, 29), (29,), (5, 7, 3), (1,)]
 
@@ -76,7 +76,8 @@ def test_five_steps_equal_numpy_float64_and_the_pure_function(max_grad_norm):
                 expected[i][0], p.grad.double().numpy(), *expected[i][1:], 0.01, wd, max_grad_norm
             )
             before = pure[i][0].clone()
-            new = bertadam_step(pure[i][0], p.grad, *pure[i][1:], lr=0.01, weight_decay=wd, max_grad_norm=max_grad_norm)
+            options = BertAdamOptions(lr=0.01, weight_decay=wd, max_grad_norm=max_grad_norm)
+            new = bertadam_step(pure[i][0], p.grad, *pure[i][1:], options)
             assert torch.equal(before, pure[i][0])
             pure[i] = new
         optimizer.step()

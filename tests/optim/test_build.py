@@ -125,7 +125,7 @@ def test_a_class_by_name_takes_what_its_constructor_knows():
 
 
 @pytest.mark.parametrize("name", ["torch.optim:Nothing", "no_such_package:Adam", ":Adam", "torch.optim:"])
-def test_a_class_that_is_not_there(name):
+def test_a_class_that_does_not_exist(name):
     with pytest.raises(UsageError, match=f"--optimizer {name}: .*expected package.module:Class"):
         build_optimizer(OptimizerConfig(optimizer=name), tiny())
 
@@ -146,7 +146,7 @@ def test_the_other_apex_of_pypi(monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, "apex", raising=False)
 
 
-def test_apex_is_used_where_it_is(monkeypatch):
+def test_apex_is_used_if_installed(monkeypatch):
     package, optimizers = types.ModuleType("apex"), types.ModuleType("apex.optimizers")
 
     class FusedLAMB(torch.optim.SGD):

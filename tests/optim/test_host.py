@@ -1,4 +1,4 @@
-"""An optimizer in host memory takes the same steps as one beside the model."""
+"""An optimizer in host memory takes the same steps as one on the model's device."""
 
 import copy
 
@@ -34,15 +34,15 @@ def step(model: nn.Module, optimizer, batch: torch.Tensor, scale: float = 1.0) -
 def test_same_parameters_norms_and_moments(name):
     config, batches = OptimizerConfig(name), torch.randn(5, 3, 6, generator=torch.Generator().manual_seed(1))
     model, twin = Model(), Model()
-    beside, host = build_optimizer(config, model), HostOptimizer(twin, lambda copy: build_optimizer(config, copy))
+    on_device, host = build_optimizer(config, model), HostOptimizer(twin, lambda copy: build_optimizer(config, copy))
     for batch in batches:
-        assert step(model, beside, batch) == step(twin, host, batch)
+        assert step(model, on_device, batch) == step(twin, host, batch)
         for expected, found in zip(model.parameters(), twin.parameters(), strict=True):
             assert torch.equal(expected, found)
     assert all(parameter.grad is None for parameter in twin.parameters())
 
 
-def test_a_restored_one_goes_on_alike():
+def test_a_restored_one_continues_alike():
     config, batches = OptimizerConfig("adamw"), torch.randn(4, 3, 6, generator=torch.Generator().manual_seed(1))
     model = Model()
     optimizer = HostOptimizer(model, lambda copy: build_optimizer(config, copy))

@@ -9,8 +9,8 @@ import torch
 
 from bert.errors import UsageError
 from bert.optim.gradients import global_norm, gradient_factor, tensor_norms
-from bert.optim.lamb import IMPLEMENTATIONS, Lamb, default_implementation, lamb_step
-from bert.optim.lamb.foreach import BlockedUpdate
+from bert.optim.lamb import IMPLEMENTATIONS, Lamb, LambOptions, default_implementation, lamb_step
+from bert.optim.lamb.blocked import BlockedUpdate
 
 PATHS = ["reference", "foreach", "blocked"]
 SHAPES = [(37, 29), (29,), (5, 7, 3), (1,), (64, 64)]  # two-dimensional tensors decay, the others do not
@@ -101,7 +101,7 @@ def test_golden_norm_and_nvlamb():
 def test_pure_function_leaves_its_arguments_alone():
     w, g = torch.tensor(W0, dtype=torch.float64), torch.tensor(GRADS[0][0], dtype=torch.float64) / 1.396424004
     m, v = torch.zeros_like(w), torch.zeros_like(w)
-    new, new_m, new_v = lamb_step(w, g, m, v, step=1, lr=0.01)
+    new, new_m, new_v = lamb_step(w, g, m, v, 1, LambOptions(lr=0.01))
     assert_relative(new, W1, 1e-8)
     assert_relative(new_m, 0.1 * g, 1e-12)
     assert_relative(new_v, 0.001 * g * g, 1e-12)
@@ -367,7 +367,7 @@ def test_loading_nvidia_state_with_a_plain_step_and_fewer_keys():
     assert int(fresh.param_groups[1]["step"]) == 7039
 
 
-def test_a_step_set_to_a_number_is_taken_up():
+def test_a_step_set_to_a_number_is_continued():
     params, optimizer = make()
     optimizer.param_groups[0]["step"] = 4
     set_grads(params, 0)
@@ -467,7 +467,7 @@ def test_wrong_betas_and_layouts_are_refused():
         Lamb([torch.nn.Parameter(torch.ones(3, 2).t())])
 
 
-def test_triton_where_it_is_not_installed(monkeypatch):
+def test_triton_that_is_not_installed(monkeypatch):
     monkeypatch.setattr("bert.optim.lamb.optimizer.find_spec", lambda name: None)
     params, optimizer = make(implementation="triton")
     set_grads(params, 0)

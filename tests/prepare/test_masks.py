@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from bert.data.shard import Shard, offsets_of
+from bert.data.shard import Shard
 from bert.prepare.masks import Vocabulary, default_predictions, mask_shard
+from bert.ragged import offsets_of
 
 CLS, SEP, MASK = 1, 2, 3
 WORDS = 1000  # ids from here on continue a word

@@ -4,10 +4,10 @@ from random import Random
 import numpy as np
 import pytest
 
-from bert.data.shard import offsets_of
 from bert.prepare.instances import InstanceConfig, pairs_of_document, truncate_pair
 from bert.prepare.pairs import PairConfig, _truncated, assemble, draw_pairs
 from bert.prepare.tokens import Tokens
+from bert.ragged import offsets_of
 
 
 def make_tokens(documents: list[list[int]]) -> Tokens:

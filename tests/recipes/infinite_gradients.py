@@ -8,14 +8,16 @@ import torch
 
 import bert  # noqa: F401
 from bert.batch import Batch
-from bert.distributed import DistributedConfig, all_gather_ints, join_world
+from bert.distributed import DistributedConfig, StopSignal, all_gather_ints, join_world
 from bert.errors import UsageError
+from bert.finetune.training import RunConfig, TrainingConfig
 from bert.model.bert import BertForPreTraining
 from bert.model.config import BertConfig
 from bert.model.objective import PreTrainingObjective
 from bert.optim.build import OptimizerConfig, build_optimizer
-from bert.train.parallel import ParallelConfig, apply_parallelism
-from bert.train.precision import Precision, PrecisionConfig
+from bert.train.parallel import apply_parallelism
+from bert.train.precision import PrecisionConfig
+from bert.train.run import build_run
 from bert.train.trainer import Trainer
 
 
@@ -27,12 +29,12 @@ def main(output: Path) -> None:
             torch.tensor([2, 7, 3]), torch.zeros(3, dtype=torch.long), torch.tensor([0, 3], dtype=torch.int32), 3,
             torch.tensor([1]), torch.tensor([9]), torch.tensor([0]),
         )  # fmt: skip
-        precision = Precision(PrecisionConfig(fp16=True, init_loss_scale=1024.0), world.device)
-        parallel = ParallelConfig()
-        objective = apply_parallelism(PreTrainingObjective(model), [], parallel, world, compiled=False)
-        trainer = Trainer(
-            objective, build_optimizer(OptimizerConfig(), model), lambda step: 1e-3, precision, parallel, world, seed=0
+        settings = TrainingConfig(
+            RunConfig(output_dir=str(output), seed=0), precision=PrecisionConfig(fp16=True, init_loss_scale=1024.0)
         )
+        run = build_run(settings, world, StopSignal())
+        objective = apply_parallelism(PreTrainingObjective(model), [], settings.parallel, world, compiled=False)
+        trainer = Trainer(run, objective, build_optimizer(OptimizerConfig(), model), lambda step: 1e-3)
         overflow = {"now": False}
         model.bert.pooler.dense.weight.register_hook(lambda grad: grad * torch.inf if overflow["now"] else grad)
 
@@ -45,7 +47,7 @@ def main(output: Path) -> None:
         for infinite in (False, True, False):
             step(infinite)
             seen["steps_after_each"].append(trainer.state.step)
-            seen["scales"].append(precision.loss_scale.value)
+            seen["scales"].append(run.precision.loss_scale.value)
         bits = all_gather_ints(model.bert.pooler.dense.weight.detach().view(torch.int32).flatten().tolist())
         seen["equal_weights"] = bits[0] == bits[1]
         try:
@@ -53,7 +55,7 @@ def main(output: Path) -> None:
                 step(True)
         except UsageError as error:
             seen["diagnosis"] = str(error)
-        seen["final_scale"] = precision.loss_scale.value
+        seen["final_scale"] = run.precision.loss_scale.value
         (output / f"rank{world.rank}.json").write_text(json.dumps(seen))
 
 

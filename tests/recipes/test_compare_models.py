@@ -18,7 +18,7 @@ FORMATS = ("native", "hf", "tf", "oneflow", "nvidia")
 
 @pytest.fixture(scope="module")
 def models(corpus, tmp_path_factory) -> Path:
-    """One model in every format, and "other", which differs in one number, in the native one."""
+    """One model in every format, and "other" in the native one, which differs in one number."""
     folder = tmp_path_factory.mktemp("models")
     tokenizer = BertTokenizer(corpus / "vocab.txt")
     torch.manual_seed(0)
@@ -36,7 +36,7 @@ def models(corpus, tmp_path_factory) -> Path:
 
 
 def compare(models, a: str, b: str, *more: str, code: int | None = None) -> str | int | None:
-    """Run the command in the folder of the models; returns its exit code, None where it just ends."""
+    """Run the command in the folder of the models; returns its exit code, None if it ends normally."""
     try:
         run_command(compare_models.main, compare_models.Config, ["--a", a, "--b", b, *more])
     except SystemExit as ended:

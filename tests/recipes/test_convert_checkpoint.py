@@ -42,7 +42,7 @@ def described(corpus) -> dict:
 @pytest.mark.parametrize("to", ["tf", "oneflow", "hf", "nvidia", "native"])
 def test_there_and_back(corpus, trained, tmp_path, to, capsys):
     convert(trained, tmp_path / "there", to)
-    assert "tensors matched; skipped: " in capsys.readouterr().out  # the moments of LAMB
+    assert "tensors loaded; skipped: " in capsys.readouterr().out  # the moments of LAMB
     convert(
         tmp_path / "there", tmp_path / "back.pt", "native", **(described(corpus) if to in ("tf", "oneflow") else {})
     )
@@ -101,7 +101,7 @@ def test_pretraining_starts_from_tensorflows_files(corpus, trained, tmp_path, ca
 
 
 def test_a_published_archive_needs_no_flags(corpus, trained, tmp_path):
-    """bert_config.json and vocab.txt lie beside bert_model.ckpt."""
+    """bert_config.json and vocab.txt are in the folder of bert_model.ckpt."""
     convert(trained, tmp_path / "bert_model.ckpt", "tf")
     (tmp_path / "bert_config.json").write_text((corpus / "config.json").read_text())
     (tmp_path / "vocab.txt").write_text((corpus / "vocab.txt").read_text())

@@ -440,7 +440,7 @@ def test_a_finished_phase_is_left_alone(corpus, tmp_path, capsys):
     pretrain(corpus, tmp_path, max_steps=1)
     before = (tmp_path / "ckpt_1.pt").read_bytes()
     pretrain(corpus, tmp_path, max_steps=1, resume_from_checkpoint=True)
-    assert "at step 1 of 1 already: nothing to train" in capsys.readouterr().out
+    assert "has reached step 1 of 1: nothing to train" in capsys.readouterr().out
     assert (tmp_path / "ckpt_1.pt").read_bytes() == before
 
 

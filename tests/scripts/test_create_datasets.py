@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from bert.config import parse_args
-from bert.download.catalog import DATA_SETS, UNCASED_LARGE_FOLDER, WEIGHT_SETS
+from bert.download.catalog import DATA_SETS
 from bert.download.datasets import DownloadConfig, choose
 
 ROOT = Path(__file__).resolve().parents[2]
-VOCAB = f"{UNCASED_LARGE_FOLDER}/vocab.txt"
+VOCAB = f"{DATA_SETS['vocab'].folder}/vocab.txt"
 PHASES = ("pretrain/phase1/unbinned/parquet", "pretrain/phase2/bin_size_64/parquet")
 
 SETUP = """
@@ -106,7 +106,7 @@ def test_everything_in_order(checkout):
     source = ["--wikipedia", f"{data}/wikipedia/source/en"]
     assert checkout.calls() == [*downloads(data, *ENGLISH), wiki, *expected(data, source)]
     assert (checkout.code / "extras").read_text() == "prepare\n"
-    assert result.stdout.endswith(f"all is in {data}\n")
+    assert result.stdout.endswith(f"everything is in {data}\n")
 
 
 def test_the_data_sets_are_known():
@@ -148,7 +148,7 @@ def test_without_wikipedia(checkout):
     ],
 )
 def test_the_vocabulary_fits_the_language(checkout, language, model, lower_case):
-    vocab = checkout.data / WEIGHT_SETS[model].folder / "vocab.txt"
+    vocab = checkout.data / DATA_SETS[model].folder / "vocab.txt"
     vocab.parent.mkdir(parents=True)
     vocab.write_text("[PAD]")
     checkout.run("--language", language, fail={"vocab": 1})
@@ -175,13 +175,13 @@ def test_what_fails_is_listed_and_the_rest_is_done(checkout):
 
 def test_without_a_vocabulary_there_are_no_shards(checkout):
     result = checkout.run(fail={"vocab": 1, "uncased_L-24_H-1024_A-16": 1})
-    assert f"shards of both phases, for want of {checkout.data}/{VOCAB}" in result.stderr
+    assert f"shards of both phases: there is no {checkout.data}/{VOCAB}" in result.stderr
     assert result.returncode == 1 and len(checkout.calls()) == 5
 
 
 def test_without_wikipedia_text_there_are_no_shards(checkout):
     result = checkout.run(fail={"bert.download.wikipedia": 1})
-    assert "  Wikipedia\n  shards of both phases, for want of text\n" in result.stderr
+    assert "  Wikipedia\n  shards of both phases: there is no text\n" in result.stderr
     assert result.returncode == 1 and len(checkout.calls()) == 5
 
 
@@ -196,7 +196,7 @@ def test_a_second_run_keeps_finished_shards(checkout):
     checkout.calls()
     result = checkout.run()
     assert result.returncode == 0, result.stderr
-    assert f"{checkout.data}/{PHASES[0]}: the shards of phase 1 are there already" in result.stdout
+    assert f"{checkout.data}/{PHASES[0]}: the shards of phase 1 are already there" in result.stdout
     assert [call[0] for call in checkout.calls()[5:]] == ["data/preprocess.py", "data/balance.py"]
 
 
@@ -249,7 +249,7 @@ def test_help_lists_every_option(checkout):
     shown = checkout.run("--help").stdout
     for option in set(re.findall(r"--(?:language|text|skip-wikipedia|num-shards|mirror|dry-run)\b", text)):
         assert option in shown
-    assert shown.startswith("From nothing") and "set -euo" not in shown
+    assert shown.startswith("Fetch and prepare everything") and "set -euo" not in shown
 
 
 def test_shellcheck():

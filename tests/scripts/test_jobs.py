@@ -1,4 +1,4 @@
-"""configurations.yml: each job becomes the command that its row says, and run_pretraining.py accepts it."""
+"""configurations.yml: each job gives the command of its row in the table, and run_pretraining.py accepts it."""
 
 import os
 import shlex
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 FILE = ROOT / "configurations.yml"
 JOBS = load_jobs(FILE)
 
-# nodes, GPUs of each, then of each phase: sequences per GPU and step, accumulation steps, micro-batch, global batch.
+# nodes, GPUs per node, then for each phase: sequences per GPU and step, accumulation steps, micro-batch, global batch.
 PUBLISHED = {
     "dgxa100-80g_8gpu_fp16": (1, 8, {1: (8192, 32, 256, 65536), 2: (4096, 128, 32, 32768)}),
     "dgxa100-80g_8gpu_bf16": (1, 8, {1: (8192, 32, 256, 65536), 2: (4096, 128, 32, 32768)}),
@@ -58,7 +58,7 @@ SMALL = ("8g_1gpu_fp16", "cpu_fp32")  # with recipes of their own
 
 @pytest.fixture
 def site(tmp_path: Path) -> dict[str, str]:
-    """Shards and a vocabulary that exist, as name=value."""
+    """Existing shards and a vocabulary, as name=value words."""
     for name in ("DATA_DIR_PHASE1", "DATA_DIR_PHASE2"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "shard-0.parquet").write_text("")
@@ -68,7 +68,7 @@ def site(tmp_path: Path) -> dict[str, str]:
 
 
 def dry_run(name: str, changes: dict[str, str]) -> list[Config]:
-    """Return what run_pretraining.py makes of the commands that a job shows, phase by phase."""
+    """Return the settings that run_pretraining.py parses from the commands of a job's dry run, phase by phase."""
     launch = build_launch(JOBS[name], changes, ROOT)
     given = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
     environment = given | {"PYTHON": sys.executable} | dict(launch.dry_environment)
@@ -84,7 +84,7 @@ def test_the_table_names_every_job():
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_each_job_is_what_its_row_says(name, site):
+def test_each_job_matches_its_row(name, site):
     nodes, gpus, phases = PUBLISHED[name]
     changes = site | ({"checkpoint_dir": str(Path(site["vocab_file"]).parent)} if nodes > 1 else {})
     configs = dry_run(name, changes)
@@ -136,7 +136,7 @@ def test_a_job_of_one_node_is_a_command_here():
 
 
 def test_every_name_for_slurm_is_a_variable_of_run_sub(site):
-    """run.sub cannot refuse a variable that it does not know, so the names are checked before."""
+    """run.sub cannot detect an unknown environment variable, so the names are checked earlier."""
     text = (ROOT / "run.sub").read_text()
     for name in build_variables(JOBS["dgx1_4node_phase1"], site | {"docker_image": "x", "cpu_bind": "none"}):
         assert name in ("PHASE",) or f" {name} " in text.replace("|", " ").replace("$suffix", ""), name
@@ -146,7 +146,7 @@ def test_every_name_for_slurm_is_a_variable_of_run_sub(site):
 
 def test_the_table_of_jobs():
     head, first = format_jobs({"cpu_fp32": JOBS["cpu_fp32"]}).splitlines()[:2]
-    assert head.split()[:5] == ["job", "nodes", "GPUs", "of", "each"]
+    assert head.split()[:5] == ["job", "nodes", "GPUs", "per", "node"]
     assert first.split() == ["cpu_fp32", "1", "0", "fp32", "1", "32", "256"]
 
 

@@ -1,4 +1,4 @@
-"""scripts/launch.py, and the presets of scripts/configs/pretrain_config.sh that it prints."""
+"""scripts/launch.py, and the presets in scripts/configs/pretrain_config.sh, which it prints."""
 
 import os
 import re
@@ -31,7 +31,7 @@ def test_torch_is_not_imported():
     assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
 
 
-def test_a_dry_run_of_several_nodes_shows_sbatch_and_what_the_job_would_run(tmp_path):
+def test_a_dry_run_on_several_nodes_prints_the_sbatch_command_and_the_job(tmp_path):
     shards = tmp_path / "my shards"
     shards.mkdir()
     (shards / "shard-0.parquet").write_text("")
@@ -46,7 +46,7 @@ def test_a_dry_run_of_several_nodes_shows_sbatch_and_what_the_job_would_run(tmp_
     assert "\nsrun --nodes=4 --ntasks=32 --ntasks-per-node=8 " in result.stdout
 
 
-def test_sbatch_gets_the_job(tmp_path):
+def test_sbatch_receives_the_job(tmp_path):
     sbatch = tmp_path / "sbatch"
     sbatch.write_text('#!/bin/sh\nprintf "%s\\n" "$@" "$PHASE" "$LEARNING_RATE" "$TEXT_SOURCE"\n')
     sbatch.chmod(0o755)
@@ -79,7 +79,7 @@ def test_refusals(words, message):
 def test_several_nodes_without_slurm():
     result = launch("--job", "dgx1_4node_phase1", PATH="/nowhere")
     assert result.returncode == 2
-    assert result.stderr == "error: --job dgx1_4node_phase1: sbatch is not here; its 4 nodes need Slurm\n"
+    assert result.stderr == "error: --job dgx1_4node_phase1: sbatch was not found; a job on 4 nodes needs Slurm\n"
 
 
 def test_there_is_a_preset_for_each_job_of_both_phases():
@@ -96,7 +96,7 @@ def test_a_preset_prints_the_words_of_its_job():
     assert result.stdout.split() == words
 
 
-def test_without_pyyaml_one_line_says_so(tmp_path):
+def test_a_missing_pyyaml_is_reported_in_one_line(tmp_path):
     (tmp_path / "yaml.py").write_text("raise ImportError\n")
     result = launch("--list", PYTHONPATH=str(tmp_path))
     assert result.returncode == 2

@@ -200,7 +200,7 @@ def test_the_older_order_is_told(machine, precision):
 
 
 def test_a_missing_codedir_or_script(machine):
-    assert "there is no run_squad.py in it" in refused(machine.run(f"CODEDIR={machine.prepared}", codedir=False))
+    assert "it has no run_squad.py" in refused(machine.run(f"CODEDIR={machine.prepared}", codedir=False))
     assert "CODEDIR=/nowhere: no such directory" in refused(machine.run("CODEDIR=/nowhere", codedir=False))
 
 

@@ -238,7 +238,7 @@ REFUSALS = [
     ({"datadir": "/a", "DATA_DIR_PHASE1": "/b"}, "DATA_DIR_PHASE1=/b and datadir=/a are two spellings of one value"),
     ({"BATCHSIZE": "10", "GRADIENT_STEPS": "3"}, "TRAIN_BATCH_SIZE=10: not divisible by GRADIENT_ACCUMULATION_STEPS=3"),
     ({"GLOBAL_BATCH_SIZE": "9"}, "GLOBAL_BATCH_SIZE=9: not divisible by the 8 tasks of a node"),
-    ({"CODEDIR": "/nowhere"}, "CODEDIR=/nowhere: there is no scripts/phases.sh in it"),
+    ({"CODEDIR": "/nowhere"}, "CODEDIR=/nowhere: it has no scripts/phases.sh"),
     ({"CONFIG": "huge"}, "bert_configs/huge.json: no such file"),
     ({"VOCAB_FILE": "/nowhere.txt"}, "vocab_file=/nowhere.txt: no such file"),
     ({"INIT_CHECKPOINT": "/nowhere.pt"}, "init_checkpoint=/nowhere.pt: no such file"),

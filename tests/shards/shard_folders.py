@@ -7,7 +7,7 @@ import numpy as np
 
 from bert.data.formats.table import Shard, find_shards, read_shard, write_shard
 from bert.data.manifest import Manifest, describe_shard, write_manifest
-from bert.data.shard import offsets_of
+from bert.ragged import offsets_of
 from bert.tokenization import BertTokenizer
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(195))]

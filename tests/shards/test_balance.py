@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from shards.shard_folders import bytes_of, make_folder, rows_of  # pyright: ignore[reportMissingImports]
 
 from bert.config import parse_args
-from bert.data.formats.table import JOURNAL, count_samples, find_shards
+from bert.data.formats.table import SWAP, find_shards, inspect_shard
 from bert.data.manifest import describe_shard, read_manifest
 from bert.errors import UsageError
 from bert.shards import balance as module
@@ -31,7 +32,7 @@ def run(folder: Path, shards: int, **options) -> None:
 
 
 def sizes_of(folder: Path) -> dict[str, int]:
-    return {path.name: count_samples(path) for path in find_shards(folder)}
+    return {path.name: inspect_shard(path).num_samples for path in find_shards(folder)}
 
 
 def test_rows_are_cut_evenly_in_natural_order():
@@ -375,7 +376,7 @@ def test_killed_anywhere_and_started_again_it_ends_as_if_never_killed(tmp_path, 
     assert len(killed) > 25
     seen = Counter()
     for folder in killed:
-        committed = [path for path in (folder / "new", folder / "shards") if (path / JOURNAL).exists()]
+        committed = [path for path in (folder / "new", folder / "shards") if (path / SWAP).exists()]
         visible = {name: data for name, data in bytes_of(folder / "shards").items() if not name.startswith(".balance")}
         if committed:
             with pytest.raises(UsageError, match="interrupted here"):
@@ -402,32 +403,39 @@ def test_two_commands_do_not_work_on_one_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "journal",
+    "swap",
     [
-        {"moves": [], "removals": ["../precious"]},
-        {"moves": [], "removals": ["link/precious"]},
-        {"moves": ["../precious"], "removals": []},
-        {"moves": ["precious"], "removals": [], "run": "../../.."},
-        {"moves": [], "removals": [], "following": "precious"},
-        {"moves": ["lost"], "removals": []},
-        {"moves": []},
+        {"removals": ["../precious"]},
+        {"removals": ["link/precious"]},
+        {"removals": [], "staged": "link/precious"},
+        {"removals": ["precious"], "source": "..", "target": ""},
+        {"removals": ["precious"], "source": "..", "target": ".."},
+        {"removals": [], "more": 1},
+        {},
         [],
     ],
     ids=repr,
 )
-def test_a_journal_from_a_stranger_does_not_leave_its_folder(tmp_path, journal, monkeypatch):
+def test_a_swap_from_a_stranger_does_not_leave_its_folder(tmp_path, swap, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "precious").write_text("kept")
     folder = make_folder(tmp_path / "shards", PARTS)
     (folder / "link").symlink_to(tmp_path)
-    (folder / ".balance").mkdir()
-    text = json.dumps({"request": {}, **journal} if journal else journal)
-    (folder / JOURNAL).write_text(text)
+    staged = folder / ".balance/new" / (swap.pop("staged", "") if swap else "") / "file"
+    staged.parent.mkdir(parents=True)
+    staged.write_text("stranger")
+    request = {"num_shards": 4, "bin_ids": None, "lddl_compatible": False}
+    known = {"run": "0", "source": "", "target": "", "request": request}
+    (folder / SWAP).write_text(json.dumps(known | swap if swap else swap))
     shards = set(folder.glob("*.parquet"))
-    with pytest.raises(UsageError, match=r"(journal.json: not a|the folder of a journal of|is neither in)"):
+    try:
         run(folder, 4)
+        assert swap["source"]
+    except UsageError as error:
+        assert re.search(r"swap.json: (not a file of|.* is outside of the folder)", str(error))
+        assert set(folder.glob("*.parquet")) == shards
     assert (tmp_path / "precious").read_text() == "kept"
-    assert set(folder.glob("*.parquet")) == shards
+    assert {path.name for path in tmp_path.iterdir()} == {"precious", "shards", "vocab.txt"}
 
 
 def test_what_a_killed_run_left_is_cleared_away(tmp_path):

@@ -18,7 +18,7 @@ from shards.shard_folders import (  # pyright: ignore[reportMissingImports]
     random_shard,
 )
 
-from bert.data.formats.table import JOURNAL, Shard, read_shard, write_shard
+from bert.data.formats.table import SWAP, Shard, read_shard, write_shard
 from bert.data.shard import concatenate, select
 from bert.errors import UsageError
 from bert.shards import checks
@@ -162,7 +162,7 @@ def add(folder: Path) -> str:
 def double(folder: Path) -> str:
     shutil.copy(folder / "shard-1.parquet", folder / "shard-4.parquet")
     list_shards(folder, masking="static")
-    doubled = [rf"shard-{i}.parquet: 60 of its 60 sequences are there more than once" for i in (1, 4)]
+    doubled = [rf"shard-{i}.parquet: 60 of its 60 sequences occur more than once" for i in (1, 4)]
     return "\n".join([*doubled, "all shards: 20.00% of the sequences are copies of another"])
 
 
@@ -363,10 +363,10 @@ def test_pieces_of_a_shard_give_what_the_whole_gives(hdf5, check, monkeypatch):
 
 def test_an_interrupted_balance_is_completed(folder, check):
     content = (folder / "shard-3.parquet").read_bytes()
-    (folder / ".balance" / "run").mkdir(parents=True)
-    (folder / "shard-3.parquet").rename(folder / ".balance/run/shard-3.parquet")
-    journal = {"moves": ["shard-3.parquet"], "removals": [], "request": {}, "run": "run"}
-    (folder / JOURNAL).write_text(json.dumps(journal))
+    (folder / ".balance/new").mkdir(parents=True)
+    (folder / "shard-3.parquet").rename(folder / ".balance/new/shard-3.parquet")
+    swap = {"run": "0", "source": "", "target": "", "removals": [], "request": {}}
+    (folder / SWAP).write_text(json.dumps(swap))
     assert check(folder)[0].endswith("completed an interrupted data/balance.py")
     assert (folder / "shard-3.parquet").read_bytes() == content
     assert not (folder / ".balance").exists()

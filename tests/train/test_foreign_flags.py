@@ -6,13 +6,13 @@ import pytest
 
 from bert.config import parse_args
 from bert.errors import UsageError
-from bert.train.foreign_flags import ElsewhereConfig, refuse_elsewhere
+from bert.train.foreign_flags import ForeignFlags, refuse_foreign_flags
 
 EIGHT = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "3", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
 
 
 def check(words: str, environ: dict[str, str] | None = None, **flags: object) -> None:
-    refuse_elsewhere(parse_args(ElsewhereConfig, words.split()), flags, environ or {})
+    refuse_foreign_flags(parse_args(ForeignFlags, words.split()), flags, environ or {})
 
 
 @pytest.mark.parametrize(

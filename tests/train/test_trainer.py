@@ -7,12 +7,14 @@ import torch
 
 from bert.distributed import World
 from bert.errors import UsageError
+from bert.finetune.training import RunConfig, TaskLogConfig, TrainingConfig
 from bert.model.bert import BertForPreTraining
 from bert.model.objective import PreTrainingObjective
 from bert.optim.build import OptimizerConfig, build_optimizer
-from bert.train.parallel import ParallelConfig
-from bert.train.precision import Precision, PrecisionConfig
-from bert.train.trainer import BatchConfig, BatchGeometry, Hooks, StepReport, Trainer, batch_geometry
+from bert.train.batch_geometry import BatchConfig, BatchGeometry, batch_geometry
+from bert.train.precision import PrecisionConfig
+from bert.train.run import build_run
+from bert.train.trainer import Hooks, StepReport, Trainer
 
 CPU = torch.device("cpu")
 ALONE = World(rank=0, local_rank=0, size=1, device=CPU)
@@ -42,15 +44,14 @@ def make_trainer(
 ) -> Trainer:
     torch.manual_seed(0)
     model = BertForPreTraining(config).to(world.device)
-    return Trainer(
-        PreTrainingObjective(model),
-        build_optimizer(OptimizerConfig(optimizer=optimizer), model),
-        lambda step: lr * step,
-        Precision(precision or PrecisionConfig(), world.device),
-        ParallelConfig(),
-        world,
-        seed=1,
+    settings = TrainingConfig(
+        RunConfig(output_dir="", seed=1),
+        precision=precision or PrecisionConfig(),
+        log=TaskLogConfig(disable_progress_bar=True),
     )
+    run = build_run(settings, world, Stop())
+    optimizer = build_optimizer(OptimizerConfig(optimizer=optimizer), model)
+    return Trainer(run, PreTrainingObjective(model), optimizer, lambda step: lr * step)
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -135,9 +136,10 @@ def test_fit_saves_at_an_interruption_and_the_rest_is_done_later(tiny_config, ma
     """5 steps, a stop during step 3's accumulation, then the remaining steps: bitwise as without the stop."""
     steps = [[make_batch([5, 9], seed=n), make_batch([7], seed=n + 10)] for n in range(5)]
     straight = make_trainer(tiny_config)
-    straight.fit(Endless(*steps), 5, Hooks(lambda report: None), stop=Stop(), show=False)
+    straight.fit(Endless(*steps), 5, Hooks(lambda report: None))
 
-    trainer, stop, saves = make_trainer(tiny_config), Stop(), []
+    trainer, saves = make_trainer(tiny_config), []
+    stop = trainer.run.stop
     objective, calls = trainer.objective.forward, []
 
     def stop_in_third_step(batch):
@@ -148,12 +150,12 @@ def test_fit_saves_at_an_interruption_and_the_rest_is_done_later(tiny_config, ma
     trainer.objective.forward = stop_in_third_step
     loader = Endless(*steps)
     hooks = Hooks(lambda report: None, save=lambda: saves.append((trainer.state.step, dict(trainer.state.data))))
-    outcome = trainer.fit(loader, 5, hooks, stop=stop, show=False)
+    outcome = trainer.fit(loader, 5, hooks)
     assert outcome.interrupted and saves == [(2, {"drawn": 2})]
     stop.requested = False
     loader.drawn = trainer.state.data["drawn"]
     trainer.objective.forward = objective
-    trainer.fit(loader, 5, hooks, stop=stop, show=False)
+    trainer.fit(loader, 5, hooks)
     for name, value in weights(straight).items():
         assert torch.equal(weights(trainer)[name], value), name
 
@@ -177,7 +179,7 @@ def test_a_run_of_infinite_gradients_ends_with_a_diagnosis(tiny_config, make_bat
     parameter = next(trainer.objective.parameters())
     parameter.register_hook(lambda grad: grad * math.nan)
     with pytest.raises(UsageError, match="3 optimizer steps in a row had a gradient norm of nan"):
-        trainer.fit(Endless([make_batch([5])]), 10, Hooks(lambda report: None), stop=Stop(), show=False)
+        trainer.fit(Endless([make_batch([5])]), 10, Hooks(lambda report: None))
     assert trainer.state.step == 0
 
 
@@ -195,7 +197,7 @@ def test_hooks_run_when_due(tiny_config, make_batch):
         save=lambda: calls.append(("save", trainer.state.step)),
         save_every=2,
     )
-    trainer.fit(Endless([make_batch([5])]), 5, hooks, stop=Stop(), show=False)
+    trainer.fit(Endless([make_batch([5])]), 5, hooks)
     assert calls == [
         ("report", 2, 2e-2),
         ("save", 2),
@@ -228,7 +230,7 @@ def test_queueing_ahead_changes_nothing(tiny_config, make_batch):
             save=lambda trainer=trainer, calls=calls: calls.append(trainer.state.to_dict()),
             save_every=4,
         )
-        trainer.fit(Endless([make_batch([5, 9]), make_batch([8])]), 7, hooks, stop=Stop(), show=False)
+        trainer.fit(Endless([make_batch([5, 9]), make_batch([8])]), 7, hooks)
         spoil.remove()
         runs.append((calls, weights(trainer)))
     assert runs[0][0] == runs[1][0]

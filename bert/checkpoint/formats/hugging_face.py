@@ -1,37 +1,35 @@
 """Hugging Face's folders: ``config.json``, ``model.safetensors`` or ``pytorch_model.bin``, and the tokenizer's files.
 
-A folder that is written here opens with ``AutoModel.from_pretrained`` and ``AutoTokenizer.from_pretrained``. Old
-``pytorch_model.bin`` files are read without running code from them. safetensors has no checksums: a header that lies
-and a truncated file are found, a flipped bit in a tensor is not.
+A folder written here opens with ``AutoModel.from_pretrained`` and ``AutoTokenizer.from_pretrained``. Old
+``pytorch_model.bin`` files are read without running code from them. safetensors has no checksums: a wrong header and a
+truncated file are detected, a flipped bit in a tensor is not.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from tokenizers import AddedToken, Tokenizer, decoders
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer, WhitespaceSplit
+from tokenizers import AddedToken, decoders
 from tokenizers.processors import TemplateProcessing
 
 from bert.checkpoint.formats.torch_file import read as read_torch_file
 from bert.checkpoint.formats.weights import Weights, heads_in
 from bert.config import load_json
-from bert.errors import UsageError
+from bert.errors import UsageError, naming_os_errors
 from bert.files import new_folder
 from bert.tokenization import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, BertTokenizer, looks_uncased, read_vocabulary
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 CONFIGS = ("config.json", "bert_config.json")
-# Names of activations: ours -> theirs, and theirs -> ours where that is another one.
+# Names of activations: ours -> theirs, and theirs -> ours, where they differ.
 ACTIVATIONS = {"gelu_tanh": "gelu_new"}
 READ_ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "silu": "swish"}
-# The class of transformers for the heads that are there; the first row whose heads are all there.
+# Class of transformers -> heads; the first class whose heads the model has is written.
 ARCHITECTURES = [
     ("BertForPreTraining", {"cls.predictions", "cls.seq_relationship"}),
     ("BertForMaskedLM", {"cls.predictions"}),
@@ -44,13 +42,13 @@ ARCHITECTURES = [
 
 def recognise(path: Path) -> bool:
     """Tell whether ``path`` is a folder with weights, or a file of safetensors."""
-    return path.suffix == ".safetensors" or any((path / name).is_file() for name in WEIGHTS)
+    return path.suffix == ".safetensors" or _first_file(path, WEIGHTS) is not None
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read the weights, and what lies beside them."""
+    """Read the weights and the files beside them."""
     folder = path if path.is_dir() else path.parent
-    file = path if path.is_file() else next((folder / name for name in WEIGHTS if (folder / name).is_file()), path)
+    file = path if path.is_file() else _first_file(folder, WEIGHTS) or path
     state = _read_safetensors(file) if file.suffix == ".safetensors" else read_torch_file(file)
     return {**read_neighbours(folder), **state}
 
@@ -67,9 +65,9 @@ def write(path: Path, weights: Weights) -> list[str]:
 
 
 def read_neighbours(folder: Path) -> dict[str, Any]:
-    """Read model configuration and tokenizer from the files that are usual beside weights, as far as they exist."""
+    """Read model configuration and tokenizer from the usual files beside weights, if they exist."""
     found: dict[str, Any] = {}
-    config = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
+    config = _first_file(folder, CONFIGS)
     if config is not None:
         found["model_config"] = read_config(config)
     tokenizer = read_tokenizer(folder)
@@ -79,7 +77,7 @@ def read_neighbours(folder: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read a model configuration; raises UsageError where it is of another model than BERT."""
+    """Read a model configuration; raises UsageError if the model is not a BERT."""
     values = load_json(path, "the model's configuration")
     expected = {"model_type": "bert", "position_embedding_type": "absolute", "is_decoder": False}
     for key, value in expected.items():
@@ -90,7 +88,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_tokenizer(folder: Path) -> BertTokenizer | None:
-    """Read ``vocab.txt`` or ``tokenizer.json``, and the casing beside it; by default as the vocabulary looks."""
+    """Read ``vocab.txt`` or ``tokenizer.json``, and the casing from the files beside it, else from the vocabulary."""
     library = _json_or_empty(folder / "tokenizer.json")
     if (folder / "vocab.txt").is_file():
         pieces = read_vocabulary(folder / "vocab.txt")
@@ -132,24 +130,17 @@ def config_for_transformers(weights: Weights) -> dict[str, Any]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
-    try:
-        return {"model": load_file(path)}
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from error
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise UsageError(f"{path}: damaged, or not a file of safetensors ({error})") from error
+    with naming_os_errors(str(path)):
+        try:
+            return {"model": load_file(path)}
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise UsageError(f"{path}: damaged, or not a file of safetensors ({error})") from error
 
 
 def _write_tokenizer(folder: Path, tokenizer: BertTokenizer, longest: int) -> None:
     settings = tokenizer.state_dict()
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in settings["vocab"]), encoding="utf8")
-    library = Tokenizer(
-        WordPiece(tokenizer.vocab, unk_token=UNK, max_input_chars_per_word=settings["max_input_chars_per_word"])
-    )
-    library.normalizer = BertNormalizer(  # type: ignore[assignment]
-        True, not tokenizer.pretokenized, settings["strip_accents"], tokenizer.do_lower_case
-    )
-    library.pre_tokenizer = WhitespaceSplit() if tokenizer.pretokenized else BertPreTokenizer()  # type: ignore[assignment]
+    library = tokenizer.copy_library()
     library.post_processor = TemplateProcessing(  # type: ignore[assignment]
         single=f"{CLS} $A {SEP}",
         pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
@@ -158,18 +149,19 @@ def _write_tokenizer(folder: Path, tokenizer: BertTokenizer, longest: int) -> No
     library.decoder = decoders.WordPiece()  # type: ignore[assignment]
     library.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
     library.save(str(folder / "tokenizer.json"))
-    special = {"unk_token": UNK, "sep_token": SEP, "pad_token": PAD, "cls_token": CLS, "mask_token": MASK}
-    _write_json(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "BertTokenizer",
-            "do_lower_case": tokenizer.do_lower_case,
-            "strip_accents": settings["strip_accents"],
-            "tokenize_chinese_chars": not tokenizer.pretokenized,
-            "model_max_length": longest,
-            **special,
-        },
-    )
+    values = {
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": tokenizer.do_lower_case,
+        "strip_accents": settings["strip_accents"],
+        "tokenize_chinese_chars": not tokenizer.pretokenized,
+        "model_max_length": longest,
+        **{"unk_token": UNK, "sep_token": SEP, "pad_token": PAD, "cls_token": CLS, "mask_token": MASK},
+    }
+    _write_json(folder / "tokenizer_config.json", values)
+
+
+def _first_file(folder: Path, names: Sequence[str]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def _json_or_empty(path: Path) -> dict[str, Any]:

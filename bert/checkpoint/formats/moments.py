@@ -1,7 +1,7 @@
 """The moments in a checkpoint of NVIDIA's run_pretraining.py, by the names of their parameters.
 
-Its optimizer numbers parameters: those that decay first, then biases and LayerNorms, each in the order of the model's
-parameters, which is that of the state dict beside it. Every shape is checked against that::
+Its optimizer numbers the parameters: first those that decay, then biases and LayerNorms, each in the order of the
+state dict beside it. Every shape is checked against that state dict::
 
     moments(load("ckpt_7038.pt"))["bert.pooler.dense.bias"]["exp_avg"]
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from bert.checkpoint.weights import with_rows
 from bert.model.names import DECODER, canonical_names
 from bert.optim.build import NO_DECAY
 
@@ -22,7 +23,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def moments(checkpoint: dict[str, Any]) -> dict[str, dict[str, Tensor]]:
-    """Return {name: both moments}; raises ValueError that says why they do not belong to the model's parameters."""
+    """Return {name: both moments}; raises ValueError if they do not belong to the model's parameters."""
     model = canonical_names(checkpoint["model"], bare=False)
     names = [name for name in model if name != DECODER]
     spared = [name for name in names if any(re.search(pattern, name) for pattern in NO_DECAY)]
@@ -30,7 +31,7 @@ def moments(checkpoint: dict[str, Any]) -> dict[str, dict[str, Tensor]]:
     optimizer = checkpoint["optimizer"]
     indexes = [group["params"] for group in optimizer.get("param_groups", [])]
     if [len(group) for group in indexes] != [len(decayed), len(spared)]:
-        raise ValueError("its optimizer has other groups of parameters than NVIDIA's")
+        raise ValueError("its optimizer's groups of parameters are not NVIDIA's")
     state = optimizer["state"]
     found: dict[str, dict[str, Tensor]] = {}
     for name, index in zip(chain(decayed, spared), chain.from_iterable(indexes), strict=True):
@@ -44,17 +45,11 @@ def moments(checkpoint: dict[str, Any]) -> dict[str, dict[str, Tensor]]:
 def as_state_dict(found: dict[str, dict[str, Tensor]], names: Sequence[str], shapes: Sequence[Any]) -> dict[int, Any]:
     """Return the state of an optimizer whose parameters have these names and shapes, in its order.
 
-    Rows of the vocabulary that the checkpoint lacks are 0. Raises ValueError for a parameter without moments.
+    Vocabulary rows that the checkpoint lacks are 0. Raises ValueError for a parameter without moments.
     """
     state = {}
     for index, (name, shape) in enumerate(zip(names, shapes, strict=True)):
         if name not in found:
             raise ValueError(f"it has no moments of {name}")
-        state[index] = {moment: _padded(tensor, shape) for moment, tensor in found[name].items()}
+        state[index] = {moment: with_rows(tensor, shape) for moment, tensor in found[name].items()}
     return state
-
-
-def _padded(tensor: Tensor, shape: Any) -> Tensor:
-    full = tensor.new_zeros(shape)
-    full[: len(tensor)] = tensor
-    return full

@@ -12,28 +12,28 @@ from typing import Any, NamedTuple
 
 from bert.checkpoint.formats import hugging_face, oneflow, tensorflow, torch_file
 from bert.checkpoint.formats.weights import Weights
-from bert.errors import UsageError
+from bert.errors import UsageError, naming_os_errors
 
 
-class Format(NamedTuple):
+class CheckpointFormat(NamedTuple):
     recognise: Callable[[Path], bool]
     read: Callable[[Path], dict[str, Any]]
-    write: Callable[[Path, Weights], list[str]]  # returns the names of tensors that have no place in the format
+    write: Callable[[Path, Weights], list[str]]  # returns the names of tensors that the format cannot hold
 
 
-# Of the formats that recognise a path the first one reads it.
-FORMATS: dict[str, Format] = {
-    "tf": Format(tensorflow.recognise, tensorflow.read, tensorflow.write),
-    "oneflow": Format(oneflow.recognise, oneflow.read, oneflow.write),
-    "hf": Format(hugging_face.recognise, hugging_face.read, hugging_face.write),
-    "native": Format(torch_file.recognise, torch_file.read, torch_file.write_native),
-    "nvidia": Format(torch_file.recognise, torch_file.read, torch_file.write_nvidia),
-    "2018": Format(torch_file.recognise, torch_file.read, torch_file.write_2018),
+# If several formats recognise a path, the first one reads it.
+FORMATS: dict[str, CheckpointFormat] = {
+    "tf": CheckpointFormat(tensorflow.recognise, tensorflow.read, tensorflow.write),
+    "oneflow": CheckpointFormat(oneflow.recognise, oneflow.read, oneflow.write),
+    "hf": CheckpointFormat(hugging_face.recognise, hugging_face.read, hugging_face.write),
+    "native": CheckpointFormat(torch_file.recognise, torch_file.read, torch_file.write_native),
+    "nvidia": CheckpointFormat(torch_file.recognise, torch_file.read, torch_file.write_nvidia),
+    "2018": CheckpointFormat(torch_file.recognise, torch_file.read, torch_file.write_2018),
 }
 
 
 def recognise(path: str | Path) -> str:
-    """Return the name of the format that ``path`` is in; raises UsageError where it is in none."""
+    """Return the name of the format that ``path`` is in; raises UsageError if it is in none."""
     for name, found in FORMATS.items():
         if found.recognise(Path(path)):
             return name
@@ -47,9 +47,9 @@ def recognise(path: str | Path) -> str:
 def read_checkpoint(path: str | Path, format: str | None = None) -> dict[str, Any]:
     """Read a checkpoint of any format, by default the one that ``path`` is in.
 
-    Returns "model", a state dict in any of the spellings that :func:`bert.checkpoint.load_weights` knows, and, as far
-    as the checkpoint has them, "model_config", "tokenizer" and "skipped", the names of what is not weights; of this
-    suite's own checkpoints everything. Raises UsageError that names the file.
+    Returns "model", a state dict in any of the spellings that :func:`bert.checkpoint.load_weights` knows, and, if the
+    checkpoint has them, "model_config", "tokenizer" and "skipped", the names of what is not weights; for this suite's
+    own checkpoints everything. Raises UsageError that names the file.
     """
     if format is None or not FORMATS[format].recognise(Path(path)):
         found = recognise(path)
@@ -63,19 +63,6 @@ def read_checkpoint(path: str | Path, format: str | None = None) -> dict[str, An
 
 
 def write_checkpoint(path: str | Path, format: str, weights: Weights) -> list[str]:
-    """Write ``weights`` whole or not at all; returns the names of tensors that have no place in ``format``."""
-    try:
+    """Write ``weights`` whole or not at all; returns the names of tensors that ``format`` cannot hold."""
+    with naming_os_errors(f"--output {path}"):
         return FORMATS[format].write(Path(path), weights)
-    except OSError as error:
-        raise UsageError(f"--output {path}: {error.strerror or error}") from error
-
-
-def merge(fresh: str | Path, pretrained: str | Path, output: str | Path, notice: Callable[[str], None]) -> None:
-    """Lay the snapshot ``pretrained`` over ``fresh``, another one: see :func:`oneflow.merge`."""
-    for path in (fresh, pretrained):
-        if not oneflow.recognise(Path(path)):
-            raise UsageError(f"{path}: expected a snapshot of OneFlow, a folder of folders with a file named out")
-    try:
-        oneflow.merge(Path(fresh), Path(pretrained), Path(output), notice)
-    except OSError as error:
-        raise UsageError(f"--output {output}: {error.strerror or error}") from error

@@ -1,6 +1,6 @@
 """Checkpoints of Google's scripts: a path such as ``bert_model.ckpt``, which stands for an index and a data file.
 
-The ``bert_config.json`` and ``vocab.txt`` of the published archives are used where they lie beside.
+The ``bert_config.json`` and ``vocab.txt`` of the published archives are used if they are in the same folder.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from bert.checkpoint.formats.hugging_face import read_neighbours
-from bert.checkpoint.formats.names import TENSORFLOW, from_today, to_today
+from bert.checkpoint.formats.names import TENSORFLOW, export_arrays, import_arrays
 from bert.checkpoint.formats.tf_bundle import DTYPES, Bundle, write_bundle
 from bert.checkpoint.formats.weights import Weights
 from bert.errors import UsageError
 
-POINTER = "checkpoint"  # the file in which TensorFlow notes the newest checkpoint of a folder
+POINTER = "checkpoint"  # the file in which TensorFlow records the newest checkpoint of a folder
 
 
 def recognise(path: Path) -> bool:
@@ -24,30 +24,30 @@ def recognise(path: Path) -> bool:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read the weights, and what lies beside them; counters and an optimizer's slots are skipped."""
+    """Read the weights and the files beside them; counters and an optimizer's slots are skipped."""
     prefix = _in_folder(path) or (path.with_suffix("") if path.suffix == ".index" else path)
     bundle = Bundle(prefix)
     arrays = [name for name, entry in bundle.entries.items() if entry.shape and entry.dtype in DTYPES]
-    state = to_today(TENSORFLOW, arrays, bundle.read, str(path))
+    state = import_arrays(TENSORFLOW, arrays, bundle.read, str(path))
     state["skipped"] += sorted(bundle.entries.keys() - set(arrays))
     return {**state, **read_neighbours(prefix.parent)}
 
 
 def write(path: Path, weights: Weights) -> list[str]:
-    """Write index and data; returns the names of tensors that have no place there."""
+    """Write index and data; returns the names of tensors that the format cannot hold."""
     if Path(f"{path}.index").exists():
         raise UsageError(f"--output {path}: {path.name}.index exists; expected a new name")
-    arrays, left_out = from_today(TENSORFLOW, weights.unpadded())
+    arrays, left_out = export_arrays(TENSORFLOW, weights.unpadded())
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bundle(path, arrays)
     return left_out
 
 
 def _in_folder(folder: Path) -> Path | None:
-    """Return the prefix of a folder's checkpoint: the one noted as the newest, or the only one."""
+    """Return the prefix of a folder's checkpoint: the one recorded as the newest, or the only one."""
     if (folder / POINTER).is_file():
         text = (folder / POINTER).read_text(encoding="utf8", errors="replace")
-        noted = re.search(r'^model_checkpoint_path: "(.+)"', text, re.MULTILINE)
-        return folder / noted[1] if noted else None
+        recorded = re.search(r'^model_checkpoint_path: "(.+)"', text, re.MULTILINE)
+        return folder / recorded[1] if recorded else None
     found = list(folder.glob("*.index"))
     return found[0].with_suffix("") if len(found) == 1 else None

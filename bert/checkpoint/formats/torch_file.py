@@ -1,6 +1,6 @@
 """Files of ``torch.save``: this suite's, NVIDIA's, and the state dicts of the 2018 ports. One reader, three writers.
 
-Reading runs no code from the file, whatever is in it, and checks its checksums.
+Reading runs no code from the file and verifies its checksums.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def write_native(path: Path, weights: Weights) -> list[str]:
-    """Write a file that every command here takes as --init_checkpoint without any other."""
+    """Write a file that every command here takes as --init_checkpoint, without further files."""
     _save(path, {"model": _tied(weights), **_constants(weights)})
     return []
 
 
 def write_nvidia(path: Path, weights: Weights) -> list[str]:
-    """Write NVIDIA's ``{"model": state dict}``; what stands beside, its scripts do not look at."""
+    """Write NVIDIA's ``{"model": state dict}``; its scripts ignore the other entries."""
     model = {older_name(name, NVIDIA): tensor for name, tensor in _tied(weights).items()}
     _save(path, {"model": model, **_constants(weights)})
     return []
 
 
 def write_2018(path: Path, weights: Weights) -> list[str]:
-    """Write the state dict of the encoder alone, without prefix; returns the names of the other tensors."""
+    """Write only the encoder's state dict, without prefix; returns the names of the other tensors."""
     encoder = {name: tensor for name, tensor in weights.unpadded().items() if name.startswith("bert.")}
     _save(path, {older_name(name.removeprefix("bert."), PORTS_2018): tensor for name, tensor in encoder.items()})
     return [name for name in weights.tensors if name not in encoder]
 
 
 def _tied(weights: Weights) -> dict[str, Tensor]:
-    """Return the tensors as the model's state dict has them."""
+    """Return the tensors with the tied decoder, as the model's state dict has them."""
     decoder = {DECODER: weights.tensors[WORDS]} if "cls.predictions" in heads_in(weights.tensors) else {}
     return {**weights.tensors, **decoder}
 
@@ -70,4 +70,4 @@ def _constants(weights: Weights) -> dict[str, Any]:
 def _save(path: Path, state: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("wb") as file:
-        torch.save(state, file)  # not to a path, whose name would be among the bytes
+        torch.save(state, file)  # not to a path: its name would be among the bytes

@@ -1,20 +1,21 @@
-"""The tensors of a checkpoint as one BERT with the heads it has, checked against a configuration.
+"""The tensors of a checkpoint as one BERT with its heads, checked against a configuration.
 
 state = read_checkpoint("uncased_L-12_H-768_A-12/bert_model.ckpt")
-weights, report = fit(state, config, tokenizer, "--checkpoint bert_model.ckpt")
-print(report)                                    # 205 tensors matched; 414 of an optimizer skipped
+weights, report = match_config(state, config, tokenizer, "--checkpoint bert_model.ckpt")
+print(report)                                    # 205 tensors loaded; skipped: 414 of an optimizer
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bert.checkpoint import match_weights, shorten
+from bert.checkpoint import LoadReport, match_weights, shorten
+from bert.checkpoint.weights import with_rows
 from bert.errors import UsageError
 from bert.model.bert import BertModel, BertPreTrainedModel
 from bert.model.config import BertConfig
@@ -24,12 +25,12 @@ from bert.tokenization import BertTokenizer
 
 WORDS = "bert.embeddings.word_embeddings.weight"
 HEADS = ("cls.predictions", "cls.seq_relationship", "qa_outputs", "classifier")
-# What else of a checkpoint goes along: which task a model was fine-tuned for, and the names of its labels.
+# Carried over from a checkpoint: which task the model was fine-tuned for, and the names of its labels.
 FACTS = ("task", "labels", "version_2_with_negative")
 
 
 class BertWithHeads(BertPreTrainedModel):
-    """An encoder with any of ``HEADS``, under the names of the field."""
+    """An encoder with any of ``HEADS``, under the field's usual names."""
 
     def __init__(self, config: BertConfig, heads: Collection[str], num_labels: int = 2, attention: str = "auto"):
         super().__init__(config, attention)
@@ -50,34 +51,18 @@ class BertWithHeads(BertPreTrainedModel):
 class Weights:
     """A whole model that can be written in any format."""
 
-    tensors: dict[str, Tensor]  # today's names, without the tied decoder; tables of word pieces are padded
+    tensors: dict[str, Tensor]  # today's names, without the tied decoder; vocabulary tables are padded
     config: BertConfig
     tokenizer: BertTokenizer | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
     def unpadded(self) -> dict[str, Tensor]:
-        """Return the tensors with as many rows as there are word pieces."""
+        """Return the tensors with one row per word piece."""
         rows = self.config.vocab_size
         return {
-            name: tensor[:rows].clone() if name.endswith(VOCABULARY_ROWS) and len(tensor) > rows else tensor
+            name: with_rows(tensor, (rows, *tensor.shape[1:])) if name.endswith(VOCABULARY_ROWS) else tensor
             for name, tensor in self.tensors.items()
         }
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of a checkpoint's tensors. A mis-shaped one is an error before there is a report."""
-
-    matched: list[str]
-    fresh: list[str]  # of the model, not in the checkpoint, by permission
-    unexpected: list[str]  # of the checkpoint, not in the model
-    skipped: list[str]  # slots of an optimizer, counters
-
-    def __str__(self) -> str:
-        text = f"{len(self.matched)} tensors matched"
-        text += f"; fresh, drawn at random: {shorten(self.fresh)}" if self.fresh else ""
-        text += f"; unexpected, not used: {shorten(self.unexpected)}" if self.unexpected else ""
-        return text + (f"; skipped: {len(self.skipped)} of an optimizer" if self.skipped else "")
 
 
 def heads_in(names: Collection[str]) -> list[str]:
@@ -86,23 +71,23 @@ def heads_in(names: Collection[str]) -> list[str]:
 
 
 def build_model(state: dict[str, Tensor], config: BertConfig, attention: str = "auto") -> BertWithHeads:
-    """Return a fresh model with the heads that a state dict in today's names has."""
+    """Return a new model with the heads that a state dict in today's names has."""
     labels = state["classifier.weight"].shape[0] if "classifier.weight" in state else 2
     return BertWithHeads(config, heads_in(state), labels, attention)
 
 
-def fit(
+def match_config(
     state: dict[str, Any],
     config: BertConfig,
     tokenizer: BertTokenizer | None,
     what: str,
     allow_missing: Sequence[str] = (),
-) -> tuple[Weights, Report]:
+) -> tuple[Weights, LoadReport]:
     """Check what :func:`read_checkpoint` returned against ``config``.
 
-    A head may be missing as a whole; what else is missing must match one of ``allow_missing``, and is drawn as a fresh
-    model's, the same each time. Raises UsageError, which starts with ``what``, for anything else that is missing, an
-    encoder tensor without a place, wrong shapes and values that are not finite.
+    A head may be missing as a whole. Any other missing tensor must match one of ``allow_missing``; it is initialised,
+    with the same values each time. Raises UsageError, which starts with ``what``, for other missing tensors, encoder
+    tensors that ``config`` has no place for, wrong shapes and values that are not finite.
     """
     named = canonical_names(state["model"], bare=False, what=what)
     with torch.device("meta"):
@@ -117,9 +102,9 @@ def fit(
     if broken:
         raise UsageError(f"{what}: {shorten(broken)}: not finite, the file is damaged or its training diverged")
     facts = {name: state[name] for name in FACTS if name in state}
-    weights = Weights(tensors, config, tokenizer, facts)
     matched = [name for name in tensors if name not in report.missing]
-    return weights, Report(matched, report.missing, report.unexpected, state.get("skipped", []))
+    report = replace(report, matched=matched, skipped=state.get("skipped", []))
+    return Weights(tensors, config, tokenizer, facts), report
 
 
 def _fresh(state: dict[str, Tensor], config: BertConfig, names: Collection[str]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Record files whose records map names to lists of numbers: TensorFlow's Example and OneFlow's OFRecord.
 
-The names and widths are those of :mod:`bert.data.formats.padded`; other features may ride along. A format is an
-instance of :class:`Examples`, and its methods are what :mod:`bert.data.formats.table` asks for. A record::
+The names and widths are those of :mod:`bert.data.formats.padded`; other features are ignored. A format is an instance
+of :class:`Examples`, whose methods are those that :mod:`bert.data.formats.table` expects. A record::
 
     {"input_ids": [2, 71, 3, 9, 3, 0], "input_mask": [1, 1, 1, 1, 1, 0], "segment_ids": [0, 0, 0, 1, 1, 0], ...}
 """
@@ -33,7 +33,7 @@ from bert.data.formats.protobuf import (
 from bert.data.formats.records import OFRECORD as OFRECORD_FRAMING
 from bert.data.formats.records import TFRECORD as TFRECORD_FRAMING
 from bert.data.formats.records import Framing, RecordFile, write_records
-from bert.data.shard import Limits, Shard, ShardInfo, concatenate, naming, select
+from bert.data.shard import Limits, RowRange, Shard, ShardInfo, concatenate, naming, select
 from bert.errors import UsageError
 
 BATCH = 4096  # records decoded at once, so that their arrays stay in the processor's cache
@@ -62,7 +62,7 @@ class Examples:
 
     framing: Framing
     integers: tuple[int, ...]  # fields of Feature that are lists of integers; the first one is written
-    is_wrapped: bool  # the map is a message within the record, not the record
+    is_wrapped: bool  # the map is a message within the record, not the record itself
 
     def inspect(self, path: Path) -> ShardInfo:
         """Count the records; the widths are those of the first one."""
@@ -85,16 +85,16 @@ class Examples:
         """Write ``shard`` zero-padded to ``limits``."""
         write_records(path, self._encode(shard, limits), self.framing)
 
-    def splice(self, path: Path, pieces: Sequence[tuple[Path, int, int]]) -> None:
-        """Write the records of ``pieces``, which all have the widths of the first."""
-        filled = [piece for piece, start, stop in pieces if start < stop]
-        for piece in filled:
-            own, others = self._layout(piece), self._layout(filled[0])
+    def splice(self, path: Path, parts: Sequence[RowRange]) -> None:
+        """Write the records of ``parts``, which all have the widths of the first."""
+        filled = [part.path for part in parts if part.start < part.stop]
+        for source in filled:
+            own, others = self._layout(source), self._layout(filled[0])
             if own != others:
-                raise UsageError(f"{piece}: {own} in a record, but {others} in {filled[0]}")
+                raise UsageError(f"{source}: {own} in a record, but {others} in {filled[0]}")
         with path.open("wb") as file:
-            for piece, start, stop in pieces:
-                file.writelines(RecordFile(piece, self.framing).copy(start, stop))
+            for part in parts:
+                file.writelines(RecordFile(part.path, self.framing).copy(part.start, part.stop))
 
     def _layout(self, path: Path) -> str:
         with naming(path):
@@ -126,7 +126,7 @@ class Examples:
                 yield field(FEATURES, features) if self.is_wrapped else features
 
     def _entries(self, name: str, table: NDArray) -> Iterator[bytes]:
-        """Yield the entry of a map that holds a row of ``table``, for every row."""
+        """Yield for every row of ``table`` the entry of a map that holds it."""
         table = table.reshape(len(table), -1)
         kind, rows = (FLOATS, packed_floats(table)) if name == WEIGHTS else (self.integers[0], packed_integers(table))
         key = field(KEY, name.encode())
@@ -135,7 +135,7 @@ class Examples:
 
 
 class _Batch:
-    """Some records of a file, of which number ``first`` is the first."""
+    """Consecutive records of a file, beginning with number ``first``."""
 
     def __init__(self, kind: Examples, path: Path, records: Sequence[bytes], first: int) -> None:
         self.kind, self.path, self.first, self.size = kind, path, first, len(records)
@@ -150,7 +150,7 @@ class _Batch:
         """Return the features as padded tables of these widths."""
         for name in STATIC:
             if name not in widths and self.has(name):
-                raise UsageError(f"{self._shown(self.named(name).records[0])} has {name}, but record 0 has not")
+                raise UsageError(f"{self._shown(self.named(name).records[0])} has {name}, but record 0 does not")
         return {name: self._table(name, width) for name, width in widths.items()}
 
     def has(self, name: str) -> bool:
@@ -183,16 +183,16 @@ class _Batch:
         wrong = table != values
         if wrong.any():
             place = int(wrong.argmax())
-            raise UsageError(f"{self._shown(place // width)} has {values[place]} in {name}, which is no {table.dtype}")
+            raise UsageError(f"{self._shown(place // width)} has {values[place]} in {name}, expected {table.dtype}")
         return table.reshape(self.size, width)
 
     @contextmanager
     def _locating(self) -> Iterator[None]:
-        """Name the file and the record where the bytes are no message."""
+        """Name the file and the record where the bytes are not a message."""
         try:
             yield
         except Malformed as error:
-            raise UsageError(f"{self._shown(error.record)} is damaged or no {self.kind.framing.name}") from error
+            raise UsageError(f"{self._shown(error.record)} is damaged or not {self.kind.framing.name}") from error
 
     def _shown(self, row: int) -> str:
         return f"{self.path}: record {self.first + row}"

@@ -9,7 +9,7 @@ masked_lm_ids               int32   [n, P]
 next_sentence_labels        int8    [n]     1 = segment B is random
 ==========================  ======  ======  =======================================================
 
-A file without the two ``masked_lm`` tables holds sequences that are masked while loading.
+Without the two ``masked_lm`` tables the sequences are masked while loading.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert.data.formats.padded import REQUIRED, STATIC, shard_of, tables_of
-from bert.data.shard import Limits, Shard, ShardInfo, naming
+from bert.data.shard import Limits, RowRange, Shard, ShardInfo, naming
 from bert.errors import UsageError
 
-ROWS_AT_ONCE = 8192  # copied at once: 16 MB of 512 ids
+ROWS_AT_ONCE = 8192  # rows copied at once: 16 MB at 512 ids
 TABLES = (*REQUIRED, *STATIC[:2])
 
 
@@ -60,53 +60,50 @@ def write(path: Path, shard: Shard, limits: Limits, vocab: Mapping[str, int] | N
     with _create(path) as file:
         for name in TABLES:
             if name in tables:
-                # An empty table cannot be chunked, and so not compressed.
+                # An empty table cannot be chunked, so it cannot be compressed.
                 options = {"compression": "gzip"} if tables[name].size else {}
                 file.create_dataset(name, data=tables[name], **options)
 
 
-def splice(path: Path, pieces: Sequence[tuple[Path, int, int]]) -> None:
-    """Write the rows of ``pieces`` in all tables of the first file."""
-    layout = _layout(pieces[0][0])
-    for piece, _, stop in pieces:
-        _check_layout(piece, stop, layout, pieces[0][0])
-    rows = sum(stop - start for _, start, stop in pieces)
+def splice(path: Path, parts: Sequence[RowRange]) -> None:
+    """Write the rows of ``parts`` in all tables of the first file."""
+    first = parts[0].path
+    layout = _layout(parts[0])
+    for part in parts[1:]:
+        own = _layout(part)
+        for name in sorted(own.keys() | layout.keys()):
+            if own.get(name) != layout.get(name):
+                both = " and ".join(f"{t[name][1]} {list(t[name][0])}" if name in t else "none" for t in (own, layout))
+                raise UsageError(f"{part.path}: another table {name} than in {first} ({both} a row)")
+    rows = sum(part.stop - part.start for part in parts)
     with _create(path) as file:
         for name, (width, dtype) in layout.items():
             shape = (rows, *width)
             table = file.create_dataset(name, shape, dtype, compression="gzip" if 0 not in shape else None)
-            # Whole chunks: one that is written twice is compressed twice, and its first place in the file is lost.
+            # Whole chunks: one that is written twice is compressed twice, and its first copy stays in the file unused.
             chunk = table.chunks[0] if table.chunks else 1
             written = 0
-            for block in _blocks(name, pieces, max(ROWS_AT_ONCE // chunk, 1) * chunk):
+            for block in _blocks(name, parts, max(ROWS_AT_ONCE // chunk, 1) * chunk):
                 table[written : written + len(block)] = block
                 written += len(block)
 
 
-def _layout(path: Path) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Return the shape of a row and the type of every table, by name."""
-    with naming(path), _open(path) as file:
-        inspect(path)
-        return {name: (table.shape[1:], table.dtype) for name, table in file.items() if isinstance(table, h5py.Dataset)}
+def _layout(part: RowRange) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Return the shape of a row and the type of every table, by name; raises UsageError where rows are missing."""
+    with naming(part.path), _open(part.path) as file:
+        inspect(part.path)
+        tables = {name: table for name, table in file.items() if isinstance(table, h5py.Dataset)}
+        least = min(len(table) for table in tables.values())
+        if least < part.stop:
+            raise UsageError(f"{part.path}: {least} rows, expected at least {part.stop}")
+        return {name: (table.shape[1:], table.dtype) for name, table in tables.items()}
 
 
-def _check_layout(path: Path, stop: int, layout: dict[str, Any], first: Path) -> None:
-    own = _layout(path)
-    for name in sorted(own.keys() | layout.keys()):
-        if own.get(name) != layout.get(name):
-            both = " and ".join(f"{t[name][1]} {list(t[name][0])}" if name in t else "none" for t in (own, layout))
-            raise UsageError(f"{path}: another table {name} than in {first} ({both} a row)")
-    with naming(path), _open(path) as file:
-        least = min(len(file[name]) for name in layout)
-    if least < stop:
-        raise UsageError(f"{path}: {least} rows, expected at least {stop}")
-
-
-def _blocks(name: str, pieces: Sequence[tuple[Path, int, int]], size: int) -> Iterator[NDArray]:
-    """Yield the rows of a table of all ``pieces`` in blocks of ``size``, the last one of fewer."""
+def _blocks(name: str, parts: Sequence[RowRange], size: int) -> Iterator[NDArray]:
+    """Yield the rows of a table of all ``parts`` in blocks of ``size``; the last one may be smaller."""
     waiting: list[NDArray] = []
     missing = size
-    for path, start, stop in pieces:
+    for path, start, stop in parts:
         with naming(path), _open(path) as file:
             while start < stop:
                 waiting.append(file[name][start : min(start + missing, stop)])
@@ -130,7 +127,7 @@ def _create(path: Path) -> Iterator[Any]:
 
 
 class _Disk(io.FileIO):
-    """Keeps the first error for later: the HDF5 library cannot close a file that it failed to write, and crashes."""
+    """Keeps the first error for later: the HDF5 library crashes when it closes a file that it failed to write."""
 
     failure: OSError | None = None
 

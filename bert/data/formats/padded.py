@@ -1,16 +1,16 @@
-"""Padded rows, as ``create_pretraining_data.py`` of Google and NVIDIA lays them, and their way to a Shard and back.
+"""Padded rows, as Google's and NVIDIA's ``create_pretraining_data.py`` write them, and a Shard made of them and back.
 
 ====================  ========  =================================================================
 input_ids             [n, S]
 input_mask            [n, S]    1 = a token, 0 = padding
 segment_ids           [n, S]    1 = segment B
 next_sentence_labels  [n]       1 = segment B is random
-masked_lm_positions   [n, P]    0 in places that are not used
+masked_lm_positions   [n, P]    0 in unused places
 masked_lm_ids         [n, P]
-masked_lm_weights     [n, P]    1.0 = a prediction, 0.0 = not used; HDF5 does without
+masked_lm_weights     [n, P]    1.0 = a prediction, 0.0 = unused; not in HDF5
 ====================  ========  =================================================================
 
-Without the tables of ``masked_lm``, the sequences are masked while loading.
+Without the ``masked_lm`` tables the sequences are masked while loading.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bert.data.shard import Limits, Shard, offsets_of
+from bert.data.shard import Limits, Shard
 from bert.errors import UsageError
+from bert.ragged import offsets_of
 
 REQUIRED = ("input_ids", "input_mask", "segment_ids", "next_sentence_labels")
 STATIC = ("masked_lm_positions", "masked_lm_ids", "masked_lm_weights")
 
 
 def shard_of(tables: Mapping[str, NDArray], path: Path, first_row: int = 0) -> Shard:
-    """Take the padding away; raises UsageError naming a row of ``path`` that is not A, then B, then padding."""
+    """Remove the padding; raises UsageError naming a row of ``path`` that is not A, then B, then padding."""
     mask = tables["input_mask"].astype(bool)
     lengths = mask.sum(1)
     columns = np.arange(mask.shape[1])
@@ -55,7 +56,7 @@ def shard_of(tables: Mapping[str, NDArray], path: Path, first_row: int = 0) -> S
 
 
 def tables_of(shard: Shard, limits: Limits) -> dict[str, NDArray]:
-    """Pad ``shard`` with zeros to ``limits``; a shard without static masks has no tables of ``masked_lm``."""
+    """Pad ``shard`` with zeros to ``limits``; a shard without static masks gets no ``masked_lm`` tables."""
     lengths, columns = shard.lengths, np.arange(limits.max_seq_length)
     mask = columns < lengths[:, None]
     tables: dict[str, NDArray] = {
@@ -79,7 +80,7 @@ def _padded(mask: NDArray, values: NDArray) -> NDArray[np.int32]:
 
 
 def _check_runs(actual: NDArray, expected: NDArray, path: Path, table: str, first_row: int) -> None:
-    """Padding must follow the tokens and segment B segment A: the token stream has no other form."""
+    """Padding must follow the tokens, and segment B segment A: a token stream has no other form."""
     wrong = (actual != expected).any(1)
     if wrong.any():
         raise UsageError(f"{path}: {table} of row {first_row + int(wrong.argmax())} is not one run of ones")

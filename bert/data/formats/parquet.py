@@ -3,13 +3,13 @@
 ====================  ========  ===================================================================
 A, B                  string    the two segments without [CLS] and [SEP]; masked where masks are static
 is_random_next        bool
-num_tokens            uint16    of A and B and three specials; optional when reading
-masked_lm_positions   binary    static masks: a .npy file of uint16, places in [CLS] A [SEP] B [SEP]
+num_tokens            uint16    of A, B and three specials; optional when reading
+masked_lm_positions   binary    static masks: a .npy file of uint16, positions in [CLS] A [SEP] B [SEP]
 masked_lm_labels      string    static masks: the original pieces
-bin_id                int64     written where the suffix names a bin of lengths; never read
+bin_id                int64     written where the suffix names a bin of lengths; not read
 ====================  ========  ===================================================================
 
-Columns are decoded whole: one search for blanks, one look-up in a hash table, and no Python code per row.
+Whole columns are decoded at once: one search for blanks, one look-up in a hash table, no Python code per row.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bert.data.shard import Limits, Shard, ShardInfo, naming, offsets_of, ranges
+from bert.data.shard import Limits, RowRange, Shard, ShardInfo, naming
 from bert.errors import UsageError
+from bert.ragged import offsets_of, ranges
 
-# pyarrow.compute makes its functions while it is imported, so a type checker does not see them.
+# pyarrow.compute creates its functions at import, so a type checker does not see them.
 # pyright: reportAttributeAccessIssue=false
 
 REQUIRED = ("A", "B", "is_random_next")
 STATIC = ("masked_lm_positions", "masked_lm_labels")
 BOUNDARY = "[A|B]"  # stands for the [SEP] between the segments while decoding: a segment may hold a [SEP] of its own
-ROWS_AT_ONCE = 65536  # in a row group, or decoded of a large one: bounds the memory
+ROWS_AT_ONCE = 65536  # rows of a row group, or decoded at once from a larger one: bounds the memory
 BATCH = 8192  # rows copied at once
 HEADER = 128  # bytes before the values in a .npy file of one short dimension
 WORD = 2  # bytes of a uint16
@@ -74,7 +75,7 @@ def read(path: Path, vocab: Mapping[str, int] | None, start: int, stop: int | No
 
 
 def write(path: Path, shard: Shard, limits: Limits, vocab: Mapping[str, int] | None) -> None:
-    """Write ``shard`` as LDDL's loader takes it; raises UsageError for a sequence without a second segment."""
+    """Write ``shard`` as LDDL's loader expects it; raises UsageError for a sequence without a second segment."""
     if vocab is None:
         raise UsageError(f"{path}: a Parquet shard holds word pieces as text and needs --vocab_file")
     single = shard.segment_starts >= shard.lengths
@@ -98,19 +99,19 @@ def write(path: Path, shard: Shard, limits: Limits, vocab: Mapping[str, int] | N
     pq.write_table(pa.table(columns), path, row_group_size=ROWS_AT_ONCE, **COMPRESSION)
 
 
-def splice(path: Path, pieces: Sequence[tuple[Path, int, int]]) -> None:
-    """Write the rows of ``pieces`` with all their columns; the bytes depend on the rows alone."""
-    first = pieces[0][0]
+def splice(path: Path, parts: Sequence[RowRange]) -> None:
+    """Write the rows of ``parts`` with all their columns; the bytes depend on the rows alone."""
+    first = parts[0].path
     with naming(first):
-        schema = pq.read_schema(first).remove_metadata()  # pandas notes the number of rows there
-    batches = (batch for piece in pieces for batch in _batches_of(*piece, schema, first))
+        schema = pq.read_schema(first).remove_metadata()  # where pandas stores the number of rows
+    batches = (batch for part in parts for batch in _batches_of(part, schema, first))
     with pq.ParquetWriter(path, schema, **COMPRESSION) as writer:
         for table in _regrouped(batches):
             writer.write_table(table, row_group_size=ROWS_AT_ONCE)
 
 
 def _columns_of(file: pq.ParquetFile, path: Path) -> list[str]:
-    """Return the columns to read; others may ride along."""
+    """Return the columns to read; others are ignored."""
     present = file.schema_arrow.names
     missing = [name for name in REQUIRED if name not in present]
     if missing:
@@ -132,7 +133,7 @@ def _largest(file: pq.ParquetFile, name: str) -> int | None:
 
 
 def _read_rows(file: pq.ParquetFile, names: list[str], start: int, stop: int) -> Columns:
-    """Read rows ``start`` to ``stop``, in plain (not large, not coded) arrays."""
+    """Read rows ``start`` to ``stop`` into plain arrays (neither large nor dictionary-encoded)."""
     schema = file.schema_arrow.empty_table().select(names).schema
     table = pa.Table.from_batches(list(_batches(file, names, start, stop, ROWS_AT_ONCE)), schema)
     kinds = {"is_random_next": pa.bool_(), "masked_lm_positions": pa.binary()}
@@ -149,7 +150,7 @@ def _batches(file: pq.ParquetFile, names: list[str], start: int, stop: int, size
     firsts = offsets_of(np.array(sizes, np.int64))
     groups = [g for g in range(len(sizes)) if firsts[g] < stop and firsts[g + 1] > start]
     position = int(firsts[groups[0]]) if groups else 0
-    # One thread: the loader decodes several shards side by side.
+    # One thread: the loader decodes several shards in parallel.
     for batch in file.iter_batches(size, row_groups=groups, columns=names, use_threads=False):
         low, high = max(start - position, 0), min(stop - position, batch.num_rows)
         if low < high:
@@ -159,8 +160,9 @@ def _batches(file: pq.ParquetFile, names: list[str], start: int, stop: int, size
             break
 
 
-def _batches_of(path: Path, start: int, stop: int, schema: pa.Schema, first: Path) -> Iterator[pa.RecordBatch]:
-    """Yield rows of a file that has the columns of the ``first``, in all their types."""
+def _batches_of(part: RowRange, schema: pa.Schema, first: Path) -> Iterator[pa.RecordBatch]:
+    """Yield rows of a file that must have the columns of the ``first``, of the same types."""
+    path, start, stop = part
     with naming(path), pq.ParquetFile(path) as file:
         own = file.schema_arrow.remove_metadata()
         if own != schema:
@@ -172,7 +174,7 @@ def _batches_of(path: Path, start: int, stop: int, schema: pa.Schema, first: Pat
 
 
 def _regrouped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Yield the same rows in tables of ROWS_AT_ONCE, the last one of fewer."""
+    """Yield the same rows in tables of ROWS_AT_ONCE; the last one may be smaller."""
     waiting: list[pa.RecordBatch] = []
     for batch in batches:
         waiting.append(batch)
@@ -186,15 +188,15 @@ def _regrouped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 @lru_cache(maxsize=2)
 def _words(pieces: tuple[str, ...]) -> pa.Array:
-    """The pieces by id, then BOUNDARY, then nothing; a blank behind each."""
+    """Return the pieces by id, then BOUNDARY, then an empty piece, each followed by a blank."""
     return pa.array([f"{piece} " for piece in (*pieces, BOUNDARY, "")], pa.string())
 
 
 def _look_up(text: pa.Array, words: pa.Array, path: Path) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Return the ids in ``words`` of all pieces end to end, and where each row of ``text`` begins.
 
-    A piece ends with its blank, here and in ``words``: so the text is its own list of pieces, and only the places of
-    the blanks are to be found.
+    A piece includes the blank that follows it, here and in ``words``: so the text serves as the list of pieces, and
+    only the blanks must be found.
     """
     if not len(text):
         return np.zeros(0, np.int32), np.zeros(1, np.int64)
@@ -216,7 +218,7 @@ def _look_up(text: pa.Array, words: pa.Array, path: Path) -> tuple[NDArray[np.in
 
 
 def _join_rows(*columns: pa.Array | str) -> pa.Array:
-    """Join element by element, with a blank behind each."""
+    """Join element by element, with a blank after each."""
     return pc.binary_join_element_wise(*columns, "", " ")
 
 
@@ -277,7 +279,7 @@ def _segments(shard: Shard, words: pa.Array) -> tuple[pa.Array, pa.Array]:
 def _join(ids: NDArray, offsets: NDArray[np.int64], words: pa.Array) -> pa.Array:
     """Return one row from each offset to the next: its pieces, joined by blanks.
 
-    Taken one after another the ``words`` of :func:`_joinable` are the text already; only where rows end is to be noted.
+    Laid end to end, the ``words`` of :func:`_joinable` are the text already; only the ends of the rows are missing.
     """
     last = offsets[1:][np.diff(offsets) > 0] - 1
     chosen = ids.astype(np.int32)
@@ -290,5 +292,5 @@ def _join(ids: NDArray, offsets: NDArray[np.int64], words: pa.Array) -> pa.Array
 
 @lru_cache(maxsize=2)
 def _joinable(pieces: tuple[str, ...]) -> pa.Array:
-    """The pieces by id with a blank behind each, then once more without, for the last one of a row."""
+    """Return the pieces by id, each followed by a blank, then again without it, for the last piece of a row."""
     return pa.array([*(f"{piece} " for piece in pieces), *pieces], pa.string())

@@ -1,7 +1,7 @@
-"""Protobuf's wire format for thousands of messages of one kind: every step takes one field of all of them.
+"""Protobuf's wire format for thousands of messages of one kind: every step reads one field of all of them.
 
-A message is a range of bytes in a buffer that holds many; reading one gives the ranges of its fields. A message in a
-field is read in the same way, so a path into all records costs a few numpy calls per level and none per record::
+A message is a range of bytes in a buffer that holds many; reading one gives the ranges of its fields. A nested message
+is read in the same way, so a path into all records costs a few numpy calls per level and none per record::
 
     data, records = Spans.of([b"\\x08\\x96\\x01", b"\\x08\\x07"])     # two messages {field 1: 150}, {field 1: 7}
     fields = read_fields(data, records)
@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from bert.data.shard import offsets_of, ranges
+from bert.ragged import offsets_of, ranges
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5  # wire types: how a field's value is laid out
 LONGEST = 10  # bytes of a varint
@@ -26,10 +26,10 @@ BITS = 0x7F
 
 
 class Malformed(ValueError):
-    """The bytes of ``record`` are no message."""
+    """The bytes of ``record`` are not a message."""
 
     def __init__(self, record: int) -> None:
-        super().__init__(f"record {record} is no protobuf message")
+        super().__init__(f"record {record} is not a protobuf message")
         self.record = record
 
 
@@ -45,7 +45,7 @@ class Spans:
     def of(cls, messages: Sequence[bytes]) -> tuple[NDArray[np.uint8], Spans]:
         """Lay ``messages`` end to end; returns the buffer and where each lies in it."""
         bounds = offsets_of(np.fromiter(map(len, messages), np.int64, len(messages)))
-        # Zeros behind the last one: a number that is cut off ends there, and not beyond the buffer.
+        # Zeros at the end: a truncated number ends in them, not beyond the buffer.
         data = np.frombuffer(b"".join((*messages, bytes(LONGEST))), np.uint8)
         return data, cls(np.arange(len(messages)), bounds[:-1], bounds[1:])
 
@@ -71,7 +71,7 @@ class Fields:
     wires: NDArray[np.int64]  # [m]
 
     def having(self, numbers: int | Sequence[int], *wires: int) -> NDArray[np.bool_]:
-        """Tell which fields have one of these numbers and wire types; the others are unknown, to be ignored."""
+        """Tell which fields have one of these numbers and wire types; others are unknown and ignored."""
         return np.isin(self.numbers, numbers) & np.isin(self.wires, wires)
 
     def of(self, numbers: int | Sequence[int], *wires: int) -> Spans:
@@ -80,13 +80,13 @@ class Fields:
 
 
 def read_fields(data: NDArray[np.uint8], messages: Spans) -> Fields:
-    """Find all fields of ``messages``; raises Malformed naming a record whose bytes are no message."""
+    """Find all fields of ``messages``; raises Malformed naming a record whose bytes are not a message."""
     parts: list[tuple[NDArray, ...]] = [(np.zeros(0, np.int64),) * 5]
     cursors = messages.starts.copy()
     active = np.flatnonzero(cursors < messages.stops)
     while len(active):
         tags, at, tag_ended = _varints_at(data, cursors[active])
-        lengths, behind, ended = _varints_at(data, at)  # without meaning where the value is of a fixed size
+        lengths, behind, ended = _varints_at(data, at)  # meaningless where the value has a fixed size
         wires = tags & 7
         kinds = [wires == VARINT, wires == LENGTH, wires == FIXED64, wires == FIXED32]
         starts = np.where(kinds[1], behind, at)
@@ -104,7 +104,7 @@ def read_fields(data: NDArray[np.uint8], messages: Spans) -> Fields:
 
 
 def _varints_at(data: NDArray[np.uint8], at: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Decode the varint at each place; returns values, the places behind them, and whether they end as they must."""
+    """Decode the varint at each place; returns values, the places after them, and whether each one ends in time."""
     first = data[at]
     values, ends = (first & BITS).astype(np.int64), at + 1
     unfinished = np.flatnonzero(first & MORE)
@@ -123,7 +123,7 @@ def _varints_at(data: NDArray[np.uint8], at: NDArray) -> tuple[NDArray[np.int64]
 def integers(data: NDArray[np.uint8], spans: Spans) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Decode the varints that lie end to end in each range; returns all values, and how many each range has.
 
-    So both forms of a repeated field are read: one range with all values (packed), and a range for each.
+    This reads both forms of a repeated field: one range with all values (packed), and one range per value.
     """
     sizes = spans.stops - spans.starts
     encoded = data[ranges(spans.starts, sizes)]
@@ -157,12 +157,12 @@ def floats(data: NDArray[np.uint8], spans: Spans) -> tuple[NDArray[np.float32], 
 
 
 def field(number: int, body: bytes) -> bytes:
-    """Encode a field that holds text, a message or packed values; numbers up to 15."""
+    """Encode a field that holds text, a message or packed values; field numbers up to 15."""
     return bytes((number << 3 | LENGTH,)) + varint(len(body)) + body
 
 
 def number_field(number: int, value: int) -> bytes:
-    """Encode a field that holds one integer of at least 0; numbers up to 15."""
+    """Encode a field that holds one integer of at least 0; field numbers up to 15."""
     return bytes((number << 3 | VARINT,)) + varint(value)
 
 

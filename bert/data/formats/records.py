@@ -7,7 +7,7 @@ data                                     length
 masked CRC-32C of the data               4       TFRecord alone
 =======================================  ======  ===============
 
-There is no table of contents: a file is walked once from length to length, and every 1024th place is remembered::
+There is no index: a file is scanned once from length to length, and every 1024th offset is remembered::
 
     file = RecordFile(path, TFRECORD)
     ((first,),) = file.read(0, 1)       # the data of record 0
@@ -28,8 +28,8 @@ from crc32c import crc32c
 from bert.data.shard import naming
 from bert.errors import UsageError
 
-STRIDE = 1024  # records from one remembered place to the next
-BUFFER = 1 << 20  # bytes read at once: records are small, so that to leap over their data would save no reading
+STRIDE = 1024  # records from one remembered offset to the next
+BUFFER = 1 << 20  # bytes read at once: records are small, so skipping their data would not save a read
 LENGTH = struct.Struct("<Q")
 CHECKSUM = struct.Struct("<I")
 
@@ -48,7 +48,7 @@ class Framing:
 
     @property
     def trailer(self) -> int:
-        """Bytes behind the data."""
+        """Bytes after the data."""
         return CHECKSUM.size * self.has_checksums
 
 
@@ -73,7 +73,7 @@ class RecordFile:
 
     @property
     def index(self) -> Index:
-        """Find the records, and that they fill the file; remembered as long as the file does not change."""
+        """Find the records and check that they fill the file; cached until the file changes."""
         state = self.path.stat()
         return _index(self, state.st_ino, state.st_size, state.st_mtime_ns)
 
@@ -85,7 +85,7 @@ class RecordFile:
                 yield [walk.read() for _ in range(first, min(first + at_once, stop))]
 
     def copy(self, start: int, stop: int) -> Iterator[bytes]:
-        """Yield the bytes of the records ``start`` to ``stop``, frames and all, in blocks."""
+        """Yield the bytes of the records ``start`` to ``stop``, including their frames, in blocks."""
         with naming(self.path), _Walk(self) as walk:
             if stop > self.index.count:
                 raise UsageError(f"{self.path}: {self.index.count} rows, expected at least {stop}")
@@ -109,7 +109,7 @@ def write_records(path: Path, records: Iterable[bytes], framing: Framing) -> Non
 
 
 class _Walk:
-    """An open file and the place of the next record in it."""
+    """An open file and the offset of the next record in it."""
 
     def __init__(self, source: RecordFile) -> None:
         self.path, self.framing = source.path, source.framing
@@ -125,7 +125,7 @@ class _Walk:
         self.file.close()
 
     def go_to(self, record: int, index: Index) -> int:
-        """Make ``record`` the next one; returns its place."""
+        """Make ``record`` the next one; returns its offset."""
         self.record = record // STRIDE * STRIDE
         self.place = index.places[record // STRIDE]
         self.file.seek(self.place)
@@ -134,7 +134,7 @@ class _Walk:
         return self.place
 
     def skip(self) -> None:
-        """Pass over the next record."""
+        """Skip the next record."""
         self.file.seek(self._next() + self.trailer, os.SEEK_CUR)
 
     def read(self) -> bytes:
@@ -142,7 +142,7 @@ class _Walk:
         data = self.file.read(self._next())
         if self.framing.has_checksums and self.file.read(CHECKSUM.size) != masked_crc(data):
             self.record -= 1
-            self.fail("has another checksum than its data, so it is damaged")
+            self.fail("does not match its checksum, so it is damaged")
         return data
 
     def _next(self) -> int:
@@ -152,10 +152,10 @@ class _Walk:
             self.fail("is cut off")
         length = _length(header)
         if length is None:
-            self.fail(f"has another checksum than its length, so the file is damaged or no {self.framing.name}")
+            self.fail(f"has a length that does not match its checksum: damaged, or not a {self.framing.name} file")
         self.place += self.header + length + self.trailer
         if self.place > self.size:
-            self.fail(f"ends {self.place - self.size} bytes after the file, which is cut off or no {self.framing.name}")
+            self.fail(f"ends {self.place - self.size} bytes after the file: cut off, or not a {self.framing.name} file")
         self.record += 1
         return length
 
@@ -166,7 +166,7 @@ class _Walk:
 
 @lru_cache(maxsize=4096)
 def _index(file: RecordFile, *version: int) -> Index:
-    """Walk through ``file``; ``version`` changes with what it holds."""
+    """Scan ``file``; ``version`` changes with its content."""
     places = []
     with _Walk(file) as walk:
         while walk.place < walk.size:
@@ -180,12 +180,12 @@ def _index(file: RecordFile, *version: int) -> Index:
 
 @lru_cache(maxsize=4096)  # records of one file have few different lengths
 def _length(header: bytes) -> int | None:
-    """Return the length that a header gives; None if its checksum is of another."""
+    """Return the length in a header; None if its checksum does not match."""
     length, checksum = header[: LENGTH.size], header[LENGTH.size :]
     return None if checksum and checksum != masked_crc(length) else LENGTH.unpack(length)[0]
 
 
 def masked_crc(data: bytes | memoryview) -> bytes:
-    """Return the CRC-32C of ``data``, turned and shifted as TensorFlow does: a CRC over a CRC would be a constant."""
+    """Return the CRC-32C of ``data``, rotated and offset as in TensorFlow, so that data may hold CRCs themselves."""
     crc = crc32c(data)
     return CHECKSUM.pack(((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)

@@ -1,19 +1,18 @@
-# Triton is not installed everywhere, and its kernels are no Python functions: types are not checked here.
+# Triton is not installed everywhere, and its kernels are not Python functions: types are not checked here.
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportIndexIssue=false, reportArgumentType=false
 # pyright: reportCallIssue=false, reportOperatorIssue=false
 """Attention over a token stream in Triton kernels made for BERT: packed q, k, v, short sequences, cheap dropout.
 
 FlashAttention's scheme (Dao 2023): blocks of queries go over blocks of keys with a running softmax, and the backward
-pass recomputes the scores. What differs from the library's kernel: q, k and v are read and their gradients written
-where the product that made them left them, in one [T, 3, heads, head_size]; nothing is added up with atomics, so
-gradients are the same bits every time; and a dropout mask costs six instructions an element, because its two random
-keys, one for every query and one for every head and key, are drawn outside and only joined here::
+pass recomputes the scores. Three things differ from the library's kernel: q, k and v stay where the product that made
+them left them, in one [T, 3, heads, head_size], and so do their gradients; there are no atomics, so gradients are the
+same bits every time; and a dropout mask costs six instructions per element, because its two random keys, one per query
+and one per head and key, are drawn outside and only combined here::
 
     context, _ = attention(qkv, cu_seqlens, max_seqlen, 0.1, keys)
 
-Scores are short-lived and many, and what is done to each of them, not the products, takes the time: hence small blocks,
-of which many fit on a multiprocessor, and factors that are applied to results instead of scores. Import it only where
-Triton is installed.
+The time goes into the work on each score, not into the products: hence small blocks, many of which fit on a
+multiprocessor, and factors applied to results instead of scores. Import it only where Triton is installed.
 """
 
 import math
@@ -29,7 +28,7 @@ from bert.model.kernels.random import keep
 
 
 class Launch(NamedTuple):
-    """How a kernel cuts its work; ``rows`` are queries and ``columns`` keys of a block."""
+    """How a kernel divides its work; a block has ``rows`` queries and ``columns`` keys."""
 
     rows: int
     columns: int
@@ -49,7 +48,7 @@ LN2 = tl.constexpr(math.log(2))
 
 @triton.jit
 def _tile(base, rows, limit, STRIDE: tl.constexpr, SIZE: tl.constexpr):
-    """Load [rows, SIZE] from ``base``, where rows lie ``STRIDE`` apart; zeros from row ``limit`` on."""
+    """Load [rows, SIZE] from ``base``, where rows are ``STRIDE`` apart; zeros from row ``limit`` on."""
     return tl.load(base + rows[:, None] * STRIDE + tl.arange(0, SIZE)[None, :], mask=rows[:, None] < limit, other=0.0)
 
 
@@ -196,8 +195,8 @@ def attention(
 ) -> tuple[Tensor, Tensor]:
     """softmax(q k^T / sqrt(head_size)) v within each sequence, with dropout of the weights.
 
-    qkv [T, 3, heads, head_size], head_size a power of two from 16 on; cu_seqlens [S + 1] int32. ``keys`` [T + heads ·
-    max_seqlen], odd random int32, one for every query and one for every head and place of a key, decide the mask;
+    qkv [T, 3, heads, head_size], head_size a power of two, at least 16; cu_seqlens [S + 1] int32. ``keys`` [T + heads ·
+    max_seqlen], odd random int32, one per query and one per head and key position, decide the mask;
     without dropout they may be None. Returns the context [T, heads, head_size] and, for the backward pass, the base-2
     logarithm of every query's sum [heads, T] fp32.
     """
@@ -222,7 +221,7 @@ def attention_backward(
     dropout: float,
     keys: Tensor | None,
 ) -> Tensor:
-    """Return the gradient of ``qkv`` for the gradient of the context; the other arguments are of the forward call."""
+    """Return the gradient of ``qkv``, given that of the context; the other arguments are those of the forward call."""
     tokens, _, heads, size = qkv.shape
     dqkv = torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device)
     tensors = (qkv.contiguous(), cu_seqlens, out, grad.contiguous(), lse, torch.empty_like(lse), dqkv)
@@ -260,5 +259,5 @@ attention.register_autograd(_backward, setup_context=_save)
 
 
 def _scale(size: int) -> float:
-    """1 / sqrt(head size), and from base e to base 2, for which GPUs have an instruction."""
+    """Return 1 / sqrt(head size) times the factor from base e to base 2, for which GPUs have an instruction."""
     return 1 / (math.sqrt(size) * math.log(2))

@@ -1,12 +1,12 @@
-# Triton is not installed everywhere, and its kernels are no Python functions: types are not checked here.
+# Triton is not installed everywhere, and its kernels are not Python functions: types are not checked here.
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportIndexIssue=false, reportArgumentType=false
 # pyright: reportCallIssue=false, reportOperatorIssue=false
-"""What stands between the matrix products of a layer, in one Triton kernel each and one backward kernel each.
+"""The operations between a layer's matrix products, each as one Triton kernel and one backward kernel.
 
-Between products a GPU waits for memory, so every value is read and written once, and arithmetic is in fp32 until then.
-The bias of the product before comes in here, because that costs nothing and its gradient, a sum over all tokens, falls
-off in the backward kernel. Sums over tokens are made of one partial sum per program, without atomics, so gradients are
-the same bits every time::
+Between products a GPU waits for memory, so every value is read and written once, with fp32 arithmetic in between. The
+bias of the preceding product is added here: that costs nothing, and the backward kernel computes its gradient, a sum
+over all tokens, in passing. Sums over tokens combine one partial sum per program, without atomics, so gradients are the
+same bits every time::
 
     y = bias_gelu(F.linear(hidden, weight), bias, tanh=False)
     y, _, _ = bias_dropout_add_norm(F.linear(hidden, weight), bias, residual, gamma, beta, keys, 0.1, 1e-12)
@@ -28,8 +28,8 @@ from bert.model.kernels.random import keep
 WARPS = 4
 COLUMNS = 1024  # of a tile of the activation
 ROWS = 2  # of a tile of the activation
-TILES = 32  # one below the other, in a program of the activation's backward pass
-NORM_PROGRAMS = 132 * 8  # of the normalisation, dealing the rows among themselves; more than fit at once on an H200
+TILES = 32  # per program of the activation's backward pass, one below the other
+NORM_PROGRAMS = 132 * 8  # programs of the normalisation, which share the rows; more than run at once on an H200
 NORM_BACKWARD_PROGRAMS = 132 * 4
 
 
@@ -40,7 +40,7 @@ def _cumulative(x, TANH: tl.constexpr):
         u = 1.5957691216057308 * (x + 0.044715 * x * x * x)
         c = 1 / (1 + tl.exp(-u))
         return c, c * (1 - c) * 1.5957691216057308 * (1 + 0.134145 * x * x)
-    # The normal distribution by Abramowitz and Stegun 7.1.26, to 0.8e-7; libdevice's erf would cost more than memory.
+    # The normal distribution by Abramowitz and Stegun 7.1.26, to 0.8e-7; libdevice's erf would take longer than memory.
     t = 1 / (1 + 0.23164189 * tl.abs(x))  # 0.3275911 / sqrt(2)
     polynomial = t * (0.127414796 + t * (-0.142248368 + t * (0.7107068705 + t * (-0.7265760135 + t * 0.5307027145))))
     bell = tl.exp(-0.5 * x * x)
@@ -89,7 +89,7 @@ def gelu_backward_kernel(
 
 @triton.jit
 def _dropout(x, keys_ptr, row, column_keys, DROPOUT: tl.constexpr):
-    """The same in both directions: what zeroes x zeroes its gradient."""
+    """Drop and scale, the same in both directions: an element whose x is zeroed has its gradient zeroed."""
     if DROPOUT > 0:
         x = tl.where(keep(tl.load(keys_ptr + row), column_keys, DROPOUT), x * (1 / (1 - DROPOUT)), 0.0)
     return x
@@ -100,13 +100,13 @@ def norm_kernel(
     x_ptr, bias_ptr, residual_ptr, weight_ptr, norm_bias_ptr, keys_ptr, y_ptr, mean_ptr, rstd_ptr,
     tokens, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
-    """Every so many rows of y = LayerNorm(residual + dropout(x + bias)), and their mean and 1 / deviation."""
+    """Each program's share of the rows of y = LayerNorm(residual + dropout(x + bias)), their mean and 1 / deviation."""
     columns = tl.arange(0, BLOCK)
     live = columns < WIDTH
     bias = tl.load(bias_ptr + columns, mask=live, other=0.0).to(tl.float32)
     weight = tl.load(weight_ptr + columns, mask=live, other=0.0).to(tl.float32)
     norm_bias = tl.load(norm_bias_ptr + columns, mask=live, other=0.0).to(tl.float32)
-    column_keys = columns  # without dropout not read
+    column_keys = columns  # not read without dropout
     if DROPOUT > 0:
         column_keys = tl.load(keys_ptr + tokens + columns, mask=live, other=0)
     stride = tl.full((), WIDTH, tl.int64)  # offsets may pass 2^31
@@ -129,12 +129,12 @@ def norm_backward_kernel(
     dy_ptr, x_ptr, bias_ptr, residual_ptr, weight_ptr, keys_ptr, mean_ptr, rstd_ptr,
     dx_ptr, dresidual_ptr, partial_ptr, tokens, WIDTH: tl.constexpr, BLOCK: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
-    """Every so many rows of dx and dresidual; ``partial`` [programs, 3, WIDTH] for bias, weight and norm_bias."""
+    """Each program's share of dx and dresidual; ``partial`` [programs, 3, WIDTH] for bias, weight and norm_bias."""
     columns = tl.arange(0, BLOCK)
     live = columns < WIDTH
     bias = tl.load(bias_ptr + columns, mask=live, other=0.0).to(tl.float32)
     weight = tl.load(weight_ptr + columns, mask=live, other=0.0).to(tl.float32)
-    column_keys = columns  # without dropout not read
+    column_keys = columns  # not read without dropout
     if DROPOUT > 0:
         column_keys = tl.load(keys_ptr + tokens + columns, mask=live, other=0)
     dbias = tl.zeros((BLOCK,), tl.float32)
@@ -204,8 +204,8 @@ def bias_dropout_add_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """LayerNorm(residual + dropout(x + bias)): x and residual [T, H] -> [T, H] in the type of x.
 
-    ``keys`` [T + H], odd random int32, one for every row and one for every column, decide the mask; without dropout
-    they may be None. Also returns what the backward pass needs, mean and 1 / deviation [T] in fp32.
+    ``keys`` [T + H], odd random int32, one per row and one per column, decide the mask; without dropout
+    they may be None. Also returns mean and 1 / deviation [T] in fp32, for the backward pass.
     """
     x, residual, y = x.contiguous(), residual.contiguous(), torch.empty(x.shape, dtype=x.dtype, device=x.device)
     tokens, width = x.shape

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from bert.errors import UsageError
 from bert.optim.gradients import global_norm, gradient_factor
-from bert.optim.lamb.foreach import BlockedUpdate, foreach_update
-from bert.optim.lamb.reference import LambGroup, lamb_step, reference_update
+from bert.optim.lamb.blocked import BlockedUpdate
+from bert.optim.lamb.foreach import foreach_update
+from bert.optim.lamb.reference import LambGroup, LambOptions, reference_update
 from bert.optim.state import load_full_precision, parameter_state, working_weight
 
-__all__ = ["IMPLEMENTATIONS", "Lamb", "lamb_step"]
-
 Update = Callable[[list[LambGroup], Tensor, Tensor], None]
+GROUP_OPTIONS = ("lr", "betas", "eps", "weight_decay", "bias_correction", "grad_averaging")
 
 
 def _build_triton() -> Update:
@@ -34,7 +34,7 @@ def _build_triton() -> Update:
         raise UsageError(
             "LAMB implementation triton: the package `triton` is not installed (it comes with torch for CUDA)"
         )
-    from bert.optim.lamb.triton import TritonUpdate  # here, because a CPU installation has no Triton
+    from bert.optim.lamb.triton import TritonUpdate  # imported here: a CPU installation has no Triton
 
     return TritonUpdate()
 
@@ -58,10 +58,9 @@ def default_implementation(device: torch.device, dtypes: set[torch.dtype]) -> st
 class Lamb(torch.optim.Optimizer):
     """LAMB as NVIDIA's FusedLAMB computes it: global clipping first, trust ratio on tensors with weight decay.
 
-    A group may set its own ``lr`` (a number or a tensor), ``betas``, ``eps``, ``weight_decay``, ``bias_correction`` and
-    ``grad_averaging`` (β3 = 1 - β1, else 1). ``max_grad_norm`` holds for all groups together, 0 switches clipping off;
-    ``use_nvlamb`` applies the trust ratio to every tensor. ``implementation`` is a name of ``IMPLEMENTATIONS``,
-    ``"auto"``, or a callable of the same form.
+    A group may set its own ``GROUP_OPTIONS``, which :class:`LambOptions` explains; ``lr`` may be a tensor.
+    ``max_grad_norm`` applies to all groups together, 0 switches clipping off; ``use_nvlamb`` applies the trust ratio to
+    every tensor. ``implementation`` is a name of ``IMPLEMENTATIONS``, ``"auto"``, or a callable of the same form.
     """
 
     grad_norm: Tensor  # of the last step: L2 norm of the unscaled gradients of all groups, before clipping
@@ -87,22 +86,13 @@ class Lamb(torch.optim.Optimizer):
             raise UsageError(f"LAMB betas {betas}: expected 0 <= beta < 1")
         self.max_grad_norm, self.use_nvlamb, self.implementation = max_grad_norm, use_nvlamb, implementation
         self._update: Update | None = None
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "bias_correction": bias_correction,
-                "grad_averaging": grad_averaging,
-            },
-        )
+        options = (lr, betas, eps, weight_decay, bias_correction, grad_averaging)
+        super().__init__(params, dict(zip(GROUP_OPTIONS, options, strict=True)))
         self.grad_norm = torch.zeros((), device=self._device)
         self.skipped = torch.zeros((), dtype=torch.bool, device=self._device)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; its step counter starts at 0 unless the group brings one."""
+        """Add a group; its step counter starts at 0 unless the group has one."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         for param in group["params"]:
@@ -121,7 +111,7 @@ class Lamb(torch.optim.Optimizer):
         """Take one step, or none if a gradient is not finite; return what ``closure`` returns.
 
         ``grad_scale`` is the loss scale that is still inside the gradients. ``grad_norm`` is the global norm of the
-        *unscaled* gradients, for a caller who has computed it. The gradients themselves are not changed.
+        *unscaled* gradients, if the caller has computed it. The gradients themselves are not changed.
         """
         loss = None
         if closure is not None:
@@ -169,17 +159,8 @@ class Lamb(torch.optim.Optimizer):
     def _collect(self, group: dict[str, Any]) -> LambGroup:
         """Gather the tensors of one group that have a gradient, creating their state on first sight."""
         _place_step(group, self._device)
-        collected = LambGroup(
-            step=group["step"],
-            lr=group["lr"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            eps=group["eps"],
-            weight_decay=group["weight_decay"],
-            adapts=self.use_nvlamb or group["weight_decay"] != 0,
-            bias_correction=group["bias_correction"],
-            grad_averaging=group["grad_averaging"],
-        )
+        options = LambOptions(use_nvlamb=self.use_nvlamb, **{name: group[name] for name in GROUP_OPTIONS})
+        collected = LambGroup(group["step"], options)
         for param in group["params"]:
             grad = param.grad
             if grad is None:
@@ -194,5 +175,5 @@ class Lamb(torch.optim.Optimizer):
 
 
 def _place_step(group: dict[str, Any], device: torch.device) -> None:
-    """Make the step counter of a group a tensor beside its parameters; from a checkpoint it may come as a number."""
+    """Make the step counter of a group a tensor beside its parameters; a checkpoint may hold it as a number."""
     group["step"] = torch.as_tensor(group.get("step", 0)).to(device, torch.int64)

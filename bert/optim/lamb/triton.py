@@ -1,10 +1,10 @@
-# Triton is not installed everywhere, and its kernels are no Python functions: types are not checked here.
+# Triton is not installed everywhere, and its kernels are not Python functions: types are not checked here.
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportIndexIssue=false, reportArgumentType=false
 # pyright: reportCallIssue=false, reportOperatorIssue=false
 """LAMB in fused Triton kernels over all tensors of the model at once, without a host synchronisation.
 
 Import it only where Triton is installed. Every tensor is cut into chunks of ``CHUNK`` elements, one program each. Two
-kernels run per *wave*, a run of consecutive tensors:
+kernels run per *wave*, a series of consecutive tensors:
 
 1. ``moments_kernel``: unscale and clip the gradient, update both moments, form the direction u = m̂ / (√v̂ + ε) + λp and
    leave one partial sum of p² and of u² per chunk;
@@ -15,13 +15,13 @@ Learning rate, step, clip factor and overflow flag are read from device memory, 
 backward pass (or captured in a CUDA graph, with the learning rate as a tensor). Nothing is accumulated with atomics:
 the result is the same bits every time.
 
-Bytes per parameter. The gradient norm reads g (4); stage 1 reads g, m, v, p (16) and writes m, v (8); stage 2 writes p
-and a bf16 copy (6): 34, the floor. What comes on top is how u and p reach stage 2. Writing u to memory and reading it
-back costs 4 + 4; recomputing it from m and v costs the same 4 + 4, so over the whole model either way ends at 46, 1.35
-times the floor. Therefore the waves: sized to the L2 cache, they let stage 2 find u and p there. For that, keeping u
-is better than recomputing it: 8 bytes per parameter have to stay in the cache, not 12, which is what lets a 4096 x 1024
-matrix (33 MB) fit in 50 MB; and u's buffer is reused by the next wave, so most of it is never written to memory at all.
-A tensor larger than a wave is a wave of its own and pays the 46.
+Bytes per parameter: the gradient norm reads g (4); stage 1 reads g, m, v, p (16) and writes m, v (8); stage 2 writes p
+and a bf16 copy (6). That is 34, the floor. In addition, u and p have to reach stage 2. Writing u to memory and reading
+it back costs 4 + 4, recomputing it from m and v the same, and reading p 4: over the whole model 46, 1.35 times the
+floor. Hence the waves: sized to the L2 cache, they let stage 2 find u and p there. For that, keeping u is better than
+recomputing it: 8 bytes per parameter have to stay in the cache, not 12, so a 4096 x 1024 matrix (33 MB) fits in 50 MB;
+and the next wave reuses u's buffer, so most of it is never written to memory. A tensor larger than a wave is a wave of
+its own and costs the full 46.
 
     TritonUpdate()(groups, factor, skipped)
 """
@@ -59,11 +59,11 @@ def _pointer(row, column: tl.constexpr, dtype: tl.constexpr, ALIGNED: tl.constex
 
 @triton.jit
 def _moments_block(p_ptr, g_ptr, m_ptr, v_ptr, u_ptr, at, limit, factor, group, BLOCK: tl.constexpr):
-    """Update ``BLOCK`` elements of the moments, write u, and return p² and u²; lanes from ``limit`` on are idle."""
+    """Update ``BLOCK`` elements of the moments, write u, return p² and u²; lanes at or beyond ``limit`` are idle."""
     lane = tl.arange(0, BLOCK)
     live = lane < limit
     at += lane
-    # m, v and g are not needed again before they have left the cache; p and u are, by stage 2.
+    # Stage 2 needs p and u again while they are in the cache; m, v and g are not needed before they have left it.
     g = tl.load(g_ptr + at, mask=live, other=0.0, eviction_policy="evict_first").to(tl.float32) * factor
     m = tl.load(m_ptr + at, mask=live, other=0.0, eviction_policy="evict_first")
     v = tl.load(v_ptr + at, mask=live, other=0.0, eviction_policy="evict_first")
@@ -114,7 +114,7 @@ def moments_kernel(
 
 @triton.jit
 def _trust_ratio(partials, chunks, BLOCK: tl.constexpr):
-    """‖p‖ / ‖u‖ from the partial sums of one tensor, or 1 where either is 0."""
+    """‖p‖ / ‖u‖ from the partial sums of one tensor, or 1 if either is 0."""
     p_squares = tl.zeros((BLOCK,), tl.float32)
     u_squares = tl.zeros((BLOCK,), tl.float32)
     for at in range(0, chunks, BLOCK):
@@ -146,7 +146,7 @@ def apply_kernel(
     """Stage 2: the trust ratio and the new weights of one chunk, and its half-precision copy unless it is fp32."""
     if tl.load(skipped_ptr):
         return
-    # Backwards: of a wave that outgrew the cache, what stage 1 wrote last is still in it.
+    # Backwards: if a wave outgrew the cache, what stage 1 wrote last is still there.
     slot = tl.num_programs(0) - 1 - tl.program_id(0)
     chunk = first + slot
     row = tensors + tl.load(chunk_tensor + chunk) * TENSOR_COLUMNS
@@ -208,15 +208,15 @@ class TritonUpdate:
     def _group_table(self, groups: list[LambGroup], device: torch.device) -> Tensor:
         """Return float32 ``[groups, 10]`` on the device, from float64: in fp32 1 - 0.999 keeps only 5 digits."""
         constants = [
-            (g.beta1, g.beta2, g.beta3, g.eps, g.weight_decay, float(g.adapts), float(g.bias_correction))
-            for g in groups
+            (*o.betas, o.beta3, o.eps, o.weight_decay, float(o.adapts), float(o.bias_correction))
+            for o in (group.options for group in groups)
         ]
         if constants != self._constants or self._lr.device != device:
             self._constants, self._lr = constants, torch.empty(len(groups), dtype=torch.float64, device=device)
             self._device_constants = upload(torch.tensor(constants, dtype=torch.float64).T.contiguous(), device)
         beta1, beta2, beta3, eps, decay, adapts, corrects = self._device_constants.unbind()
         for slot, group in zip(self._lr, groups, strict=True):
-            slot.fill_(group.lr)  # a number travels with the launch, a tensor is read on the device
+            slot.fill_(group.options.lr)  # a number travels with the launch, a tensor is read on the device
         step = torch.stack([group.step for group in groups])
         corrections = (1 - corrects * beta1**step, 1 - corrects * beta2**step)
         return torch.stack([self._lr, beta1, beta3, beta2, 1 - beta2, eps, decay, adapts, *corrections], dim=1).float()
@@ -237,7 +237,7 @@ class _Bucket:
         self.aligned = False
 
     def prepare(self, members: list[_Member], chunk: int, wave_elements: int) -> None:
-        """Bring the tables up to date; a step whose tensors lie where they lay before uploads nothing."""
+        """Bring the tables up to date; nothing is uploaded if all tensors are where they were in the last step."""
         device = members[0][1][0].device
         shape = [[tensors[0].numel(), group] for group, tensors in members]
         if shape != self._shape:
@@ -247,7 +247,7 @@ class _Bucket:
         rows = [a + s + [first] for a, s, first in zip(addresses, shape, self._first_chunks, strict=True)]
         if rows != self._rows:
             self._rows, self.tensors = rows, upload(torch.tensor(rows), device)
-            # Gradients in a DDP bucket lie at any multiple of 4 bytes.
+            # Gradients in a DDP bucket may start at any multiple of 4 bytes.
             self.aligned = all(address % 16 == 0 for row in addresses for address in row)
 
     def _cut(self, sizes: list[int], chunk: int, wave_elements: int, device: torch.device) -> None:
@@ -266,7 +266,7 @@ class _Bucket:
 
 
 def _l2_elements(device: torch.device) -> int:
-    """Return how many elements of u and of p (4 + 4 bytes) fit in the L2 cache beside the streams."""
+    """Return how many elements of u and of p (4 + 4 bytes) fit in the L2 cache together with the streams."""
     if device.type == "cpu":  # Triton's interpreter
         return 1 << 22
     return int(torch.cuda.get_device_properties(device).L2_cache_size * L2_SHARE) // 8

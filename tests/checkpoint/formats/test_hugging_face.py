@@ -1,4 +1,4 @@
-"""transformers opens what is written here, and what it writes opens here: every layer, head and piece is the same."""
+"""transformers reads what is written here, and the reverse: every layer, head and piece is the same."""
 
 import json
 
@@ -7,7 +7,7 @@ import torch
 import transformers
 from random_models import random_model, weights_of
 
-from bert.checkpoint.formats import build_model, fit, read_checkpoint, write_checkpoint
+from bert.checkpoint.formats import build_model, match_config, read_checkpoint, write_checkpoint
 from bert.model.config import BertConfig
 from bert.tokenization import BertTokenizer
 
@@ -90,9 +90,10 @@ def test_heads_there_and_back(config, tokenizer, tmp_path, inputs, heads, archit
         assert rms(mine, other) < 1e-5  # logits of width 32 with weights of 0.3 are larger than a layer's outputs
 
     theirs.save_pretrained(tmp_path / "again")
-    found, report = fit(read_checkpoint(tmp_path / "again"), config, None, "it", ["bert.pooler.*"] * poolerless)
+    state = read_checkpoint(tmp_path / "again")
+    found, report = match_config(state, config, None, "it", ["bert.pooler.*"] * poolerless)
     expected = weights_of(model).tensors
-    assert found.tensors.keys() == expected.keys() and set(report.fresh) == (POOLER if poolerless else set())
+    assert found.tensors.keys() == expected.keys() and set(report.missing) == (POOLER if poolerless else set())
     assert all(torch.equal(found.tensors[name], expected[name]) for name in report.matched)
 
 
@@ -134,8 +135,8 @@ def test_an_old_folder_with_pytorch_model_bin(config, tokenizer, tmp_path):
     (tmp_path / "bert_config.json").write_text(json.dumps({**config.to_dict(), "hidden_act": "gelu_pytorch_tanh"}))
     read = read_checkpoint(tmp_path)
     assert BertConfig.from_dict(read["model_config"]).hidden_act == "gelu_tanh"
-    assert read["tokenizer"]["vocab"] == list(tokenizer.vocab)  # vocab.txt lies there, too
-    found, report = fit(read, config, None, "it")
+    assert read["tokenizer"]["vocab"] == list(tokenizer.vocab)  # from vocab.txt in the same folder
+    found, report = match_config(read, config, None, "it")
     expected = weights_of(model).tensors
     assert report.unexpected == [] and found.tensors.keys() == expected.keys()
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in expected.items())
@@ -144,7 +145,7 @@ def test_an_old_folder_with_pytorch_model_bin(config, tokenizer, tmp_path):
 def test_the_same_model_is_built_again(config, tokenizer, tmp_path, inputs):
     model = random_model(config)
     write_checkpoint(tmp_path / "hf", "hf", weights_of(model, tokenizer))
-    weights, _ = fit(read_checkpoint(tmp_path / "hf"), config, None, "it")
+    weights, _ = match_config(read_checkpoint(tmp_path / "hf"), config, None, "it")
     again = build_model(weights.tensors, config).eval()
     again.load_state_dict(weights.tensors, strict=False)
     with torch.no_grad():

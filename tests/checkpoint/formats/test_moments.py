@@ -1,4 +1,4 @@
-"""NVIDIA's optimizer state, numbered as its script does it, comes back under the names of the parameters."""
+"""NVIDIA's optimizer state, numbered as its script does, is found by the names of the parameters."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ NO_DECAY = ("bias", "gamma", "beta", "LayerNorm")  # of NVIDIA's script
 
 @pytest.fixture
 def checkpoint(config):
-    """Moments that tell which parameter they are of: n for the n-th parameter of the model, and its square."""
+    """Moments that identify their parameter: n for the n-th parameter of the model, and its square."""
     model = random_model(config, HEADS)
     names = [name for name, _ in model.named_parameters()]
     groups = [[n for n in names if any(w in n for w in NO_DECAY) is spared] for spared in (False, True)]
@@ -47,11 +47,11 @@ def test_rows_that_are_padding_here_are_zero(checkpoint):
     assert state[0]["exp_avg"].sum() == 73 * 32 and not state[0]["exp_avg"][73:].any()
 
 
-def test_what_is_not_sound_is_refused(checkpoint):
+def test_moments_that_do_not_match_are_refused(checkpoint):
     found = moments(checkpoint)
     with pytest.raises(ValueError, match="no moments of classifier.bias"):
         as_state_dict(found, ["classifier.bias"], [(3,)])
     groups = checkpoint["optimizer"]["param_groups"]
     groups[0]["params"].append(groups[1]["params"].pop(0))
-    with pytest.raises(ValueError, match="other groups of parameters"):
+    with pytest.raises(ValueError, match="groups of parameters are not NVIDIA's"):
         moments(checkpoint)

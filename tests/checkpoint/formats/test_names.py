@@ -2,7 +2,7 @@
 
 import pytest
 
-from bert.checkpoint.formats.names import ONEFLOW, TENSORFLOW, Place
+from bert.checkpoint.formats.names import ONEFLOW, TENSORFLOW, Translation
 from bert.model.names import NVIDIA, PORTS_2018, canonical_name, older_name
 
 LAYER = "bert/encoder/layer_11", "bert.encoder.layer.11"
@@ -36,8 +36,8 @@ VARIABLES = [  # TensorFlow's name, today's, whether the axes are swapped
 
 @pytest.mark.parametrize(("theirs", "today", "transposed"), VARIABLES)
 def test_tensorflow_in_both_directions(theirs, today, transposed):
-    assert TENSORFLOW.to_today(theirs) == Place(today, transposed)
-    assert TENSORFLOW.from_today(today) == Place(theirs, transposed)
+    assert TENSORFLOW.to_today(theirs) == Translation(today, transposed)
+    assert TENSORFLOW.from_today(today) == Translation(theirs, transposed)
 
 
 FOLDERS = [
@@ -53,12 +53,12 @@ FOLDERS = [
 
 @pytest.mark.parametrize(("theirs", "today", "transposed"), FOLDERS)
 def test_oneflow_in_both_directions(theirs, today, transposed):
-    assert ONEFLOW.to_today(theirs) == Place(today, transposed)
-    assert ONEFLOW.from_today(today) == Place(theirs, transposed)
+    assert ONEFLOW.to_today(theirs) == Translation(today, transposed)
+    assert ONEFLOW.from_today(today) == Translation(theirs, transposed)
 
 
 def test_a_head_that_came_to_oneflow_from_tensorflow_is_read():
-    assert ONEFLOW.to_today("cls-squad-output_weights") == Place("qa_outputs.weight", False)
+    assert ONEFLOW.to_today("cls-squad-output_weights") == Translation("qa_outputs.weight", False)
 
 
 @pytest.mark.parametrize("name", ["bert/embeddings/word_embeddings/adam_m", "global_step", "bert/encoder/layer_1/ffn"])

@@ -1,4 +1,4 @@
-"""What is wrong with a checkpoint is said by name, and nothing is read from it that should not be."""
+"""Errors name what is wrong with a checkpoint, and nothing dangerous is read from it."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 import torch
 from random_models import random_model, weights_of
 
-from bert.checkpoint.formats import FORMATS, fit, read_checkpoint, write_checkpoint
+from bert.checkpoint.formats import FORMATS, match_config, read_checkpoint, write_checkpoint
 from bert.checkpoint.formats.tf_bundle import Bundle, write_bundle
 from bert.errors import UsageError
 
@@ -18,14 +18,14 @@ WHAT = "--checkpoint it"
 
 def refusal(path, config, format=None) -> str:
     with pytest.raises(UsageError) as raised:
-        fit(read_checkpoint(path, format), config, None, WHAT)
+        match_config(read_checkpoint(path, format), config, None, WHAT)
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
 
 @pytest.fixture
 def written(weights, tmp_path):
-    """Return a function format -> the checkpoint, written in it, and the file of it that holds most."""
+    """Return a function format -> (the checkpoint written in it, its largest file)."""
 
     def write(format: str):
         path = tmp_path / "made"
@@ -42,7 +42,7 @@ def test_a_truncated_file(written, config, format, part):
     path, file = written(format)
     file.write_bytes(file.read_bytes()[: int(part * file.stat().st_size) // 4 * 4])
     message = refusal(path, config)
-    # Raw numbers that end early may be a whole table of fewer rows: then it is the shape that is wrong.
+    # Truncated raw numbers may still be a whole table of fewer rows: then the shape is wrong.
     assert "made" in message or (format == "oneflow" and message.startswith(f"{WHAT}: bert.embeddings.word_embedding"))
 
 
@@ -75,19 +75,19 @@ def test_a_configuration_of_another_depth(written, config, format):
     assert "16 of its encoder tensors are not in the model (bert.encoder.layer.1." in refusal(path, config)
 
 
-def test_only_what_may_be_missing_is(weights, config, tmp_path):
+def test_only_allowed_tensors_may_be_missing(weights, config, tmp_path):
     for name in [name for name in weights.tensors if "pooler" in name or "seq_relationship" in name]:
         del weights.tensors[name]
     write_checkpoint(tmp_path / "made", "tf", weights)
     state = read_checkpoint(tmp_path / "made")
     with pytest.raises(UsageError, match=r"not in it \(bert\.pooler\.dense\.weight, bert\.pooler\.dense\.bias\)"):
-        fit(state, config, None, WHAT)
-    found, report = fit(state, config, None, WHAT, ["bert.pooler.*"])
-    assert report.fresh == ["bert.pooler.dense.weight", "bert.pooler.dense.bias"]
+        match_config(state, config, None, WHAT)
+    found, report = match_config(state, config, None, WHAT, ["bert.pooler.*"])
+    assert report.missing == ["bert.pooler.dense.weight", "bert.pooler.dense.bias"]
     assert report.matched == list(weights.tensors)
-    assert "fresh, drawn at random: bert.pooler.dense.weight, bert.pooler.dense.bias" in str(report)
+    assert "left as initialised: bert.pooler.dense.weight, bert.pooler.dense.bias" in str(report)
     assert found.tensors["bert.pooler.dense.weight"].std() == pytest.approx(0.02, rel=0.1)
-    again, _ = fit(state, config, None, WHAT, ["bert.pooler.*"])
+    again, _ = match_config(state, config, None, WHAT, ["bert.pooler.*"])
     assert torch.equal(found.tensors["bert.pooler.dense.weight"], again.tensors["bert.pooler.dense.weight"])
 
 
@@ -103,10 +103,10 @@ def test_slots_and_counters_are_skipped_and_counted(weights, config, tmp_path):
     arrays = {name: plain.read(name) for name in plain.entries}
     slots = {f"{name}/{slot}": array for name, array in arrays.items() for slot in ("adam_m", "adam_v")}
     write_bundle(tmp_path / "made", {**arrays, **slots, "global_step": np.int64(7)})
-    found, report = fit(read_checkpoint(tmp_path / "made"), config, None, WHAT)
+    found, report = match_config(read_checkpoint(tmp_path / "made"), config, None, WHAT)
     assert len(report.skipped) == 2 * len(arrays) + 1
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in weights.tensors.items())
-    assert str(report) == f"{len(arrays)} tensors matched; skipped: {len(slots) + 1} of an optimizer"
+    assert str(report) == f"{len(arrays)} tensors loaded; skipped: {len(slots) + 1} of an optimizer"
 
 
 def test_a_strange_variable_of_the_encoder_is_an_error_and_another_is_reported(weights, config, tmp_path):
@@ -114,7 +114,7 @@ def test_a_strange_variable_of_the_encoder_is_an_error_and_another_is_reported(w
     plain = Bundle(tmp_path / "plain")
     arrays = {name: plain.read(name) for name in plain.entries}
     write_bundle(tmp_path / "made", {**arrays, "cls/other/output_weights": np.zeros((2, 2), np.float32)})
-    _, report = fit(read_checkpoint(tmp_path / "made"), config, None, WHAT)
+    _, report = match_config(read_checkpoint(tmp_path / "made"), config, None, WHAT)
     assert report.unexpected == ["cls.other.output_weights"]
     write_bundle(tmp_path / "odd", {**arrays, "bert/encoder/layer_0/adapter/kernel": np.zeros((2, 2), np.float32)})
     message = refusal(tmp_path / "odd", config)
@@ -145,7 +145,7 @@ def test_code_in_a_pickle_is_not_run(config, tmp_path, folder):
     path.mkdir()
     torch.save({"model": {"x": Planted(tmp_path / "ran")}}, path / "pytorch_model.bin")
     message = refusal(path if folder else path / "pytorch_model.bin", config)
-    assert re.search(r"pytorch_model\.bin: holds a \S*open beside tensors", message)
+    assert re.search(r"pytorch_model\.bin: holds a \S*open besides tensors", message)
     assert not (tmp_path / "ran").exists()
 
 
@@ -155,7 +155,7 @@ def safetensors_file(header: dict, data: bytes) -> bytes:
 
 
 BIAS = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
-LIES = {
+WRONG_HEADERS = {
     "longer than the file": {"x": {**BIAS, "shape": [1000], "data_offsets": [0, 4000]}},
     "another shape than its bytes": {"x": {**BIAS, "shape": [5]}},
     "overlapping": {"x": BIAS, "y": BIAS},
@@ -165,8 +165,8 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("header", LIES.values(), ids=LIES)
-def test_a_safetensors_header_that_lies(config, tmp_path, header):
+@pytest.mark.parametrize("header", WRONG_HEADERS.values(), ids=WRONG_HEADERS)
+def test_a_wrong_safetensors_header(config, tmp_path, header):
     (tmp_path / "model.safetensors").write_bytes(safetensors_file(header, bytes(16)))
     assert "model.safetensors: damaged, or not a file of safetensors" in refusal(tmp_path, config)
 
@@ -190,7 +190,7 @@ def test_two_variables_of_one_meaning(config, tmp_path):
     assert "two tensors mean qa_outputs.bias" in refusal(tmp_path / "made", config)
 
 
-def test_a_path_that_is_no_checkpoint(config, tmp_path):
+def test_a_path_that_is_not_a_checkpoint(config, tmp_path):
     assert refusal(tmp_path / "none.pt", config) == (
         f"{tmp_path}/none.pt: No such file or directory, nor {tmp_path}/none.pt.index"
     )

@@ -5,7 +5,7 @@ import torch
 from random_models import HEAD_SETS, random_model, weights_of
 from torch import Tensor
 
-from bert.checkpoint.formats import FORMATS, fit, heads_in, read_checkpoint, recognise, write_checkpoint
+from bert.checkpoint.formats import FORMATS, heads_in, match_config, read_checkpoint, recognise, write_checkpoint
 from bert.model.config import BertConfig
 from bert.model.names import DECODER
 
@@ -21,7 +21,7 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 def back(path, format: str, config: BertConfig):
     assert recognise(path) == ("native" if format in ("nvidia", "2018") else format)
-    return fit(read_checkpoint(path, format), config, None, "it")
+    return match_config(read_checkpoint(path, format), config, None, "it")
 
 
 @pytest.mark.parametrize("heads", HEAD_SETS, ids=lambda heads: "+".join(heads) or "encoder")
@@ -33,7 +33,7 @@ def test_there_and_back_is_bitwise(config, tokenizer, tmp_path, format, heads):
     expected = {name: t for name, t in weights.tensors.items() if format != "2018" or name.startswith("bert.")}
     assert_same(found.tensors, expected)
     assert left_out == [name for name in weights.tensors if name not in expected]
-    assert (report.fresh, report.unexpected, report.skipped) == ([], [], [])
+    assert (report.missing, report.unexpected, report.skipped) == ([], [], [])
     assert heads_in(found.tensors) == ([] if format == "2018" else list(heads))
 
 
@@ -45,7 +45,7 @@ def test_the_name_of_a_file_is_not_among_its_bytes(weights, tmp_path, format):
 
 
 @pytest.mark.parametrize("format", CARRIES_CONFIG)
-def test_configuration_and_tokenizer_go_along(weights, tmp_path, format):
+def test_configuration_and_tokenizer_are_carried_over(weights, tmp_path, format):
     weights.config.hidden_act = "gelu_tanh"
     write_checkpoint(tmp_path / "made", format, weights)
     state = read_checkpoint(tmp_path / "made")
@@ -57,17 +57,17 @@ def test_configuration_and_tokenizer_go_along(weights, tmp_path, format):
     assert state["tokenizer"] == weights.tokenizer.state_dict()
 
 
-def test_facts_of_a_fine_tuned_model_go_along(config, tokenizer, tmp_path):
+def test_facts_of_a_fine_tuned_model_are_carried_over(config, tokenizer, tmp_path):
     tuned = weights_of(random_model(config, ["classifier"]), tokenizer, task="mnli", labels=["no", "maybe", "yes"])
     write_checkpoint(tmp_path / "a", "native", tuned)
     state = read_checkpoint(tmp_path / "a")
     assert (state["task"], state["labels"]) == ("mnli", ["no", "maybe", "yes"])
-    assert fit(state, config, tokenizer, "it")[0].facts == tuned.facts
+    assert match_config(state, config, tokenizer, "it")[0].facts == tuned.facts
 
 
 @pytest.mark.parametrize("format", ["tf", "oneflow", "hf", "2018"])
 def test_word_pieces_have_no_padding_in_other_systems(weights, tmp_path, format):
-    """73 pieces, 80 rows here; what stands in the padding does not come along."""
+    """73 pieces in 80 rows: the padding is not written."""
     weights.tensors[WORDS][73:] = 5
     weights.tensors["cls.predictions.bias"][73:] = 5
     write_checkpoint(tmp_path / "made", format, weights)

@@ -1,0 +1,51 @@
+"""What every fine-tuning command does around its own story: flags, ranks, signals, and ``--find_micro_batch``.
+
+::
+
+    def classify(config: Config, run: TaskRun) -> None: ...     # what is learned, from where, the training, the end
+
+    def main(config: Config) -> None:
+        run_fine_tuning(config, classify, lambda size: ClassificationObjective(...))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from torch import nn
+
+from bert.config import to_dict
+from bert.distributed import StopSignal, join_world
+from bert.errors import UsageError
+from bert.finetune.find_micro_batch import find_micro_batches
+from bert.finetune.training import TaskRun, TrainingConfig, place
+from bert.model.config import BertConfig
+from bert.train.foreign_flags import refuse_foreign_flags
+from bert.train.run import build_run
+
+
+class Config(Protocol):
+    @property
+    def training(self) -> TrainingConfig: ...
+
+
+C = TypeVar("C", bound=Config)
+
+
+def run_fine_tuning(config: C, story: Callable[[C, TaskRun], None], build: Callable[[BertConfig], nn.Module]) -> None:
+    """Run ``story``, or with --find_micro_batch print what fits; ``build`` makes the objective of a model size.
+
+    Raises UsageError where the flags ask for nothing, and KeyboardInterrupt after a Ctrl-C, once all is saved.
+    """
+    training = config.training
+    refuse_foreign_flags(training.foreign, to_dict(config))
+    if training.run.find_micro_batch:
+        find_micro_batches(training, build)
+        return
+    if not (training.run.do_train or training.run.do_eval or training.run.do_predict):
+        raise UsageError("nothing to do: add --do_train, --do_eval or --do_predict")
+    with join_world(place(training)) as world, StopSignal() as stop:
+        story(config, build_run(training, world, stop))
+        if stop.by_keyboard:
+            raise KeyboardInterrupt  # saved, but a script that called this command should not continue

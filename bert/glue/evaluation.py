@@ -1,0 +1,102 @@
+"""A fine-tuned classifier's dev and test sets: from the files to the result files of the published scripts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bert.finetune.output import write_eval_results
+from bert.finetune.predict import Outputs, predict
+from bert.finetune.training import TaskRun
+from bert.glue.output import write_predictions, write_results, write_submission, write_test_results
+from bert.glue.scores import eval_results, inference_results, score, warn_of_collapse
+from bert.glue.tasks import Example, GlueConfig, Task, encode, read_examples
+from bert.log import Logger
+from bert.sequences import Sequences
+from bert.tokenization import BertTokenizer
+from bert.train.trainer import Outcome
+
+PUBLISHED = {"global_step": "global_step", "loss": "train:loss"}  # line of eval_results.txt -> key of results.txt
+SUMMARY = {  # NVIDIA's name in the log -> key of results.txt
+    "e2e_train_time": "train:latency",
+    "training_sequences_per_second": "train:throughput",
+    "final_loss": "train:loss",
+    "inference_sequences_per_second": "infer:throughput(samples/s):avg",
+    "exact_match": "acc",
+    "F1": "f1",
+}
+
+
+@dataclass
+class TaskData:
+    """A task and those of its sets that a run needs, as they stand in the files and encoded."""
+
+    task: Task
+    examples: dict[str, list[Example]]  # "train", "dev", "test"
+    inputs: dict[str, Sequences]
+
+
+def read_task(config: GlueConfig, task: Task, tokenizer: BertTokenizer, max_seq_length: int, run: TaskRun) -> TaskData:
+    """Read and encode the sets that the flags need; without a test set only the dev set is predicted."""
+    actions = run.settings.run
+    needed = [("train", actions.do_train), ("dev", actions.do_eval or actions.do_predict)]
+    names = [name for name, wanted in needed if wanted and name in task.layouts]
+    test = task.layouts.get("test")
+    if actions.do_predict and test is not None and (Path(config.data_dir) / test.file).is_file():
+        names.append("test")
+    examples = {name: read_examples(task, config.data_dir, name, run.notice) for name in names}
+    inputs = {name: encode(each, task, tokenizer, max_seq_length) for name, each in examples.items()}
+    return TaskData(task, examples, inputs)
+
+
+def evaluate(
+    run: TaskRun, objective: Any, data: TaskData, batch_size: int, results: dict[str, Any]
+) -> dict[str, float]:
+    """Predict the dev and the test set, write the files and fill ``results``; return the metrics of the dev set."""
+    task, folder, is_main, scores = data.task, run.output_dir, run.world.is_main, {}
+    actions = run.settings.run
+
+    def outputs_of(name: str) -> Outputs:
+        return predict(objective, data.inputs[name], batch_size, run.precision, run.world, run.shows_progress)
+
+    if "dev" in data.inputs:
+        outputs, inputs = outputs_of("dev"), data.inputs["dev"]
+        scores = score(task, outputs, inputs)
+        results |= inference_results(outputs, len(inputs))
+        results |= {"eval:loss": scores["loss"], **{name: value for name, value in scores.items() if name != "loss"}}
+        warn_of_collapse(task, outputs, data.examples["dev"], run.notice)
+        run.notice(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+        if is_main and actions.do_predict:
+            write_predictions(folder, outputs.values, task, data.examples["dev"])
+        if is_main and actions.do_eval:
+            lines = {name: results[key] for name, key in PUBLISHED.items() if key in results}
+            write_eval_results(folder, eval_results(task, outputs, inputs, scores) | lines)
+    if "test" in data.inputs:
+        outputs = outputs_of("test")
+        if is_main:
+            write_test_results(folder, outputs.values, task)
+            write_submission(folder, outputs.values, task)
+    if is_main:
+        write_results(folder, results)
+    return scores
+
+
+def training_results(outcome: Outcome, samples: int, seconds: float) -> dict[str, Any]:
+    """Return the training keys of results.txt."""
+    return {
+        "global_step": outcome.steps,
+        "train:loss": outcome.final_loss,
+        "train:latency": seconds,
+        "train:num_samples_per_gpu": samples,
+        "train:num_steps": outcome.steps,
+        "train:throughput": outcome.sequences_per_second,
+    }
+
+
+def log_summary(logger: Logger, results: dict[str, Any]) -> None:
+    """Log the summary under NVIDIA's names."""
+    summary = {name: results[key] for name, key in SUMMARY.items() if key in results}
+    if "infer:latency(ms)" in results:
+        summary["e2e_inference_time"] = results["infer:latency(ms)"]["sum"] / 1000
+    logger.summary(summary)

@@ -1,0 +1,51 @@
+"""From flags to a trainer, and from a trainer to a checkpoint, for pre-training and fine-tuning alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from bert.config import to_dict
+from bert.optim.build import build_optimizer
+from bert.optim.host import HostOptimizer
+from bert.optim.schedules import learning_rate
+from bert.train.parallel import apply_parallelism, resolve_compile
+from bert.train.run import Run
+from bert.train.trainer import Trainer
+
+
+def build_trainer(
+    run: Run[Any], objective: Any, steps: int, flops: Callable[[Any], float], total_flops: float, on_host: bool = False
+) -> Trainer:
+    """Prepare ``objective`` for training with the optimizer and the schedule of the flags.
+
+    ``steps`` is where the learning rate ends. ``flops`` counts the work of a micro-batch; ``total_flops``, that of the
+    whole run on this device, decides whether compiling pays. ``on_host`` keeps moments and fp32 weights in host memory.
+    """
+    settings, model = run.settings, objective.model
+    schedule = settings.schedule
+    compiled = resolve_compile(settings.parallel, run.world.device, total_flops, run.notice)
+
+    def build(trained: nn.Module) -> Any:
+        return build_optimizer(settings.optimizer, trained)
+
+    def rate(step: int) -> float:
+        return learning_rate(schedule.lr_schedule, step, steps, schedule.warmup_proportion, schedule.learning_rate)
+
+    optimizer = HostOptimizer(model, build) if on_host else build(model)
+    wrapped = apply_parallelism(objective, model.bert.encoder.layer, settings.parallel, run.world, compiled)
+    return Trainer(run, wrapped, optimizer, rate, flops)
+
+
+def checkpoint_state(trainer: Trainer, model: nn.Module, **constant: Any) -> dict[str, Any]:
+    """Return the checkpoint of this moment; ``constant`` is what every checkpoint of the run repeats."""
+    return {
+        "model": model.state_dict(),
+        **trainer.state_dict(),
+        "geometry": asdict(trainer.run.geometry),
+        "flags": to_dict(trainer.run.settings),
+        **constant,
+    }
