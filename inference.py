@@ -4,8 +4,8 @@
         --question "What river runs through Paris?" --context "The Seine runs through Paris."
     python inference.py --init_checkpoint results/SQuAD/pytorch_model.bin --interactive
 
-The text may be longer than the model's input: it is read in overlapping windows. A checkpoint of this suite brings its
-configuration and vocabulary; of another one, --config_file and --vocab_file are needed.
+The text may be longer than the model's input: it is read in overlapping windows. Checkpoints of this suite contain
+their configuration and vocabulary; others need --config_file and --vocab_file.
 """
 
 import json
@@ -26,19 +26,19 @@ CONTEXT = (
     "bought a ferry in 1931. The ferry was called the Grey Heron and took forty passengers from one end of the lake to "
     "the other."
 )
-LEAST_SHOWN = 3  # answers in a conversation
+LEAST_SHOWN = 3  # answers to each question with --interactive
 
 
 @dataclass
 class Config:
     inference: InferenceConfig
     question: str = flag(QUESTION, "The question.")
-    context: str = flag(CONTEXT, "The text that holds the answer.")
+    context: str = flag(CONTEXT, "The text that contains the answer.")
     interactive: bool = flag(
-        False, f"Ask for texts and questions instead; shows at least {LEAST_SHOWN} answers. Reads a pipe as well."
+        False, f"Read texts and questions from a terminal or a pipe; shows at least {LEAST_SHOWN} answers to each."
     )
-    json: bool = flag(False, "Print a JSON object per answer, on one line, and nothing else.")
-    seed: int = flag(1, "Accepted for existing scripts and ignored: nothing is drawn at random.")
+    json: bool = flag(False, "Print one line per answer, a JSON object, and nothing else.")
+    seed: int = flag(1, "Ignored: nothing is random. Accepted so that existing scripts run.")
     windows: WindowConfig = field(default_factory=WindowConfig)
     answers: ReaderConfig = field(default_factory=ReaderConfig)
 
@@ -67,7 +67,7 @@ def show_in_sentence(reply: Reply) -> None:
 
 
 def show_plainly(reply: Reply) -> None:
-    """Print question, context, answer and the list of the n best, as the published script does."""
+    """Print the question, the context, the answer and the n best as a list, as the published script does."""
     best = json.dumps([candidate._asdict() for candidate in reply.answer.nbest], indent=4)
     answer = reply.answer.text or NO_ANSWER
     print(f"question:  {reply.question}", f"context:  {reply.context}", "", "", answer, "", best, sep="\n")

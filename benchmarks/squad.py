@@ -43,8 +43,8 @@ from bert.model.objective import QuestionAnsweringObjective
 from bert.optim.build import OptimizerConfig, build_optimizer
 from bert.prepare.vocabulary import VocabularyConfig, train_vocabulary
 from bert.sequences import Sequences, collate, from_rows
-from bert.squad.examples import load_dataset, paragraphs
-from bert.squad.features import convert_examples_to_features, features_to_sequences, read_squad_examples
+from bert.squad.examples import load_dataset, paragraphs, read_squad_examples
+from bert.squad.features import convert_examples_to_features, features_to_sequences
 from bert.tokenization import BertTokenizer
 from bert.train.parallel import ParallelConfig, apply_parallelism, resolve_compile
 from bert.train.precision import Precision, PrecisionConfig

@@ -71,7 +71,7 @@ def resolve_resume(config: CheckpointConfig, directory: str | Path, notice: Call
     if latest is None:
         if list_checkpoints(directory):
             raise UsageError(
-                f"--resume_from_checkpoint: every checkpoint in {directory} is damaged; expected a good one"
+                f"--resume_from_checkpoint: all checkpoints in {directory} are damaged; expected a good one"
             )
         notice(f"--resume_from_checkpoint: no checkpoint in {directory}, starting fresh")
     return latest
@@ -98,8 +98,8 @@ class Found(NamedTuple):
 def find_checkpoint(config: CheckpointConfig, output_dir: str, world: World, notice: Callable[[str], None]) -> Found:
     """Return the checkpoint in ``output_dir`` to continue from, the same on every rank.
 
-    Rank 0 searches and verifies; the others load the same file. Ranks that torchrun restarted continue whatever the flag
-    says, because the checkpoints are their own.
+    Rank 0 searches and verifies; the others load the same file. Ranks that torchrun restarted continue whatever the
+    flag says, because the checkpoints are their own.
     """
     path = None
     if agree_any(world.restarts > 0) and not config.resume_from_checkpoint:

@@ -1,0 +1,21 @@
+"""GLUE, XNLI and your own classification or regression data: tasks, files, scores and results.
+
+::
+
+    from bert.glue import encode, find_task, read_examples
+"""
+
+from bert.glue.examples import Example, SplitLayout, Task, encode, read_examples
+from bert.glue.tasks import TASKS, GlueConfig, build_task, find_task
+
+__all__ = [
+    "TASKS",
+    "Example",
+    "GlueConfig",
+    "SplitLayout",
+    "Task",
+    "build_task",
+    "encode",
+    "find_task",
+    "read_examples",
+]

@@ -1,7 +1,7 @@
-"""``--task_name custom``: classification or regression on one's own .tsv, .csv or .jsonl files.
+"""``--task_name custom``: classification or regression on your own .tsv, .csv or .jsonl files.
 
-The training file says which labels there are, unless ``--labels`` does, which a run without training needs. Rows of a
-.tsv file are taken as they stand, without quoting; those of a .csv file may be quoted::
+The classes are the labels of the training file, unless ``--labels`` lists them, which runs without a training file
+need. Fields of a .csv file may be quoted; a .tsv file has no quoting::
 
     --task_name custom --data_dir reviews --text_column review --label_column stars --labels 1,2,3,4,5
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bert.config import flag
 from bert.errors import UsageError
-from bert.glue.examples import Layout, Task
+from bert.glue.examples import SplitLayout, Task
 from bert.glue.metrics import acc_and_macro_f1, correlations
 from bert.glue.tables import SUFFIXES, read_table
 
@@ -29,7 +29,8 @@ class CustomConfig:
     text_pair_column: str | None = flag(None, "custom: column of the second text of a pair.")
     label_column: str = flag("label", "custom: column of the label.")
     labels: str | None = flag(
-        None, "custom: labels in the order of the classes, as in no,maybe,yes; by default the training file's, sorted."
+        None,
+        "custom: labels in the order of the classes, such as no,maybe,yes; by default the training file's, sorted.",
     )
     regression: bool = flag(False, "custom: the labels are numbers to predict, not classes.")
     train_file: str | None = flag(None, "custom: training file in --data_dir; by default train.tsv, .csv or .jsonl.")
@@ -41,22 +42,23 @@ def build_custom(config: CustomConfig, data_dir: str | Path) -> Task:
     """Return the task that the flags describe. Raises UsageError."""
     text = tuple(column for column in (config.text_column, config.text_pair_column) if column)
     files = {"train": config.train_file, "dev": config.dev_file, "test": config.test_file}
+    labels_of = {"train": config.label_column, "dev": config.label_column, "test": None}
     layouts = {
-        split: Layout(
-            file or _find(Path(data_dir), split), split, text, config.label_column if split != "test" else None
-        )
+        split: SplitLayout(file or _find(Path(data_dir), split), split, text, labels_of[split])
         for split, file in files.items()
     }
     if config.regression:
         if config.labels is not None:
-            raise UsageError(f"--labels {config.labels}: --regression predicts numbers, expected one of the two flags")
+            raise UsageError(
+                f"--labels {config.labels}: --regression predicts numbers, expected only one of the two flags"
+            )
         return Task(CUSTOM, None, layouts, correlations)
     labels = _stated(config.labels) if config.labels is not None else _found(Path(data_dir), layouts["train"])
     return Task(CUSTOM, None, layouts, acc_and_macro_f1, tuple(labels))
 
 
 def _find(folder: Path, split: str) -> str:
-    """Return the file of a split; where there is none, the name that will be reported missing."""
+    """Return the file of a split; if there is none, the name to report as missing."""
     names = [f"{split}{suffix}" for suffix in SUFFIXES]
     found = [name for name in names if (folder / name).exists()]
     if len(found) > 1:
@@ -67,16 +69,16 @@ def _find(folder: Path, split: str) -> str:
 def _stated(text: str) -> Sequence[str]:
     labels = [label.strip() for label in text.split(",")]
     if len(labels) < 2 or not all(labels) or len(set(labels)) < len(labels):
-        raise UsageError(f"--labels {text}: expected at least two different labels with commas between")
+        raise UsageError(f"--labels {text}: expected at least two different labels separated by commas")
     return labels
 
 
-def _found(folder: Path, layout: Layout) -> Sequence[str]:
-    """Return the labels of the training file, sorted."""
+def _found(folder: Path, layout: SplitLayout) -> Sequence[str]:
+    """Return the training file's labels, sorted."""
     assert layout.label is not None
     path = folder / layout.file
     if not path.exists():
-        raise UsageError(f"{path}: no such file, expected training data, or --labels to say the classes")
+        raise UsageError(f"{path}: no such file, expected training data, or --labels with the classes")
     labels = sorted({row.values[0].strip() for row in read_table(path, [layout.label])})
     if len(labels) < 2:
         raise UsageError(f"{path}: column {layout.label!r} has {len(labels)} different labels, expected at least two")

@@ -1,4 +1,4 @@
-"""A fine-tuned classifier's dev and test sets: from the files to the result files of the published scripts."""
+"""Evaluate a fine-tuned classifier: from dev and test sets to the result files of the published scripts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 from bert.finetune.output import write_eval_results
 from bert.finetune.predict import Outputs, predict
 from bert.finetune.training import TaskRun
+from bert.glue.examples import Example, Task, encode, read_examples
 from bert.glue.output import write_predictions, write_results, write_submission, write_test_results
 from bert.glue.scores import eval_results, inference_results, score, warn_of_collapse
-from bert.glue.tasks import Example, GlueConfig, Task, encode, read_examples
+from bert.glue.tasks import GlueConfig
 from bert.log import Logger
 from bert.sequences import Sequences
 from bert.tokenization import BertTokenizer
@@ -30,7 +31,7 @@ SUMMARY = {  # NVIDIA's name in the log -> key of results.txt
 
 @dataclass
 class TaskData:
-    """A task and those of its sets that a run needs, as they stand in the files and encoded."""
+    """A task and the sets that a run needs, as text and encoded."""
 
     task: Task
     examples: dict[str, list[Example]]  # "train", "dev", "test"
@@ -38,7 +39,7 @@ class TaskData:
 
 
 def read_task(config: GlueConfig, task: Task, tokenizer: BertTokenizer, max_seq_length: int, run: TaskRun) -> TaskData:
-    """Read and encode the sets that the flags need; without a test set only the dev set is predicted."""
+    """Read and encode the sets that the flags need; the test set is optional."""
     actions = run.settings.run
     needed = [("train", actions.do_train), ("dev", actions.do_eval or actions.do_predict)]
     names = [name for name, wanted in needed if wanted and name in task.layouts]
@@ -64,8 +65,8 @@ def evaluate(
         outputs, inputs = outputs_of("dev"), data.inputs["dev"]
         scores = score(task, outputs, inputs)
         results |= inference_results(outputs, len(inputs))
-        results |= {"eval:loss": scores["loss"], **{name: value for name, value in scores.items() if name != "loss"}}
-        warn_of_collapse(task, outputs, data.examples["dev"], run.notice)
+        results |= {"eval:loss" if name == "loss" else name: value for name, value in scores.items()}
+        warn_of_collapse(task, outputs, run.notice)
         run.notice(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
         if is_main and actions.do_predict:
             write_predictions(folder, outputs.values, task, data.examples["dev"])
@@ -95,7 +96,7 @@ def training_results(outcome: Outcome, samples: int, seconds: float) -> dict[str
 
 
 def log_summary(logger: Logger, results: dict[str, Any]) -> None:
-    """Log the summary under NVIDIA's names."""
+    """Log a summary under NVIDIA's names."""
     summary = {name: results[key] for name, key in SUMMARY.items() if key in results}
     if "infer:latency(ms)" in results:
         summary["e2e_inference_time"] = results["infer:latency(ms)"]["sum"] / 1000

@@ -1,7 +1,7 @@
-"""Sentences, or pairs of them, with a class or a number: what a task is, how its files lie, and how they become inputs.
+"""Sentences or sentence pairs with a class or a number: what a task is, how its files look, how they become inputs.
 
-A task is a value; the published ones are rows of :data:`bert.glue.tasks.TASKS`. Labels stay the strings of the files
-until :func:`encode`, and an example's guid is what the published scripts call it::
+A task is a value; the published ones are the rows of :data:`bert.glue.tasks.TASKS`. Labels remain the files' strings
+until :func:`encode`. An example's guid is the one of the published scripts::
 
     examples = read_examples(find_task("mrpc"), "MRPC", "dev")
     examples[0]                 # Example(guid='dev-1', text_a='He said the foodservice ...', text_b=..., label='1')
@@ -21,18 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert.errors import UsageError
-from bert.glue.tables import Row, read_table
-from bert.log import progress
+from bert.glue.tables import TableRow, read_table
 from bert.ragged import offsets_of
 from bert.sequences import Sequences, encode_pairs
 from bert.tokenization import BertTokenizer
 
-CHUNK = 8192  # examples tokenised at once: all of MNLI would need several gigabytes
-SHOWN = 8  # labels that an error line lists
+CHUNK = 8192  # examples to tokenise at once: all of MNLI would need several gigabytes
+SHOWN = 8  # labels that an error message lists
 
 
 class Example(NamedTuple):
-    """One input as it stands in the file; ``label`` is None in a test set."""
+    """One row of a file; ``label`` is None in a test set."""
 
     guid: str
     text_a: str
@@ -41,26 +40,26 @@ class Example(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How one split of a task lies on the disk."""
+class SplitLayout:
+    """The file of one split of a task and its columns."""
 
     file: str  # below --data_dir
     prefix: str  # of the guids
     text: tuple[str, ...]  # the column, or the two columns of a pair
-    label: str | None = None  # its column; None: a test set
-    guid: str | None = None  # column of ids; None: rows are numbered, the header being 0
+    label: str | None = None  # column of the label; None: a test set
+    guid: str | None = None  # column of ids; None: the row number, where the header is 0
     names: tuple[str, ...] = ()  # columns of a file without a header
-    only: tuple[str, str] | None = None  # (column, value) of the rows to read
-    skip_broken: bool = False  # leave out rows with a wrong number of columns
+    only: tuple[str, str] | None = None  # (column, value): read only rows with this value
+    skip_broken: bool = False  # skip rows with a wrong number of columns
 
 
 @dataclass(frozen=True)
 class Task:
-    """Classification where ``labels`` are given, in the order of the classes, else regression."""
+    """A classification if it has ``labels``, in the order of the classes, else a regression."""
 
     name: str
     submission: str | None  # its name on gluebenchmark.com
-    layouts: Mapping[str, Layout]  # split -> file
+    layouts: Mapping[str, SplitLayout]  # by split: train, dev, test
     metrics: Callable[[NDArray, NDArray], dict[str, float]]  # (predictions [n], labels [n]) of a whole set
     labels: tuple[str, ...] = ()
     bounds: tuple[float, float] = (-math.inf, math.inf)  # of a regression's values
@@ -73,21 +72,21 @@ class Task:
 
     @property
     def num_labels(self) -> int:
-        """Outputs of the head: 1 for regression."""
+        """Outputs of the head: 1 for a regression."""
         return len(self.labels) or 1
 
     def predictions(self, logits: NDArray) -> NDArray:
-        """Return the classes [n], or the values of a regression, that ``logits`` [n, num_labels] stand for."""
+        """Return the classes [n], or the values of a regression, that ``logits`` [n, num_labels] predict."""
         return logits[:, 0] if self.is_regression else logits.argmax(axis=1)
 
 
 def read_examples(
     task: Task, data_dir: str | Path, split: str, notice: Callable[[str], None] | None = None
 ) -> list[Example]:
-    """Read ``train``, ``dev`` or ``test`` of a task; ``notice`` is told of rows that were left out.
+    """Read ``train``, ``dev`` or ``test`` of a task; ``notice`` reports skipped rows.
 
-    Raises UsageError for a missing or empty file, a row that does not fit, a label that the task does not have, and an
-    id that comes twice outside of the training set.
+    Raises UsageError for a missing or empty file, a malformed row, a label that the task does not have, and an id
+    repeated outside the training set.
     """
     if split not in task.layouts:
         raise UsageError(f"--task_name {task.name}: no {split} examples, it has {', '.join(task.layouts)}")
@@ -98,17 +97,17 @@ def read_examples(
     first: dict[str, int] = {}  # guid -> line
     for line, example in _rows(task, layout, path, broken):
         if first.setdefault(example.guid, line) != line and split != "train":
-            raise UsageError(f"{path}: line {line}: id {example.guid} is on line {first[example.guid]} too")
+            raise UsageError(f"{path}: line {line}: id {example.guid} repeats that of line {first[example.guid]}")
         examples.append(example)
     if not examples:
         which = f" with {layout.only[0]} {layout.only[1]!r}" if layout.only else ""
         raise UsageError(f"{path}: no examples{which}, expected at least one")
     if broken and notice:
-        notice(f"{path}: left out {len(broken)} lines with a wrong number of columns, the first is line {broken[0]}")
+        notice(f"{path}: skipped {len(broken)} lines with a wrong number of columns (first: line {broken[0]})")
     return examples
 
 
-def _rows(task: Task, layout: Layout, path: Path, broken: list[int]) -> Iterator[tuple[int, Example]]:
+def _rows(task: Task, layout: SplitLayout, path: Path, broken: list[int]) -> Iterator[tuple[int, Example]]:
     chosen, value = layout.only or (None, None)
     columns = [*layout.text, *filter(None, (layout.label, layout.guid, chosen))]
     for row in read_table(path, columns, names=layout.names, broken=broken if layout.skip_broken else None):
@@ -121,8 +120,8 @@ def _rows(task: Task, layout: Layout, path: Path, broken: list[int]) -> Iterator
         yield row.line, Example(guid, texts[0], texts[1] if len(texts) > 1 else None, label)
 
 
-def _check(task: Task, value: str, path: Path, row: Row) -> str:
-    """Return the label that the file's ``value`` stands for."""
+def _check(task: Task, value: str, path: Path, row: TableRow) -> str:
+    """Return the label that the file's ``value`` means."""
     label = task.synonyms.get(value.strip(), value.strip())
     if not (_is_within(label, task.bounds) if task.is_regression else label in task.labels):
         raise UsageError(f"{path}: line {row.line}: label {value[:40]!r}, expected {_expected(task)}")
@@ -143,12 +142,10 @@ def _is_within(text: str, bounds: tuple[float, float]) -> bool:
     return math.isfinite(value) and bounds[0] <= value <= bounds[1]
 
 
-def encode(
-    examples: Sequence[Example], task: Task, tokenizer: BertTokenizer, max_seq_length: int, show: bool = False
-) -> Sequences:
-    """Tokenise examples; ``labels["label"]`` is the class (int64) or the value (float32), absent from a test set."""
+def encode(examples: Sequence[Example], task: Task, tokenizer: BertTokenizer, max_seq_length: int) -> Sequences:
+    """Tokenise examples; ``labels["label"]`` is the class (int64) or the value (float32); a test set has none."""
     parts = []
-    for start in progress(range(0, len(examples), CHUNK), description="Tokenising", unit="chunk", disable=not show):
+    for start in range(0, len(examples), CHUNK):
         chunk = examples[start : start + CHUNK]
         first = tokenizer.encode_batch([example.text_a for example in chunk])
         pairs = [example.text_b for example in chunk if example.text_b is not None]

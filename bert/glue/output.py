@@ -1,13 +1,13 @@
-"""The files that a fine-tuned classifier leaves, under the names and in the formats of the published scripts.
+"""The output files of a fine-tuned classifier, with the names and formats of the published scripts.
 
 ========================  ==================================================================================
-``results.txt``           all numbers of a run, one JSON object
+``results.txt``           all numbers of a run as one JSON object
 ``predictions.json``      guid -> label
-``test_results.tsv``      a line for each example: the probability of each label, or the value of a regression
-``CoLA.tsv`` and so on    index and prediction, as gluebenchmark.com takes them
+``test_results.tsv``      a line per example: the probability of each label, or the value of a regression
+``CoLA.tsv`` and so on    index and prediction, as gluebenchmark.com expects them
 ========================  ==================================================================================
 
-Each appears whole or not at all. Outputs are the logits [n, num_labels] of all examples, in their order::
+Files are written atomically. ``logits`` [n, num_labels] are those of all examples, in order::
 
     write_test_results(folder, logits, task)
     print(summarise_seeds([{"seed": 1, "acc": 0.86}, {"seed": 2, "acc": 0.88}]).text)
@@ -31,27 +31,25 @@ from bert.log.logger import plain
 
 
 class SeedSummary(NamedTuple):
-    """``values[metric]`` holds mean, std (of a sample; 0 of one run), best and, where known, the best run's seed."""
+    """``values[metric]`` holds mean, std (of the sample; 0 for one run), best and, if known, the best run's seed."""
 
     text: str  # a Markdown table
     values: dict[str, dict[str, float]]
 
 
 def write_results(folder: str | Path, results: Mapping[str, Any]) -> None:
-    """Write results.txt; NaN and infinities become strings, which strict JSON allows."""
+    """Write results.txt; NaN and infinities become strings, since JSON has no numbers for them."""
     write_lines(folder, "results.txt", [json.dumps(plain(results), allow_nan=False)])
 
 
 def write_predictions(folder: str | Path, logits: NDArray, task: Task, examples: Sequence[Example]) -> None:
     """Write predictions.json."""
-    answers = zip(examples, _answers(logits, task), strict=True)
-    write_lines(
-        folder, "predictions.json", [json.dumps({example.guid: answer for example, answer in answers}, indent=4)]
-    )
+    answers = dict(zip((example.guid for example in examples), _answers(logits, task), strict=True))
+    write_lines(folder, "predictions.json", [json.dumps(answers, indent=4)])
 
 
 def write_test_results(folder: str | Path, logits: NDArray, task: Task) -> None:
-    """Write test_results.tsv: no header, probabilities in the order of the task's labels, tabs between."""
+    """Write test_results.tsv: no header, and tabs between the probabilities, in the order of the task's labels."""
     values = np.asarray(logits, np.float32)
     if not task.is_regression:
         values = torch.from_numpy(np.asarray(logits, np.float64)).softmax(dim=1).numpy().astype(np.float32)
@@ -59,9 +57,9 @@ def write_test_results(folder: str | Path, logits: NDArray, task: Task) -> None:
 
 
 def write_submission(folder: str | Path, logits: NDArray, task: Task) -> None:
-    """Write the file that gluebenchmark.com takes for the task's test set; nothing for a task outside of GLUE.
+    """Write the file to submit to gluebenchmark.com for the test set; nothing for a task outside GLUE.
 
-    Its index counts the examples from 0. Values of a regression are cut to their bounds.
+    Its index counts the examples from 0. Values of a regression are clipped to their bounds.
     """
     if task.submission is not None:
         rows = (f"{index}\t{answer}" for index, answer in enumerate(_answers(logits, task)))
@@ -69,9 +67,9 @@ def write_submission(folder: str | Path, logits: NDArray, task: Task) -> None:
 
 
 def summarise_seeds(results: Sequence[Mapping[str, float]]) -> SeedSummary:
-    """Summarise the metrics of runs that differ by their seed, which may stand under ``seed``.
+    """Summarise the metrics of runs that differ by their seed, which ``seed`` may hold.
 
-    The best is the highest, but the lowest of a metric that ends in "loss". Metrics are those of the first run.
+    The best is the highest value, or the lowest of a metric that ends in "loss". The first run decides the metrics.
     """
     values = {metric: _summarise(metric, results) for metric in results[0] if metric != "seed"}
     rows = [["metric", "mean", "std", "best", "seed"], ["---", *["---:"] * 4]]
@@ -83,13 +81,10 @@ def summarise_seeds(results: Sequence[Mapping[str, float]]) -> SeedSummary:
 def _summarise(metric: str, results: Sequence[Mapping[str, float]]) -> dict[str, float]:
     numbers = [float(result[metric]) for result in results]
     best = (min if metric.endswith("loss") else max)(numbers)
-    summary = {
-        "mean": statistics.fmean(numbers),
-        "std": statistics.stdev(numbers) if len(numbers) > 1 else 0.0,
-        "best": best,
-    }
+    std = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
     winner = results[numbers.index(best)]
-    return summary | ({"seed": winner["seed"]} if "seed" in winner else {})
+    seed = {"seed": winner["seed"]} if "seed" in winner else {}
+    return {"mean": statistics.fmean(numbers), "std": std, "best": best, **seed}
 
 
 def _answers(logits: NDArray, task: Task) -> list[str]:

@@ -1,7 +1,7 @@
 """Tables in files, by suffix: tab-separated values without quoting (as GLUE publishes them), CSV, JSON lines.
 
-Lines end at ``\\n`` or ``\\r\\n`` and nowhere else: texts hold other separators of Unicode. The first row names the
-columns, unless the caller does. Nothing is guessed: a row that does not fit is an error that names file and line::
+Lines of .tsv and .jsonl end only at ``\\n`` or ``\\r\\n``, since texts contain other line separators of Unicode. The
+first row names the columns, unless the caller does. A row that does not fit is an error that names file and line::
 
     for row in read_table(Path("train.tsv"), ["sentence", "label"]):
         print(row.line, row.values)             # 2 ('a stirring , funny film', '1')
@@ -17,13 +17,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bert.errors import UsageError
+from bert.errors import UsageError, naming_os_errors
 
 SUFFIXES = (".tsv", ".csv", ".jsonl")
 
 
-class Row(NamedTuple):
-    """The columns asked for, and the line where the row begins, counted from 1."""
+class TableRow(NamedTuple):
+    """The requested columns of a row, and the line on which it begins, counted from 1."""
 
     line: int
     values: tuple[str, ...]
@@ -31,27 +31,25 @@ class Row(NamedTuple):
 
 def read_table(
     path: Path, columns: Sequence[str], *, names: Sequence[str] = (), broken: list[int] | None = None
-) -> Iterator[Row]:
+) -> Iterator[TableRow]:
     """Yield the given ``columns`` of each row.
 
-    ``names`` are the columns of a file without a header. Rows with a wrong number of columns are an error, or are left
-    out and their lines added to ``broken`` where that is given. Raises UsageError.
+    ``names`` are the columns of a file without a header. A row with a wrong number of columns raises UsageError, as
+    does anything else that is wrong; but if ``broken`` is given, such a row is skipped and its line added to it.
     """
     if path.suffix not in SUFFIXES:
         raise UsageError(f"{path}: expected a file ending in {', '.join(SUFFIXES)}")
     text = _read(path)
     if not text.strip():
-        raise UsageError(f"{path}: the file is empty, expected one example a line")
+        raise UsageError(f"{path}: the file is empty, expected one example per line")
     if path.suffix == ".jsonl":
         return _json_rows(path, text, columns)
     return _select(path, _tsv_rows(text) if path.suffix == ".tsv" else _csv_rows(path, text), columns, names, broken)
 
 
 def _read(path: Path) -> str:
-    try:
+    with naming_os_errors(str(path)):
         data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from error
     try:
         return data.decode("utf8")
     except UnicodeDecodeError as error:
@@ -82,48 +80,42 @@ def _select(
     columns: Sequence[str],
     names: Sequence[str],
     broken: list[int] | None,
-) -> Iterator[Row]:
+) -> Iterator[TableRow]:
     header = list(names) or next(rows)[1]
     for column in columns:
         if header.count(column) != 1:
-            found = "comes twice" if column in header else "is missing"
+            found = "is repeated" if column in header else "is missing"
             raise UsageError(f"{path}: line 1: column {column!r} {found}, the columns are {', '.join(header)}")
     places = [header.index(column) for column in columns]
     for line, fields in rows:
         if len(fields) == len(header):
-            yield Row(line, tuple([fields[place] for place in places]))
+            yield TableRow(line, tuple([fields[place] for place in places]))
         elif broken is not None:
             broken.append(line)
         else:
             raise UsageError(f"{path}: line {line}: {len(fields)} columns, expected {len(header)}: {', '.join(header)}")
 
 
-def _json_rows(path: Path, text: str, columns: Sequence[str]) -> Iterator[Row]:
+def _json_rows(path: Path, text: str, columns: Sequence[str]) -> Iterator[TableRow]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            fields = _parse(path, number, line)
-            yield Row(number, tuple([_scalar(path, number, fields, column) for column in columns]))
+            where = f"{path}: line {number}"
+            try:
+                fields = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise UsageError(f"{where}: not JSON ({error}), expected one object per line") from error
+            if not isinstance(fields, dict):
+                raise UsageError(f"{where}: a JSON {type(fields).__name__}, expected an object")
+            yield TableRow(number, tuple([_scalar(where, fields, column) for column in columns]))
 
 
-def _parse(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: line {number}: not JSON ({error}), expected one object a line") from error
-    if not isinstance(fields, dict):
-        raise UsageError(f"{path}: line {number}: a JSON {type(fields).__name__}, expected an object")
-    return fields
-
-
-def _scalar(path: Path, number: int, fields: dict[str, Any], column: str) -> str:
+def _scalar(where: str, fields: dict[str, Any], column: str) -> str:
     if column not in fields:
-        raise UsageError(f"{path}: line {number}: key {column!r} is missing, the keys are {', '.join(fields)}")
+        raise UsageError(f"{where}: key {column!r} is missing, the keys are {', '.join(fields)}")
     value = fields[column]
     if value is None or isinstance(value, list | dict):
-        raise UsageError(
-            f"{path}: line {number}: {column!r} is {json.dumps(value)[:40]}, expected a string or a number"
-        )
+        raise UsageError(f"{where}: {column!r} is {json.dumps(value)[:40]}, expected a string or a number")
     text = value if isinstance(value, str) else json.dumps(value)
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise UsageError(f"{path}: line {number}: {column!r} has half a surrogate pair, expected Unicode text")
+        raise UsageError(f"{where}: {column!r} has a lone surrogate, expected Unicode text")
     return text

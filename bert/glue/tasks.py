@@ -1,7 +1,7 @@
-"""The tasks of GLUE, its diagnostic set AX, and XNLI: a table with a row for each. Add a row to add a task.
+"""The tasks of GLUE, its diagnostic set AX, and XNLI, in one table. Add a row to add a task.
 
-Files, columns and the order of labels are those of the published data sets and scripts. What is not in the table is
-``--task_name custom``, whose files and columns are flags. STS-B is learned and scored on its own scale, 0 to 5::
+Files, columns and the order of labels are those of the published data sets and scripts. ``--task_name custom`` covers
+all other data; flags name its files and columns. STS-B is learned and scored on its own scale, 0 to 5::
 
     task = find_task("STS-B")                                       # also "stsb" and "sts_b"
     examples = read_examples(task, "glue/STS-B", "dev")
@@ -17,29 +17,27 @@ from typing import Any
 from bert.config import flag
 from bert.errors import UsageError
 from bert.glue.custom import CUSTOM, CustomConfig, build_custom
-from bert.glue.examples import Example, Layout, Task, encode, read_examples
+from bert.glue.examples import SplitLayout, Task
 from bert.glue.metrics import acc, acc_and_f1, check_installed, correlations, mcc
-
-__all__ = ["TASKS", "Example", "GlueConfig", "Layout", "Task", "build_task", "encode", "find_task", "read_examples"]
 
 
 def splits(
     text: tuple[str, ...], label: str, guid: str | None = None, dev: str = "dev", test: str = "test", **labelled: Any
-) -> dict[str, Layout]:
-    """Lay out a task as GLUE does: three .tsv files, where ``labelled`` concerns training and dev alone."""
-    train = Layout("train.tsv", "train", text, label, guid, **labelled)
+) -> dict[str, SplitLayout]:
+    """Return GLUE's usual three .tsv files; ``labelled`` are more fields of the training and dev layouts."""
+    train = SplitLayout("train.tsv", "train", text, label, guid, **labelled)
     return {
         "train": train,
         "dev": replace(train, file=f"{dev}.tsv", prefix=dev),
-        "test": Layout(f"{test}.tsv", "test", text, guid=guid),
+        "test": SplitLayout(f"{test}.tsv", "test", text, guid=guid),
     }
 
 
 def xnli(language: str) -> Task:
-    """XNLI: training pairs machine-translated to one language, dev and test pairs of all languages in one file."""
-    dev = Layout("xnli.dev.tsv", "dev", SENTENCES, "gold_label", only=("language", language))
+    """XNLI: training pairs machine-translated to one language; dev and test files mix all languages."""
+    dev = SplitLayout("xnli.dev.tsv", "dev", SENTENCES, "gold_label", only=("language", language))
     layouts = {
-        "train": Layout(f"multinli/multinli.train.{language}.tsv", "train", ("premise", "hypo"), "label"),
+        "train": SplitLayout(f"multinli/multinli.train.{language}.tsv", "train", ("premise", "hypo"), "label"),
         "dev": dev,
         "test": replace(dev, file="xnli.test.tsv", prefix="test", label=None),
     }
@@ -53,7 +51,10 @@ SENTENCE, SENTENCES = ("sentence",), ("sentence1", "sentence2")
 COLA_COLUMNS = ("source", "label", "mark", "sentence")
 MNLI = splits(SENTENCES, "gold_label", "index", dev="dev_matched", test="test_matched")
 MNLI_MM = splits(SENTENCES, "gold_label", "index", dev="dev_mismatched", test="test_mismatched")
-QUESTIONS = splits(("question1", "question2"), "is_duplicate", "id", skip_broken=True)  # some hold tabs and line ends
+AX = SplitLayout("AX.tsv", "test", SENTENCES, guid="index")
+QUESTIONS = splits(
+    ("question1", "question2"), "is_duplicate", "id", skip_broken=True
+)  # some contain tabs and line breaks
 
 TASKS: Mapping[str, Task] = {
     task.name: task
@@ -68,9 +69,7 @@ TASKS: Mapping[str, Task] = {
         Task("qnli", "QNLI", splits(("question", "sentence"), "label", "index"), acc, ENTAILMENT),
         Task("rte", "RTE", splits(SENTENCES, "label", "index"), acc, ENTAILMENT),
         Task("wnli", "WNLI", splits(SENTENCES, "label", "index"), acc, BINARY),
-        Task(
-            "ax", "AX", {"test": Layout("AX.tsv", "test", SENTENCES, guid="index")}, acc, NLI, aliases=("diagnostic",)
-        ),
+        Task("ax", "AX", {"test": AX}, acc, NLI, aliases=("diagnostic",)),
         xnli("zh"),
     )
 }
@@ -78,28 +77,28 @@ TASKS: Mapping[str, Task] = {
 
 @dataclass
 class GlueConfig:
-    """What to fine-tune on."""
+    """The data to fine-tune on."""
 
-    data_dir: str = flag(help="Folder of the task's files as they were published, such as download/glue/MRPC.")
+    data_dir: str = flag(help="Folder of the task's files as published, such as download/glue/MRPC.")
     task_name: str = flag(help=f"Task: {', '.join(TASKS)}, or custom for your own files (see --text_column).")
     xnli_language: str = flag("zh", "xnli: language of the texts, such as de or zh.")
     custom: CustomConfig = field(default_factory=CustomConfig)
 
 
 def build_task(config: GlueConfig) -> Task:
-    """Return the task of the flags; raises UsageError where it, a flag of it or a library is not at hand."""
+    """Return the task of the flags; raises UsageError for a task, a flag or a library that is not available."""
     check_installed()
     if _key(config.task_name) == CUSTOM:
         return build_custom(config.custom, config.data_dir)
     task = find_task(config.task_name)
     for flag_field in fields(config.custom):
         if getattr(config.custom, flag_field.name) != flag_field.default:
-            raise UsageError(f"--{flag_field.name}: --task_name is {config.task_name}, only custom takes this flag")
+            raise UsageError(f"--{flag_field.name}: --task_name is {config.task_name}, only custom accepts this flag")
     return xnli(config.xnli_language) if task.name == "xnli" else task
 
 
 def find_task(name: str) -> Task:
-    """Return a task of the table; case, hyphens and underscores do not matter. Raises UsageError."""
+    """Return a task of the table, ignoring case, hyphens and underscores. Raises UsageError."""
     found = [task for task in TASKS.values() if _key(name) in map(_key, (task.name, *task.aliases))]
     if not found:
         raise UsageError(f"--task_name {name}: expected one of {', '.join(TASKS)}, {CUSTOM}")

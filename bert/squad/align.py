@@ -1,10 +1,10 @@
-"""What the model read as pieces → how it stands in the original text, by aligning the two letter by letter.
+"""Map a predicted answer, read as word pieces, back to the original text by aligning the two letter by letter.
 
-Pieces are lower-cased, without accents and cut at marks; a reader wants the text as it was written, but no more of it
-than the pieces say. Both texts are compared without their blanks::
+Pieces are lower-cased, stripped of accents and split at punctuation. The answer should read as the text was written,
+but cover no more of it than the pieces do. The comparison ignores blanks::
 
     get_final_text("steve smith", "Steve Smith's", do_lower_case=True)      # "Steve Smith"
-    get_final_text("steve jones", "Steve Smith's", do_lower_case=True)      # "Steve Smith's": found nowhere
+    get_final_text("steve jones", "Steve Smith's", do_lower_case=True)      # "Steve Smith's": not found
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from bert.tokenization import SPECIAL_TOKENS, WordNormalizer
 
-KNOWN_WORDS = 1 << 17
+CACHED_WORDS = 1 << 17
 
 
 def detokenize(pieces: Iterable[str]) -> str:
@@ -26,43 +26,32 @@ def detokenize(pieces: Iterable[str]) -> str:
 
 
 def get_final_text(pred_text: str, orig_text: str, do_lower_case: bool, verbose_logging: bool = False) -> str:
-    """Return the part of ``orig_text`` that reads as ``pred_text``; all of it where the two cannot be aligned.
+    """Return the part of ``orig_text`` that reads as ``pred_text``, or all of it if the two cannot be aligned.
 
-    ``verbose_logging`` says on stderr when that happens.
-    """
-    found = align(pred_text, orig_text, do_lower_case)
-    if found is None and verbose_logging:
-        print(f"{pred_text!r} cannot be found in {orig_text!r}, which is the answer as a whole", file=sys.stderr)
-    return orig_text if found is None else found
-
-
-def align(pred_text: str, orig_text: str, do_lower_case: bool) -> str | None:
-    """Return the part of ``orig_text`` whose words read as ``pred_text``, None where there is no such part.
-
-    ``orig_text`` without blanks must be as long as its words are: a letter that casing takes away or adds ends it.
+    They cannot if ``pred_text`` is not in it, or if normalisation changes the number of letters; ``verbose_logging``
+    reports that on stderr.
     """
     words = " ".join(filter(None, (_words(word, do_lower_case) for word in orig_text.split(" "))))
     start = words.find(pred_text) if pred_text else -1
     places = [place for place, letter in enumerate(orig_text) if letter != " "]
     if start < 0 or len(places) != len(words) - words.count(" "):
-        return None
+        if verbose_logging:
+            print(f"{pred_text!r} not found in {orig_text!r}, which becomes the whole answer", file=sys.stderr)
+        return orig_text
     first = start - words.count(" ", 0, start)
     last = first + len(pred_text) - pred_text.count(" ") - 1
     return orig_text[places[first] : places[last] + 1]
 
 
-@lru_cache(maxsize=KNOWN_WORDS)
+@lru_cache(maxsize=CACHED_WORDS)
 def _words(text: str, do_lower_case: bool) -> str:
-    """Normalise ``text`` and put blanks between its words and marks, as before WordPiece."""
+    """Normalise ``text`` and separate its words and punctuation by blanks, as the tokenizer does before WordPiece."""
     normalizer = _normalizer(do_lower_case)
     found: list[str] = []
     for kept, run in normalizer.runs(text):
-        found += [run] if kept else _split(normalizer.rest.normalize_str(run))
+        split = [] if kept else BertPreTokenizer().pre_tokenize_str(normalizer.rest.normalize_str(run))
+        found += [run] if kept else [word for word, _ in split]
     return " ".join(found)
-
-
-def _split(text: str) -> list[str]:
-    return [word for word, _ in BertPreTokenizer().pre_tokenize_str(text)]
 
 
 @cache

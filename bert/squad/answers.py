@@ -1,14 +1,14 @@
-"""Start and end logits of all windows → the answer to each question, its n best rivals and its null odds.
+"""Start and end logits of all windows → the answer to each question, its n best candidates and its null odds.
 
-The windows of a question compete with one another. In version 2 the null answer, whose score is start + end logit of
-``[CLS]``, takes part with the window where it is lowest; the question is unanswerable where that score exceeds the best
+All windows of a question compete. In version 2 the null answer, whose score is start + end logit of ``[CLS]``, competes
+too, with the lowest of its scores over the windows; the question counts as unanswerable if that score exceeds the best
 text's by more than a threshold::
 
     results = [RawResult(feature.unique_id, start_logits, end_logits) for feature in features]
     answers = find_answers(examples, features, results, do_lower_case=True, config=AnswerConfig())
     answers[0].text, answers[0].nbest[0].probability
 
-Equal scores keep their order: window, rank of the start, rank of the end; equal logits that of their positions.
+Ties are broken by window, then by rank of the start, then by rank of the end; equal logits rank by position.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import json
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,30 +26,30 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bert.config import flag
-from bert.errors import UsageError
+from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
 from bert.squad.align import detokenize, get_final_text
 from bert.squad.examples import SquadExample
 from bert.squad.windows import InputFeatures
 
-LARGEST = 1e6  # stands for infinity where a value must fit JSON: the null odds of a question without any text
+LARGEST = 1e6  # stands for infinity where JSON needs a number: the null odds of a question without any text
 
 
 @dataclass
 class AnswerConfig:
     """How answers are chosen."""
 
-    n_best_size: int = flag(20, "Starts, ends and answers of a question to keep.", minimum=1)
+    n_best_size: int = flag(20, "Starts, ends and answers to consider per question.", minimum=1)
     max_answer_length: int = flag(30, "Longest answer, in word pieces.", minimum=1)
     version_2_with_negative: bool = flag(False, "SQuAD 2.0: questions may have no answer.")
     null_score_diff_threshold: float = flag(
-        0.0, "No answer where its score exceeds the best text's by more than this; see best_f1_thresh."
+        0.0, "Give no answer if its score exceeds the best text's by more than this; see best_f1_thresh."
     )
-    verbose_logging: bool = flag(False, "Say which answers could not be traced back to the original text.")
+    verbose_logging: bool = flag(False, "Report answers that could not be traced back to the original text.")
 
 
 class RawResult(NamedTuple):
-    """The model's logits of one window, one a position, with or without those of the padding."""
+    """The model's logits of one window, one per token; those of the padding may follow."""
 
     unique_id: int
     start_logits: ArrayLike
@@ -67,13 +67,13 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found for one question."""
+    """The answer to one question."""
 
     qas_id: str
     text: str  # the prediction; "" = unanswerable
-    best_text: str  # the prediction before any threshold, from which a threshold is tuned
-    null_odds: float | None  # version 2: score of no answer less score of ``best_text``
-    nbest: list[Candidate]  # best first; at most n_best_size, and one more where the null answer came too late
+    best_text: str  # the prediction before any threshold, for tuning one
+    null_odds: float | None  # version 2: score of no answer minus score of ``best_text``
+    nbest: list[Candidate]  # best first; at most n_best_size, plus the null answer if it is not among them
 
 
 def write_predictions(
@@ -91,32 +91,37 @@ def write_predictions(
     null_score_diff_threshold: float,
     output_best_file: str | Path | None = None,
 ) -> list[Answer]:
-    """Find the answers and write ``{id: text}``, ``{id: n best}`` and, in version 2, ``{id: null odds}`` as JSON.
-
-    In version 2 ``output_best_file`` gets ``{id: best_text}``, from which the threshold is to be tuned. A file that is
-    None is not written.
-    """
+    """Find the answers and write them, see :func:`write_answers`; the signature is that of the published scripts."""
     config = AnswerConfig(
         n_best_size, max_answer_length, version_2_with_negative, null_score_diff_threshold, verbose_logging
     )
     answers = find_answers(all_examples, all_features, all_results, do_lower_case, config)
-    write_json(output_prediction_file, {answer.qas_id: answer.text for answer in answers})
-    write_json(output_nbest_file, {answer.qas_id: [c._asdict() for c in answer.nbest] for answer in answers})
-    if version_2_with_negative:
-        write_json(output_null_log_odds_file, {answer.qas_id: answer.null_odds for answer in answers})
-        write_json(output_best_file, {answer.qas_id: answer.best_text for answer in answers})
+    version_2_files = (output_null_log_odds_file, output_best_file) if version_2_with_negative else ()
+    write_answers(answers, output_prediction_file, output_nbest_file, *version_2_files)
     return answers
 
 
-def write_json(path: str | Path | None, value: Any) -> None:
-    """Write ``value`` to ``path``, unless that is None, as the published scripts do; raises UsageError naming it."""
-    if path is None:
-        return
-    try:
-        with replacing(Path(path)) as temporary:
+def write_answers(
+    answers: Sequence[Answer],
+    predictions: str | Path,
+    nbest: str | Path | None = None,
+    null_odds: str | Path | None = None,
+    best: str | Path | None = None,
+) -> None:
+    """Write ``{id: text}``, ``{id: n best}``, ``{id: null odds}`` and ``{id: best_text}`` as JSON to the files given.
+
+    Raises UsageError naming a file that cannot be written.
+    """
+    _write_json(predictions, {answer.qas_id: answer.text for answer in answers})
+    _write_json(nbest, {answer.qas_id: [c._asdict() for c in answer.nbest] for answer in answers})
+    _write_json(null_odds, {answer.qas_id: answer.null_odds for answer in answers})
+    _write_json(best, {answer.qas_id: answer.best_text for answer in answers})
+
+
+def _write_json(path: str | Path | None, value: Any) -> None:
+    if path is not None:
+        with naming_os_errors(str(path)), replacing(Path(path)) as temporary:
             temporary.write_text(json.dumps(value, indent=4) + "\n", encoding="utf8")
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from error
 
 
 def find_answers(
@@ -126,15 +131,15 @@ def find_answers(
     do_lower_case: bool,
     config: AnswerConfig,
 ) -> list[Answer]:
-    """Answer every question, in order. A window without a result is passed over, with a notice on stderr.
+    """Answer every question, in order. Windows without a result are skipped with a warning on stderr.
 
-    Raises UsageError where no window has a result, and for logits that are infinite or not a number (minus infinity,
-    as a mask leaves it, is fine).
+    Raises UsageError if no window has a result, and for logits that are NaN or plus infinity. Minus infinity is
+    allowed, since masking produces it.
     """
     by_id = {result.unique_id: result for result in results}
     known = [feature for feature in features if feature.unique_id in by_id]
     if features and not known:
-        raise UsageError(f"none of {len(results)} results belongs to one of the {len(features)} windows")
+        raise UsageError(f"none of the {len(results)} results belongs to any of the {len(features)} windows")
     if len(known) < len(features):
         print(f"warning: {len(features) - len(known)} of {len(features)} windows have no result", file=sys.stderr)
     windows: dict[int, list[InputFeatures]] = defaultdict(list)
@@ -148,7 +153,7 @@ def find_answers(
 
 
 class ScoredWindow(NamedTuple):
-    """A window and its logits, one a position."""
+    """A window and its logits, one per token."""
 
     feature: InputFeatures
     start_logits: NDArray[np.float64]
@@ -156,31 +161,30 @@ class ScoredWindow(NamedTuple):
 
     @classmethod
     def of(cls, feature: InputFeatures, result: RawResult) -> ScoredWindow:
-        """Bring the logits of ``result`` in shape; raises UsageError for such as a sound model does not make."""
+        """Check and flatten the logits of ``result``; raises UsageError as :func:`find_answers` says."""
         logits = [np.asarray(values, np.float64).reshape(-1) for values in result[1:]]
         if any(not len(values) or np.isnan(values).any() or np.isposinf(values).any() for values in logits):
             raise UsageError(f"window {result.unique_id}: its logits are missing, infinite or not a number")
         return cls(feature, *(np.maximum(values, -LARGEST) for values in logits))
 
-    @property
-    def null(self) -> tuple[float, float]:
-        """The logits of [CLS]."""
-        return self.start_logits[0].item(), self.end_logits[0].item()
-
     def spans(self, config: AnswerConfig) -> NDArray[np.float64]:
-        """Return the possible answers as rows (start, end, start logit, end logit), by rank of start, then of end."""
-        inside, best = self.feature.token_to_orig_map, self.feature.token_is_max_context
-        ranks = [best_indices(logits, config.n_best_size).tolist() for logits in (self.start_logits, self.end_logits)]
-        starts = np.array([i for i in ranks[0] if i in inside and best.get(i, False)], np.int64)
-        ends = np.array([i for i in ranks[1] if i in inside], np.int64)
+        """Return the possible answers as rows (start, end, start logit, end logit), by rank of start, then of end.
+
+        Start and end count pieces of the context in this window.
+        """
+        best, shift = self.feature.is_max_context, self.feature.segment_start
+        ranked = [best_indices(logits, config.n_best_size) - shift for logits in (self.start_logits, self.end_logits)]
+        starts, ends = (places[(places >= 0) & (places < len(best))] for places in ranked)
+        starts = starts[best[starts]]
         length = ends[None, :] - starts[:, None] + 1
         rows, columns = np.nonzero((length >= 1) & (length <= config.max_answer_length))
         start, end = starts[rows], ends[columns]
-        return np.column_stack([start, end, self.start_logits[start], self.end_logits[end]]).astype(np.float64)
+        table = np.column_stack([start, end, self.start_logits[start + shift], self.end_logits[end + shift]])
+        return table.astype(np.float64)
 
 
 def best_indices(logits: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Return the places of the ``count`` highest logits, highest first, equal ones in their order."""
+    """Return the indices of the ``count`` highest logits, highest first; equal ones keep their order."""
     return np.argsort(-logits, kind="stable")[:count]
 
 
@@ -189,7 +193,8 @@ def _answer(
 ) -> Answer:
     null = None
     if config.version_2_with_negative:
-        null = min((window.null for window in windows), key=sum, default=(0.0, 0.0))
+        at_cls = [(window.start_logits[0].item(), window.end_logits[0].item()) for window in windows]
+        null = min(at_cls, key=sum, default=(0.0, 0.0))
     nbest = _choose(_ranked(example, windows, null, do_lower_case, config), config.n_best_size, null)
     if null is None:
         return Answer(example.qas_id, nbest[0].text, nbest[0].text, None, nbest)
@@ -202,7 +207,7 @@ def _answer(
 
 
 def _choose(ranked: Iterator[Candidate], size: int, null: tuple[float, float] | None) -> list[Candidate]:
-    """Return the ``size`` best of different text, with probabilities, and the null answer if it is not among them."""
+    """Return the ``size`` best candidates of distinct text, and the null answer, with the softmax of their scores."""
     nbest: dict[str, Candidate] = {}
     for candidate in ranked:
         nbest.setdefault(candidate.text, candidate)
@@ -210,7 +215,10 @@ def _choose(ranked: Iterator[Candidate], size: int, null: tuple[float, float] | 
             break
     if null is not None:
         nbest.setdefault("", Candidate("", 0.0, *null))
-    return _with_probabilities(list(nbest.values()) or [Candidate("empty", 0.0, 0.0, 0.0)])
+    chosen = list(nbest.values()) or [Candidate("empty", 0.0, 0.0, 0.0)]
+    scores = [candidate.start_logit + candidate.end_logit for candidate in chosen]
+    weights = [math.exp(score - max(scores)) for score in scores]
+    return [c._replace(probability=w / sum(weights)) for c, w in zip(chosen, weights, strict=True)]
 
 
 def _ranked(
@@ -220,7 +228,7 @@ def _ranked(
     do_lower_case: bool,
     config: AnswerConfig,
 ) -> Iterator[Candidate]:
-    """Yield all candidates of a question, highest score first; texts are made as they are asked for."""
+    """Yield all candidates of a question, highest score first; texts, which cost most, are made one at a time."""
     found = [window.spans(config) for window in windows]
     owners = [window.feature for window, rows in zip(windows, found, strict=True) for _ in range(len(rows))]
     if null is not None:
@@ -236,23 +244,11 @@ def _ranked(
 def span_text(
     example: SquadExample, feature: InputFeatures, start: int, end: int, do_lower_case: bool, config: AnswerConfig
 ) -> str:
-    """Return what stands in the original text at tokens ``start`` to ``end`` of a window."""
-    words = feature.token_to_orig_map
+    """Return the original text of pieces ``start`` to ``end`` of a window's context."""
+    words, shift = feature.words, feature.segment_start
     first, last = words[start], words[end]
     original = " ".join(example.doc_tokens[first : last + 1])
-    if _differs(words, start - 1, first) and _differs(words, end + 1, last):
-        return original  # whole words: aligning them would give the same
-    pieces = detokenize(feature.tokens[start : end + 1])
+    if words[max(start - 1, 0)] != first and words[min(end + 1, len(words) - 1)] != last:
+        return original  # whole words for certain: aligning them would return the same
+    pieces = detokenize(feature.tokens[shift + start : shift + end + 1])
     return get_final_text(pieces, original, do_lower_case, config.verbose_logging)
-
-
-def _differs(words: Mapping[int, int], position: int, word: int) -> bool:
-    """Whether the token at ``position`` is known to be of another word; beyond the window nothing is known."""
-    return words.get(position, word) != word
-
-
-def _with_probabilities(candidates: list[Candidate]) -> list[Candidate]:
-    """Fill in the softmax of the candidates' scores."""
-    scores = [candidate.start_logit + candidate.end_logit for candidate in candidates]
-    weights = [math.exp(score - max(scores)) for score in scores]
-    return [c._replace(probability=w / sum(weights)) for c, w in zip(candidates, weights, strict=True)]

@@ -1,8 +1,8 @@
-"""SQuAD 1.1 and 2.0 files, or a question and its context, → questions with their contexts as words.
+"""SQuAD 1.1 and 2.0 files, or one question and its context → questions with their contexts as words.
 
 A file is ``{"version": "1.1", "data": [{"paragraphs": [{"context": ..., "qas": [{"id", "question", "answers":
-[{"text", "answer_start"}], "is_impossible"}]}]}]}``; ``answer_start`` counts characters. Blank, tab, line break, return
-and the narrow no-break space U+202F separate words, nothing else, and all questions of a paragraph share its words::
+[{"text", "answer_start"}], "is_impossible"}]}]}]}``; ``answer_start`` counts characters. Only blank, tab, line feed,
+carriage return and narrow no-break space (U+202F) separate words. All questions of a paragraph share its words::
 
     examples = read_squad_examples("train-v2.0.json", is_training=True, version_2_with_negative=True)
     example = example_from_text("What river runs through Paris?", "The Seine runs through Paris.")
@@ -28,30 +28,30 @@ KINDS = {str: "text", int: "a whole number", bool: "true or false", list: "a lis
 
 @dataclass(slots=True)
 class SquadExample:
-    """A question about a context; the answer is known in training only."""
+    """A question about a context; only training knows the answer."""
 
     qas_id: str
     question_text: str
     doc_tokens: list[str]  # the context's words
-    orig_answer_text: str | None = None  # "" where there is no answer
-    start_position: int | None = None  # the answer's first word, -1 where there is no answer
-    end_position: int | None = None  # its last word, -1 where there is no answer
+    orig_answer_text: str | None = None  # "" if there is no answer
+    start_position: int | None = None  # the answer's first word, -1 if there is no answer
+    end_position: int | None = None  # its last word, -1 if there is no answer
     is_impossible: bool = False
 
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A context and its questions as they stand in the file, each with its place in it for messages."""
+    """A context and its questions as in the file, each with its path in the JSON for messages."""
 
     context: str
-    questions: list[tuple[str, dict[str, Any]]]  # "id" and "question" are checked, the rest is not
+    questions: list[tuple[str, dict[str, Any]]]  # only "id" and "question" are checked
 
 
 def read_squad_examples(input_file: str | Path, is_training: bool, version_2_with_negative: bool) -> list[SquadExample]:
-    """Read the questions of a SQuAD file in its order; ``is_impossible`` counts in training of version 2 only.
+    """Read the questions of a SQuAD file in order; only training of version 2 looks at ``is_impossible``.
 
-    Training takes one answer a question. A question whose answer does not stand where the file says is left out with a
-    warning on stderr. Raises UsageError for a file of another shape, or where no question is left.
+    Training needs exactly one answer per question. It skips, with a warning on stderr, questions whose answer is not
+    where the file says. Raises UsageError for a file of another structure, or if no question is left.
     """
     examples, outside = [], []
     for paragraph in paragraphs(load_dataset(input_file), str(input_file)):
@@ -63,22 +63,22 @@ def read_squad_examples(input_file: str | Path, is_training: bool, version_2_wit
             else:
                 examples.append(example)
     if outside:
-        text = f"the answers of {len(outside)} questions are not at their places in the context (first: {outside[0]})"
+        text = f"{len(outside)} answers are not where the file says (first: {outside[0]})"
         if not examples:
-            raise UsageError(f"{input_file}: {text}, and no other question is left")
-        print(f"warning: {input_file}: {text}; they are left out", file=sys.stderr)
+            raise UsageError(f"{input_file}: {text}, and no question is left")
+        print(f"warning: {input_file}: {text}; skipping their questions", file=sys.stderr)
     return examples
 
 
 def example_from_text(question: str, context: str, qas_id: str = "0") -> SquadExample:
-    """Return the question about ``context``, to be answered; raises UsageError for what is not Unicode."""
+    """Return a question to answer; raises UsageError for text that is not Unicode."""
     check_unicode(question, "question")
     check_unicode(context, "context")
     return SquadExample(qas_id, question, Words(context).texts)
 
 
 class Words:
-    """The words of a text and where each begins."""
+    """A text's words and where each begins."""
 
     def __init__(self, text: str):
         found = [(match[0], match.start()) for match in WORD.finditer(text)]
@@ -87,7 +87,7 @@ class Words:
         self._starts = [start for _, start in found]
 
     def at(self, character: int) -> int:
-        """Return the word that holds ``character``, or the last one before it; the first word at the earliest."""
+        """Return the word that contains ``character``, else the one before it, else the first."""
         return max(bisect_right(self._starts, character) - 1, 0)
 
 
@@ -102,8 +102,7 @@ def load_dataset(input_file: str | Path) -> dict[str, Any]:
 def paragraphs(dataset: dict[str, Any], source: str) -> Iterator[Paragraph]:
     """Yield the paragraphs of a SQuAD dataset.
 
-    Raises UsageError, beginning with ``source``, for a missing or foreign field, an id that comes twice and no question
-    at all.
+    Raises UsageError, beginning with ``source``, for a missing or mistyped field, a repeated id, or no question at all.
     """
     places: dict[str, str] = {}
     for i, article in enumerate(member(dataset, "data", list, source)):
@@ -116,16 +115,16 @@ def paragraphs(dataset: dict[str, Any], source: str) -> Iterator[Paragraph]:
                 member(question, "question", str, where)
                 qas_id = member(question, "id", str, where)
                 if qas_id in places:
-                    raise UsageError(f"{where}: id {qas_id!r} is also that of {places[qas_id].rpartition(': ')[2]}")
+                    raise UsageError(f"{where}: id {qas_id!r} repeats that of {places[qas_id].rpartition(': ')[2]}")
                 places[qas_id] = where
                 questions.append((where, question))
             yield Paragraph(context, questions)
     if not places:
-        raise UsageError(f"{source}: no questions in it")
+        raise UsageError(f"{source}: has no questions")
 
 
 def member(parent: Any, key: str, kind: type, where: str) -> Any:
-    """Return ``parent[key]``; raises UsageError, beginning with ``where``, unless it is there and of ``kind``."""
+    """Return ``parent[key]``; raises UsageError, beginning with ``where``, if it is missing or not of ``kind``."""
     if not isinstance(parent, dict):
         raise UsageError(f"{where}: expected an object with {key!r}, found {type(parent).__name__}")
     if key not in parent:
@@ -139,7 +138,7 @@ def member(parent: Any, key: str, kind: type, where: str) -> Any:
 
 
 def check_unicode(text: str, where: str) -> None:
-    """Raise UsageError for half a surrogate pair, as JSON can hold it and as bytes that are not UTF-8 become it."""
+    """Raise UsageError for a lone surrogate, which JSON can contain and which undecodable bytes of flags become."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -147,7 +146,7 @@ def check_unicode(text: str, where: str) -> None:
 
 
 def _find_answer(example: SquadExample, words: Words, question: dict, where: str, version_2: bool) -> bool:
-    """Fill in the answer of a training question; return whether its text is where the file says."""
+    """Fill in the answer of a training question; return whether the text is where the file says."""
     if version_2 and member(question, "is_impossible", bool, where):
         example.orig_answer_text, example.is_impossible = "", True
         example.start_position = example.end_position = -1

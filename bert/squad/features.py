@@ -1,13 +1,13 @@
-"""Question answering on SQuAD 1.1 and 2.0: questions → windows of a context → inputs of the model.
+"""Questions on SQuAD 1.1 and 2.0 → windows of their contexts → inputs of the model.
 
-One copy serves training, evaluation, a single question and a server; ``answers`` turns the model's logits back into
-text, by the features that are made here::
+Training, evaluation and single questions all use it; :mod:`bert.squad.answers` turns the model's logits back into text
+by means of these features::
 
     examples = read_squad_examples("train-v1.1.json", is_training=True, version_2_with_negative=False)
     features = convert_examples_to_features(examples, tokenizer, 384, 128, 64, is_training=True)
     sequences = features_to_sequences(features)         # labels "start" and "end"
 
-Every distinct word of all contexts is cut into pieces once, and a paragraph once for all its questions.
+Each distinct word is cut into pieces once, and each paragraph once for all its questions.
 """
 
 from __future__ import annotations
@@ -20,18 +20,9 @@ import numpy as np
 from bert.errors import UsageError
 from bert.ragged import columns_of, offsets_of, ranges
 from bert.sequences import Sequences
-from bert.squad.examples import SquadExample, example_from_text, read_squad_examples
-from bert.squad.windows import Context, InputFeatures, Span, Windows, improve_answer_span, spans
+from bert.squad.examples import SquadExample
+from bert.squad.windows import Context, InputFeatures, Windows, improve_answer_span, spans
 from bert.tokenization import BertTokenizer
-
-__all__ = [
-    "InputFeatures",
-    "SquadExample",
-    "convert_examples_to_features",
-    "example_from_text",
-    "features_to_sequences",
-    "read_squad_examples",
-]
 
 FIRST_UNIQUE_ID = 1_000_000_000
 
@@ -44,10 +35,10 @@ def convert_examples_to_features(
     max_query_length: int,
     is_training: bool,
 ) -> list[InputFeatures]:
-    """Cut each question into windows of ``max_seq_length`` tokens, ``doc_stride`` pieces of the context apart.
+    """Cut each question's context into windows of ``max_seq_length`` tokens that begin ``doc_stride`` pieces apart.
 
-    In training a window that does not hold the whole answer gets the positions (0, 0), its ``[CLS]``, as an impossible
-    question does. Raises UsageError where no context would fit.
+    In training the positions are (0, 0), those of ``[CLS]``, where a window does not hold the whole answer or the
+    question has none. Raises UsageError if the lengths leave no room for a context.
     """
     check_lengths(max_seq_length, doc_stride, max_query_length)
     contexts = encode_contexts([example.doc_tokens for example in examples], tokenizer)
@@ -67,26 +58,26 @@ def convert_examples_to_features(
 
 
 def check_lengths(max_seq_length: int, doc_stride: int, max_query_length: int) -> None:
-    """Raise UsageError unless every window has room for a piece of the context and the next one begins behind it."""
+    """Raise UsageError unless a window has room for the context and the next one begins after it."""
     if max_query_length < 0:
         raise UsageError(f"--max_query_length {max_query_length}: expected at least 0")
     if max_seq_length <= max_query_length + 3:
         raise UsageError(
             f"--max_seq_length {max_seq_length}: expected more than --max_query_length {max_query_length} + 3, "
-            "the tokens [CLS] and twice [SEP]"
+            "for [CLS] and two [SEP]"
         )
     if doc_stride < 1:
         raise UsageError(f"--doc_stride {doc_stride}: expected at least 1")
 
 
 def features_to_sequences(features: Sequence[InputFeatures]) -> Sequences:
-    """Lay the windows end to end without padding; those of training with labels "start" and "end", [n] int64.
+    """Lay the windows end to end without padding; for training with the labels "start" and "end", [n] int64.
 
-    A label is the position of the answer's first or last token in its window, 0 where the window does not hold it.
+    A label is the position of the answer's first or last token in its window, 0 if the window does not hold it.
     """
-    parts = [part for feature in features for part in feature.parts]
-    lengths = np.fromiter(map(len, parts), np.int64, len(parts)).reshape(-1, 3).sum(axis=1)
-    tokens = np.concatenate(parts) if parts else np.zeros(0, np.int32)
+    ids = [feature.ids for feature in features]
+    lengths = np.array([len(each) for each in ids], np.int64)
+    tokens = np.concatenate([np.zeros(0, np.int32), *ids])
     segment_starts = np.array([feature.segment_start for feature in features], np.int32)
     labels = {}
     if features and features[0].start_position is not None:
@@ -96,7 +87,7 @@ def features_to_sequences(features: Sequence[InputFeatures]) -> Sequences:
 
 
 def encode_contexts(contexts: Sequence[list[str]], tokenizer: BertTokenizer) -> list[Context]:
-    """Cut the words of each context into pieces; a list of words that several questions share is cut once."""
+    """Cut the words of each context into pieces; questions that share a list of words share the Context too."""
     distinct = {id(words): words for words in contexts}
     numbers = {word: number for number, word in enumerate(dict.fromkeys(chain.from_iterable(distinct.values())))}
     cut = tokenizer.encode_words(list(numbers))
@@ -116,11 +107,10 @@ def encode_contexts(contexts: Sequence[list[str]], tokenizer: BertTokenizer) -> 
     return [made[id(words)] for words in contexts]
 
 
-def _answer_pieces(example: SquadExample, context: Context, answer: list[int]) -> Span | None:
-    """Return (first, last) piece of the answer in the context, None for an impossible question."""
+def _answer_pieces(example: SquadExample, context: Context, answer: list[int]) -> tuple[int, int] | None:
+    """Return (first, last) piece of the answer in the context, or None for an impossible question."""
     if example.is_impossible or example.start_position is None or example.end_position is None:
         return None
     first = int(context.first_pieces[example.start_position])
     last = int(context.first_pieces[example.end_position + 1]) - 1
-    start, end = improve_answer_span(context.ids[first : last + 1].tolist(), 0, last - first, answer)
-    return first + start, first + end
+    return improve_answer_span(context.ids, first, last, answer)

@@ -1,18 +1,19 @@
 """Exact match and F1 of answers by the rules of SQuAD's evaluation scripts, versions 1.1 and 2.0, in percent.
 
-An answer counts as its words in lower case, without ASCII punctuation and without "a", "an" and "the"; of several
-right answers the best counts. In version 2 an unanswerable question wants ``""``::
+Answers are compared word by word in lower case, without ASCII punctuation and without "a", "an" and "the"; of several
+right answers the closest counts. In version 2 the right answer to an unanswerable question is ``""``::
 
     gold = read_gold("dev-v2.0.json")                                   # {id: right answers}
     evaluate_v2(gold, {"q1": "the Seine", "q2": ""})["f1"]
     tune_thresholds(gold, best_texts, null_odds)["best_f1_thresh"]      # for --null_score_diff_threshold
 
-A question without a prediction scores 0 in version 1.1 and does not count in 2.0, as in the scripts.
+A question without a prediction scores 0 in version 1.1 and is ignored in 2.0, as in the scripts.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import string
 import subprocess
@@ -29,21 +30,21 @@ from bert.squad.examples import load_dataset, member, paragraphs
 ARTICLE = re.compile(r"\b(a|an|the)\b")
 WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
-Gold = Mapping[str, list[str]]  # question id -> right answers, none where it is unanswerable
+Gold = Mapping[str, list[str]]  # question id -> right answers; none if it is unanswerable
 
 
 def normalize_answer(text: str) -> str:
-    """Return ``text`` as it is compared."""
+    """Return the form of ``text`` that is compared."""
     return " ".join(ARTICLE.sub(" ", text.lower().translate(WITHOUT_PUNCTUATION)).split())
 
 
 def exact_score(gold: str, prediction: str) -> float:
-    """1 where both read the same, else 0."""
+    """1 if both read the same after normalisation, else 0."""
     return float(normalize_answer(gold) == normalize_answer(prediction))
 
 
 def f1_score(gold: str, prediction: str) -> float:
-    """Harmonic mean of precision and recall over the words, 0 where none is shared."""
+    """Harmonic mean of precision and recall over the words; 0 if no word is shared."""
     wanted, given = normalize_answer(gold).split(), normalize_answer(prediction).split()
     shared = sum((Counter(wanted) & Counter(given)).values())
     if not shared:
@@ -53,14 +54,14 @@ def f1_score(gold: str, prediction: str) -> float:
 
 
 def f1_score_v2(gold: str, prediction: str) -> float:
-    """F1 as in version 2: 1 where neither has a word."""
+    """F1 as in version 2: 1 if neither has a word."""
     if not (normalize_answer(gold) and normalize_answer(prediction)):
         return exact_score(gold, prediction)
     return f1_score(gold, prediction)
 
 
 def evaluate_v1(gold: Gold, predictions: Mapping[str, str]) -> dict[str, float]:
-    """Return ``exact_match`` and ``f1`` over all questions of ``gold``; each must have an answer (UsageError)."""
+    """Return ``exact_match`` and ``f1`` over all questions of ``gold``; raises UsageError if one has no answer."""
     missing = [qas_id for qas_id in gold if qas_id not in predictions]
     if missing:
         print(f"{len(missing)} unanswered questions receive score 0 (first: {missing[0]})", file=sys.stderr)
@@ -77,50 +78,48 @@ def evaluate_v2(
     na_probs: Mapping[str, float] | None = None,
     na_prob_thresh: float | None = None,
 ) -> dict[str, float]:
-    """Return ``exact``, ``f1``, ``total``, the same of answerable (``HasAns_``) and other questions (``NoAns_``).
+    """Return ``exact``, ``f1`` and ``total``, also of answerable (``HasAns_``) and unanswerable questions (``NoAns_``).
 
-    ``na_probs``, the null odds or probabilities, adds the best thresholds, see :func:`tune_thresholds`. Predictions are
-    taken as they are; with ``na_prob_thresh`` (1.0 in the published script, made for probabilities) those of higher
-    ``na_probs`` count as "" instead.
+    ``na_probs``, the null odds or probabilities, adds the best thresholds, see :func:`tune_thresholds`. With
+    ``na_prob_thresh`` (1.0 in the published script, made for probabilities) a prediction counts as "" if its
+    ``na_probs`` exceed it.
     """
-    gold = {qas_id: answers for qas_id, answers in gold.items() if _is_predicted(qas_id, predictions)}
-    exact, f1 = _scores_v2(gold, predictions)
-    kept = {}
-    for name, scores in (("exact", exact), ("f1", f1)):
-        kept[name] = dict(scores)
-        if na_probs is not None and na_prob_thresh is not None:
-            refused = [qas_id for qas_id in scores if na_probs.get(qas_id, 0.0) > na_prob_thresh]
-            kept[name].update({qas_id: float(not gold[qas_id]) for qas_id in refused})
-    groups = {
-        "": list(gold),
-        "HasAns_": [qas_id for qas_id in gold if gold[qas_id]],
-        "NoAns_": [qas_id for qas_id in gold if not gold[qas_id]],
-    }
+    for qas_id in [qas_id for qas_id in gold if qas_id not in predictions]:
+        print(f"Missing prediction for {qas_id}", file=sys.stderr)
+    gold = {qas_id: answers for qas_id, answers in gold.items() if qas_id in predictions}
+    odds, threshold = na_probs or {}, math.inf if na_prob_thresh is None else na_prob_thresh
+    refused = {qas_id: float(not answers) for qas_id, answers in gold.items() if odds.get(qas_id, 0.0) > threshold}
+    scores = [scores | refused for scores in _scores_v2(gold, predictions)]
     found: dict[str, float] = {}
-    for prefix, ids in groups.items():
+    for prefix, answerable in (("", (True, False)), ("HasAns_", (True,)), ("NoAns_", (False,))):
+        ids = [qas_id for qas_id, answers in gold.items() if bool(answers) in answerable]
         if ids or not prefix:
-            for name in kept:
-                found[prefix + name] = _percent((kept[name][qas_id] for qas_id in ids), len(ids))
-            found[prefix + "total"] = len(ids)
+            exact, f1 = (_percent([each[qas_id] for qas_id in ids], len(ids)) for each in scores)
+            found |= {f"{prefix}exact": exact, f"{prefix}f1": f1, f"{prefix}total": len(ids)}
     return found | (tune_thresholds(gold, predictions, na_probs) if na_probs is not None else {})
 
 
 def tune_thresholds(gold: Gold, predictions: Mapping[str, str], na_probs: Mapping[str, float]) -> dict[str, float]:
     """Return ``best_exact``, ``best_exact_thresh``, ``best_f1`` and ``best_f1_thresh`` over all thresholds.
 
-    ``predictions`` should be the best texts, before any threshold: a question answered "" scores the same at every
-    threshold. A threshold is one of ``na_probs``, or 0.0 where answering nothing at all is best; of equals the lowest.
+    ``predictions`` should be the best texts before any threshold, since a threshold cannot change the score of "". The
+    result is the lowest of the best thresholds: one of ``na_probs``, or 0.0 if answering nothing at all is best.
     """
-    exact, f1 = _scores_v2(gold, predictions)
     found: dict[str, float] = {}
-    for name, scores in (("exact", exact), ("f1", f1)):
-        best, threshold = _best_threshold(gold, predictions, scores, na_probs)
+    for name, scores in zip(("exact", "f1"), _scores_v2(gold, predictions), strict=True):
+        best = current = sum(not gold[qas_id] for qas_id in scores)  # the score of answering nothing
+        threshold = 0.0
+        ids = (qas_id for qas_id in {**na_probs, **scores} if qas_id in scores)  # ties in the order of na_probs
+        for qas_id in sorted(ids, key=lambda qas_id: na_probs.get(qas_id, 0.0)):
+            current += scores[qas_id] if gold[qas_id] else -bool(predictions[qas_id])
+            if current > best:
+                best, threshold = current, na_probs.get(qas_id, 0.0)
         found |= {f"best_{name}": _percent([best], len(scores)), f"best_{name}_thresh": threshold}
     return found
 
 
 def read_gold(data_file: str | Path, version: str | None = None) -> dict[str, list[str]]:
-    """Read the right answers of a SQuAD file; warns on stderr where it says that it is not of ``version``."""
+    """Read the right answers of a SQuAD file; warns on stderr if it declares another ``version``."""
     dataset = load_dataset(data_file)
     if version is not None and dataset.get("version", version) != version:
         print(f"warning: {data_file}: version {dataset['version']!r}, expected {version!r}", file=sys.stderr)
@@ -131,14 +130,13 @@ def read_gold(data_file: str | Path, version: str | None = None) -> dict[str, li
     }
 
 
-def read_predictions(path: str | Path) -> dict[str, str]:
-    """Read ``{id: answer}``; raises UsageError."""
-    return _read_values(path, "predictions", str)
-
-
-def read_null_odds(path: str | Path) -> dict[str, float]:
-    """Read ``{id: null odds}``; raises UsageError."""
-    return _read_values(path, "null odds", float)
+def read_by_id(path: str | Path, what: str, kind: type) -> dict[str, Any]:
+    """Read ``{id: value}``; raises UsageError, beginning with ``what``, unless all values are of ``kind``."""
+    found = load_json(path, what)
+    for qas_id, value in found.items():
+        if not isinstance(value, (int, float) if kind is float else kind):
+            raise UsageError(f"{what} {path}: expected {kind.__name__} for {qas_id!r}, found {type(value).__name__}")
+    return found
 
 
 def evaluate_files(
@@ -147,23 +145,24 @@ def evaluate_files(
     version_2_with_negative: bool = False,
     na_prob_file: str | Path | None = None,
 ) -> dict[str, float]:
-    """Score a prediction file by the rules of its version; ``na_prob_file`` (null odds) serves version 2 only."""
-    predictions = read_predictions(prediction_file)
+    """Score a prediction file by the rules of its version; only version 2 uses ``na_prob_file`` (null odds)."""
+    predictions = read_by_id(prediction_file, "predictions", str)
     if not version_2_with_negative:
         return evaluate_v1(read_gold(data_file, "1.1"), predictions)
-    return evaluate_v2(read_gold(data_file), predictions, read_null_odds(na_prob_file) if na_prob_file else None)
+    na_probs = read_by_id(na_prob_file, "null odds", float) if na_prob_file else None
+    return evaluate_v2(read_gold(data_file), predictions, na_probs)
 
 
 def run_eval_script(script: str | Path, data_file: str | Path, prediction_file: str | Path) -> dict[str, float]:
-    """Run a SQuAD evaluation script and return its ``exact_match`` and ``f1``, of either version's names.
+    """Run a SQuAD evaluation script and return its ``exact_match`` and ``f1``; version 2 calls the former ``exact``.
 
-    The JSON object with both may stand anywhere in its output. Raises UsageError where the script fails or prints none.
+    The JSON object with both may be anywhere in its output. Raises UsageError if the script fails or prints none.
     """
     command = [sys.executable, str(script), str(data_file), str(prediction_file)]
     done = subprocess.run(command, capture_output=True, encoding="utf8", errors="replace")
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UsageError(f"--eval_script {script}: ended with exit code {done.returncode} ({last})")
+        raise UsageError(f"--eval_script {script}: failed with exit code {done.returncode} ({last})")
     for found in _json_objects(done.stdout):
         exact = found.get("exact_match", found.get("exact"))
         if isinstance(exact, int | float) and isinstance(found.get("f1"), int | float):
@@ -180,20 +179,6 @@ def _json_objects(text: str) -> Iterable[dict[str, Any]]:
             continue
 
 
-def _read_values(path: str | Path, what: str, kind: type) -> dict[str, Any]:
-    found = load_json(path, what)
-    for qas_id, value in found.items():
-        if not isinstance(value, (int, float) if kind is float else kind):
-            raise UsageError(f"{what} {path}: expected {kind.__name__} for {qas_id!r}, found {type(value).__name__}")
-    return found
-
-
-def _is_predicted(qas_id: str, predictions: Mapping[str, str]) -> bool:
-    if qas_id not in predictions:
-        print(f"Missing prediction for {qas_id}", file=sys.stderr)
-    return qas_id in predictions
-
-
 def _scores(gold: Gold, predictions: Mapping[str, str], score: Callable[[str, str], float]) -> dict[str, float]:
     return {
         qas_id: max(score(answer, predictions[qas_id]) for answer in answers)
@@ -203,23 +188,9 @@ def _scores(gold: Gold, predictions: Mapping[str, str], score: Callable[[str, st
 
 
 def _scores_v2(gold: Gold, predictions: Mapping[str, str]) -> tuple[dict[str, float], dict[str, float]]:
-    """Return exact match and F1 of each predicted question; one without an answer of any word wants ""."""
+    """Return exact match and F1 of each predicted question; "" is right if no right answer has a word."""
     wanted = {qas_id: list(filter(normalize_answer, answers)) or [""] for qas_id, answers in gold.items()}
     return _scores(wanted, predictions, exact_score), _scores(wanted, predictions, f1_score_v2)
-
-
-def _best_threshold(
-    gold: Gold, predictions: Mapping[str, str], scores: Mapping[str, float], na_probs: Mapping[str, float]
-) -> tuple[float, float]:
-    """Return the highest sum of scores, and the threshold up to which predictions must be kept for it."""
-    best = current = sum(not gold[qas_id] for qas_id in scores)  # nothing is answered
-    threshold = 0.0
-    ids = (qas_id for qas_id in {**na_probs, **scores} if qas_id in scores)
-    for qas_id in sorted(ids, key=lambda qas_id: na_probs.get(qas_id, 0.0)):
-        current += scores[qas_id] if gold[qas_id] else -bool(predictions[qas_id])
-        if current > best:
-            best, threshold = current, na_probs.get(qas_id, 0.0)
-    return best, threshold
 
 
 def _percent(scores: Iterable[float], count: int) -> float:

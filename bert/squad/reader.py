@@ -1,13 +1,13 @@
-"""One question about one text, answered by a fine-tuned model, and where in the text the answer stands.
+"""A fine-tuned model that answers one question about one text, and locates the answer in it.
 
 ::
 
     reader = load_reader(config, WindowConfig(), ReaderConfig(), world)
     reply = reader.ask("What river runs through Paris?", "The Seine runs through Paris.")
-    reply.answer.text                                   # "The Seine"; "" where the text holds no answer
-    reply.context[slice(*reply.span)]                   # the same, in its place
+    reply.answer.text                                   # "The Seine"; "" if the text holds no answer
+    reply.context[slice(*reply.span)]                   # the same, at its place in the text
 
-A text longer than a window is read in overlapping windows, which compete.
+A text longer than a window is read in overlapping windows, whose answers compete.
 """
 
 from __future__ import annotations
@@ -25,38 +25,39 @@ from bert.finetune.predict import Outputs, predict
 from bert.model.bert import BertForQuestionAnswering
 from bert.model.objective import QuestionAnsweringObjective
 from bert.squad.answers import Answer, AnswerConfig, Candidate
-from bert.squad.features import check_lengths, example_from_text
+from bert.squad.examples import example_from_text
+from bert.squad.features import check_lengths
 from bert.squad.task import Questions, WindowConfig, answer, encode_questions
 from bert.train.precision import Precision
 
-SEARCHED = 20  # best starts and ends that are combined, however few answers are shown
+SEARCHED = 20  # best starts and ends to combine, however few answers are shown
 BATCH_SIZE = 8  # windows
 
 
 @dataclass
 class ReaderConfig(AnswerConfig):
-    """How an answer is chosen; the published defaults of a single question."""
+    """How an answer is chosen; the published scripts' defaults for a single question."""
 
-    n_best_size: int = flag(1, "Answers to show; their probabilities are among the 20 best.", minimum=1)
+    n_best_size: int = flag(1, f"Answers to show; their probabilities are among the {SEARCHED} best.", minimum=1)
     version_2_with_negative: bool = flag(
-        False, "The text need not hold an answer; by itself where the checkpoint was trained on SQuAD 2.0."
+        False, "The text may hold no answer; the default for checkpoints trained on SQuAD 2.0."
     )
     null_score_diff_threshold: float = flag(
-        -11.0, "No answer where its score exceeds the best text's by more than this."
+        -11.0, "Give no answer if its score exceeds the best text's by more than this."
     )
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What was found."""
+    """The answer to a question, and where it is."""
 
     question: str
     context: str  # its words, joined by blanks
     answer: Answer
-    span: tuple[int, int] | None  # characters of the answer in ``context``; None where there is no answer
+    span: tuple[int, int] | None  # characters of the answer in ``context``; None if there is no answer
 
     def as_json(self) -> dict[str, Any]:
-        """Return the plain values of ``--json``."""
+        """Return the plain values that ``--json`` prints."""
         values = {"question": self.question, "context": self.context, "answer": self.answer.text}
         odds = {} if self.answer.null_odds is None else {"null_odds": self.answer.null_odds}
         return {**values, **odds, "nbest": [candidate._asdict() for candidate in self.answer.nbest]}
@@ -64,7 +65,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Reader:
-    """A model that answers, with all that it needs."""
+    """A model on its device, with everything needed to ask it questions."""
 
     objective: QuestionAnsweringObjective
     start: StartingPoint
@@ -74,7 +75,7 @@ class Reader:
     world: World
 
     def ask(self, question: str, context: str) -> Reply:
-        """Answer ``question``; raises UsageError where it, or the context, is empty."""
+        """Answer ``question``; raises UsageError if it, or the context, is empty."""
         if not question.strip():
             raise UsageError(f"question {question!r}: expected some text")
         questions = encode_questions([example_from_text(question, context)], self.windows, self.start.tokenizer)
@@ -82,21 +83,19 @@ class Reader:
             raise UsageError(f"context {context!r}: expected some text")
         outputs = predict(self.objective, questions.sequences, BATCH_SIZE, self.precision, self.world)
         shown = self.answers.n_best_size
-        wide = replace(self.answers, n_best_size=max(shown, SEARCHED))
-        (found,) = answer(questions, outputs, wide)
+        (found,) = answer(questions, outputs, replace(self.answers, n_best_size=max(shown, SEARCHED)))
         span = locate(found, questions, outputs) if found.text else None
-        return Reply(
-            question, " ".join(questions.examples[0].doc_tokens), replace(found, nbest=found.nbest[:shown]), span
-        )
+        words = questions.examples[0].doc_tokens
+        return Reply(question, " ".join(words), replace(found, nbest=found.nbest[:shown]), span)
 
 
 def load_reader(config: InferenceConfig, windows: WindowConfig, answers: ReaderConfig, world: World) -> Reader:
-    """Load a model that was fine-tuned on SQuAD. Raises UsageError where it has no head for answers."""
+    """Load a model fine-tuned on SQuAD. Raises UsageError if it has no question-answering head."""
     check_lengths(**vars(windows))
     start = load_start(config.model, config.init_checkpoint, windows.max_seq_length)
     state = start.state or {}
     if not any("qa_outputs." in name for name in state.get("model", state)):
-        raise UsageError(f"{start.what}: no qa_outputs, the head that answers, in it; run_squad.py trains one")
+        raise UsageError(f"{start.what}: has no question-answering head (qa_outputs); run_squad.py trains one")
     model = BertForQuestionAnswering(start.model_config, config.model.attention)
     start.load_into(model, ("bert.pooler.*",))  # answers do not use the pooler
     version_2 = answers.version_2_with_negative or bool(state.get("version_2_with_negative"))
@@ -113,7 +112,7 @@ def load_reader(config: InferenceConfig, windows: WindowConfig, answers: ReaderC
 def locate(found: Answer, questions: Questions, outputs: Outputs) -> tuple[int, int] | None:
     """Return the characters (start, end) of ``found.text`` in the context's words joined by blanks.
 
-    A text may stand in several places: the answer is where its start logit is.
+    If the text occurs several times, the answer is the one at its start logit.
     """
     candidate = next((each for each in found.nbest if each.text == found.text), None)
     if candidate is None:
@@ -128,11 +127,9 @@ def locate(found: Answer, questions: Questions, outputs: Outputs) -> tuple[int, 
 
 
 def _first_words(candidate: Candidate, questions: Questions, outputs: Outputs) -> list[int]:
-    """Return the words of the context at which an answer with the candidate's start logit may begin."""
+    """Return the words of the context where an answer with the candidate's start logit may begin."""
     bounds, found = questions.sequences.offsets, []
     for number, feature in enumerate(questions.features):
-        logits = outputs.values[bounds[number] : bounds[number + 1], 0]
-        places = np.flatnonzero(logits == np.float32(candidate.start_logit)).tolist()
-        words, best = feature.token_to_orig_map, feature.token_is_max_context
-        found += [words[place] for place in places if best.get(place)]
+        logits = outputs.values[bounds[number] + feature.segment_start : bounds[number + 1] - 1, 0]
+        found += feature.words[(logits == np.float32(candidate.start_logit)) & feature.is_max_context].tolist()
     return found

@@ -1,7 +1,7 @@
-"""Questions and answers at a terminal, or through a pipe.
+"""Questions and answers at a terminal or through a pipe.
 
-A context comes first: lines up to an empty one, or ``@FILE``; then questions, a line each, until an empty line asks for
-the next context. Ctrl-D, or the end of the pipe, ends it all. Prompts are shown at a terminal only::
+First comes a context: lines up to an empty one, or ``@FILE``. Then come questions, one per line, until an empty line
+starts the next context. Ctrl-D, or the end of the pipe, ends the conversation. Only a terminal gets prompts::
 
     converse(reader.ask, show=lambda reply: print(render(reply, color=False)))
 """
@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
 from bert.errors import UsageError
 from bert.prepare.text.sentences import split_sentences
-from bert.squad.answers import Candidate
 from bert.squad.reader import Reply
 
 NO_ANSWER = "(no answer)"
@@ -27,10 +26,10 @@ Ask = Callable[[str, str], Reply]
 
 
 def converse(ask: Ask, show: Callable[[Reply], None]) -> None:
-    """Read contexts and questions from stdin and show the answers, until stdin ends; bad input costs a line."""
+    """Read contexts and questions from stdin and show the answers until stdin ends; bad input prints one line."""
     if sys.stdin.isatty():
-        with suppress(ImportError):  # not on every system
-            import readline  # noqa: F401  # gives input() its line editing and history
+        with suppress(ImportError):  # not available on every system
+            import readline  # noqa: F401  # adds line editing and history to input()
     try:
         while True:
             context = _read_context()
@@ -45,7 +44,7 @@ def converse(ask: Ask, show: Callable[[Reply], None]) -> None:
 
 
 def _read_context() -> str:
-    """Return the next context, "" where a file could not be read; raises EOFError at the end."""
+    """Return the next context, or "" if its file cannot be read; raises EOFError at the end."""
     lines: list[str] = []
     prompt = "Text, then an empty line, or @FILE: "
     while (line := _line(prompt)).strip() or not lines:
@@ -69,7 +68,7 @@ def _read_file(path: str) -> str:
 
 
 def _line(prompt: str) -> str:
-    """Return a line; raises EOFError, and UsageError where it is not text."""
+    """Return a line of stdin; raises EOFError at the end and UsageError for bytes that are not text."""
     try:
         return input(prompt if sys.stdin.isatty() else "")
     except UnicodeDecodeError as error:
@@ -77,12 +76,13 @@ def _line(prompt: str) -> str:
 
 
 def render(reply: Reply, color: bool) -> str:
-    """Return the answer in its sentence, in colour or in brackets, and below it the rivals with their probabilities."""
-    return "\n".join([highlighted(reply, color), *map(_ranked, reply.answer.nbest), ""])
+    """Return the sentence of the answer, then a line for each of the n best with its probability."""
+    nbest = [f"  {each.probability:6.1%}  {each.text or NO_ANSWER}" for each in reply.answer.nbest]
+    return "\n".join([highlighted(reply, color), *nbest, ""])
 
 
 def highlighted(reply: Reply, color: bool) -> str:
-    """Return the sentence around the answer with the answer marked."""
+    """Return the sentence of the answer with the answer marked by colour or brackets."""
     if reply.span is None:
         return reply.answer.text or NO_ANSWER
     start, end = reply.span
@@ -93,36 +93,18 @@ def highlighted(reply: Reply, color: bool) -> str:
 
 
 def sentence_around(text: str, start: int, end: int) -> tuple[int, int]:
-    """Return the characters of the sentence, or the sentences, that hold ``text[start:end]``."""
-    for first, last in _joined(_bounds(text), start):
+    """Return the characters (first, last) of the sentence or sentences that contain ``text[start:end]``."""
+    first = last = 0
+    for sentence in split_sentences(text):
+        begin = text.find(sentence, last)
+        if begin < 0:  # the splitter changed its white space
+            break
+        first, last = begin if begin <= start else first, begin + len(sentence)
         if end <= last:
             return first, last
     return 0, len(text)
 
 
-def _joined(bounds: Iterator[tuple[int, int]], start: int) -> Iterator[tuple[int, int]]:
-    """Yield the sentences up to each end, from the last one that begins before or at ``start``."""
-    begin = 0
-    for first, last in bounds:
-        begin = first if first <= start else begin
-        yield begin, last
-
-
-def _bounds(text: str) -> Iterator[tuple[int, int]]:
-    """Yield where each sentence stands; ends early where one was changed by the splitter."""
-    cursor = 0
-    for sentence in split_sentences(text):
-        first = text.find(sentence, cursor)
-        if first < 0:
-            return
-        cursor = first + len(sentence)
-        yield first, cursor
-
-
-def _ranked(candidate: Candidate) -> str:
-    return f"  {candidate.probability:6.1%}  {candidate.text or NO_ANSWER}"
-
-
 def wants_color(stream: TextIO) -> bool:
-    """Tell whether colours are welcome: at a terminal, unless NO_COLOR is set (no-color.org) or it has none."""
+    """Return whether to use colours: at a terminal that has them, unless NO_COLOR is set (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

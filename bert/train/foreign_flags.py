@@ -42,7 +42,7 @@ class ForeignFlags:
 def refuse_foreign_flags(
     config: ForeignFlags, flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ
 ) -> None:
-    """Raise UsageError, naming our equivalent, for a value that is not supported; ``flags`` are all flags of the command."""
+    """Raise UsageError, naming our equivalent, for an unsupported value; ``flags`` are all of the command's."""
     _refuse_tpu(config)
     for name, value in flags.items():
         if isinstance(value, str) and value.startswith(CLOUD):

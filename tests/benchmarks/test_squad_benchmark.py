@@ -14,8 +14,8 @@ from bert.config import parse_args
 from bert.errors import UsageError
 from bert.model.objective import QuestionAnsweringObjective
 from bert.sequences import Sequences, collate
-from bert.squad.examples import load_dataset, paragraphs
-from bert.squad.features import convert_examples_to_features, features_to_sequences, read_squad_examples
+from bert.squad.examples import load_dataset, paragraphs, read_squad_examples
+from bert.squad.features import convert_examples_to_features, features_to_sequences
 from bert.tokenization import BertTokenizer
 
 pytest.importorskip("transformers")

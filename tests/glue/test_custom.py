@@ -2,7 +2,7 @@ import pytest
 
 from bert.config import parse_args
 from bert.errors import UsageError
-from bert.glue.tasks import GlueConfig, Task, build_task, encode, read_examples
+from bert.glue import GlueConfig, Task, build_task, encode, read_examples
 from bert.tokenization import BertTokenizer
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from bert.errors import UsageError
 from bert.finetune.output import write_eval_results
+from bert.glue import Example, find_task
 from bert.glue.output import (
     summarise_seeds,
     write_predictions,
@@ -14,7 +15,6 @@ from bert.glue.output import (
     write_submission,
     write_test_results,
 )
-from bert.glue.tasks import Example, find_task
 
 LOGITS = np.array([[0.0, math.log(3.0)], [2.0, 2.0], [0.0, -200.0]], np.float32)
 
@@ -77,7 +77,7 @@ def test_submissions(tmp_path, task, file, answers):
     assert (tmp_path / file).read_text() == expected
 
 
-def test_a_submission_of_values_keeps_to_the_scale(tmp_path):
+def test_submitted_values_are_clipped_to_the_scale(tmp_path):
     write_submission(tmp_path, np.array([[3.80049], [-0.1], [5.2]]), find_task("sts-b"))
     assert (tmp_path / "STS-B.tsv").read_text() == "index\tprediction\n0\t3.800\n1\t0.000\n2\t5.000\n"
 

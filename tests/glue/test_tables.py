@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from bert.errors import UsageError
-from bert.glue.tables import Row, read_table
+from bert.glue.tables import TableRow, read_table
 
 
-def read(path: Path, data: str | bytes, *columns: str, **options) -> list[Row]:
+def read(path: Path, data: str | bytes, *columns: str, **options) -> list[TableRow]:
     path.write_bytes(data if isinstance(data, bytes) else data.encode("utf8"))
     return list(read_table(path, columns, **options))
 
@@ -40,7 +40,7 @@ def test_json_lines(tmp_path):
     assert read(tmp_path / "a.jsonl", text, "t", "l") == expected
 
 
-def test_broken_rows_are_left_out_where_that_is_wanted(tmp_path):
+def test_broken_rows_are_skipped_on_request(tmp_path):
     broken: list[int] = []
     rows = read(tmp_path / "a.tsv", "x\ty\na\tb\nc\nd\te\tf\ng\th\n", "x", broken=broken)
     assert (rows, broken) == ([(2, ("a",)), (5, ("g",))], [3, 4])
@@ -52,9 +52,9 @@ def test_broken_rows_are_left_out_where_that_is_wanted(tmp_path):
         ("a.tsv", "x\ty\na\tb\nc\n", "a.tsv: line 3: 1 columns, expected 2: x, y"),
         ("a.tsv", "x\ty\na\tb\tc\n", "a.tsv: line 2: 3 columns, expected 2: x, y"),
         ("a.tsv", "y\tz\na\tb\n", "a.tsv: line 1: column 'x' is missing, the columns are y, z"),
-        ("a.tsv", "x\tx\na\tb\n", "a.tsv: line 1: column 'x' comes twice, the columns are x, x"),
-        ("a.tsv", "", "a.tsv: the file is empty, expected one example a line"),
-        ("a.csv", "\r\n \n", "a.csv: the file is empty, expected one example a line"),
+        ("a.tsv", "x\tx\na\tb\n", "a.tsv: line 1: column 'x' is repeated, the columns are x, x"),
+        ("a.tsv", "", "a.tsv: the file is empty, expected one example per line"),
+        ("a.csv", "\r\n \n", "a.csv: the file is empty, expected one example per line"),
         ("a.tsv", b"x\ny\nz\xe9\n", "a.tsv: line 3: byte 0xe9, expected UTF-8 text"),
         ("a.tsv", b"\xef\xbb\xbf\n\xff\n", "a.tsv: line 2: byte 0xff, expected UTF-8 text"),
         ("a.csv", 'x\n1\n"2\n3\n', "a.csv: line 3: unexpected end of data, expected comma-separated values"),
@@ -63,11 +63,11 @@ def test_broken_rows_are_left_out_where_that_is_wanted(tmp_path):
         ("a.jsonl", "[1]\n", "a.jsonl: line 1: a JSON list, expected an object"),
         ("a.jsonl", '{"x": null}\n', "a.jsonl: line 1: 'x' is null, expected a string or a number"),
         ("a.jsonl", '{"x": ["b"]}\n', "a.jsonl: line 1: 'x' is [\"b\"], expected a string or a number"),
-        ("a.jsonl", '{"x": "\\ud83d"}\n', "a.jsonl: line 1: 'x' has half a surrogate pair, expected Unicode text"),
+        ("a.jsonl", '{"x": "\\ud83d"}\n', "a.jsonl: line 1: 'x' has a lone surrogate, expected Unicode text"),
         ("a.txt", "x\n1\n", "a.txt: expected a file ending in .tsv, .csv, .jsonl"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_line(tmp_path, name, data, message):
+def test_errors_name_the_line(tmp_path, name, data, message):
     with pytest.raises(UsageError) as error:
         read(tmp_path / name, data, "x")
     assert str(error.value) == f"{tmp_path}/{message}"
@@ -75,7 +75,7 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path, name, data, message):
 
 @pytest.mark.parametrize("line", ["{x: 1}", "[" * 100_000])
 def test_a_line_that_is_not_json(tmp_path, line):
-    with pytest.raises(UsageError, match=r"a.jsonl: line 2: not JSON \(.*\), expected one object a line"):
+    with pytest.raises(UsageError, match=r"a.jsonl: line 2: not JSON \(.*\), expected one object per line"):
         read(tmp_path / "a.jsonl", f'{{"x": 1}}\n{line}\n', "x")
 
 

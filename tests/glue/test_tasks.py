@@ -5,8 +5,8 @@ import pytest
 
 from bert.config import parse_args
 from bert.errors import UsageError
+from bert.glue import TASKS, Example, GlueConfig, build_task, encode, find_task, read_examples
 from bert.glue.examples import CHUNK
-from bert.glue.tasks import TASKS, Example, GlueConfig, build_task, encode, find_task, read_examples
 from bert.tokenization import BertTokenizer
 
 MNLI_HEADER = (
@@ -237,12 +237,12 @@ def test_an_unknown_task_lists_the_known_ones():
     assert str(error.value) == f"--task_name squad: expected one of {known}"
 
 
-def test_rows_that_were_left_out_are_told_of(tmp_path):
+def test_skipped_rows_are_reported(tmp_path):
     write(tmp_path, "dev.tsv", PUBLISHED["qqp"]["dev"][1])
     notices: list[str] = []
     read_examples(find_task("qqp"), tmp_path, "dev", notices.append)
     assert notices == [
-        f"{tmp_path}/dev.tsv: left out 2 lines with a wrong number of columns, the first is line 3",
+        f"{tmp_path}/dev.tsv: skipped 2 lines with a wrong number of columns (first: line 3)",
     ]
 
 
@@ -259,7 +259,7 @@ def test_rows_that_were_left_out_are_told_of(tmp_path):
         ("cola", "train", [["gj04", "1", "Gone."]], "train.tsv: line 1: 3 columns, expected 4: source, label, mark, "),
         ("sst-2", "dev", [["index", "sentence"], ["0", "a"]], "dev.tsv: line 1: column 'label' is missing, the "),
         ("sst-2", "dev", [["sentence", "label"]], "dev.tsv: no examples, expected at least one"),
-        ("sst-2", "dev", [], "dev.tsv: the file is empty, expected one example a line"),
+        ("sst-2", "dev", [], "dev.tsv: the file is empty, expected one example per line"),
         ("sts-b", "dev", [STS_HEADER.split(), ["0", *STS_ROW, *PAIR, "high"]], "'high', expected a number from 0 to 5"),
         ("sts-b", "dev", [STS_HEADER.split(), ["0", *STS_ROW, *PAIR, "5.1"]], "'5.1', expected a number from 0 to 5"),
         ("sts-b", "dev", [STS_HEADER.split(), ["0", *STS_ROW, *PAIR, "nan"]], "'nan', expected a number from 0 to 5"),
@@ -267,7 +267,7 @@ def test_rows_that_were_left_out_are_told_of(tmp_path):
             "rte",
             "dev",
             [["index", "sentence1", "sentence2", "label"], *[["0", *PAIR, "entailment"]] * 2],
-            "dev.tsv: line 3: id dev-0 is on line 2 too",
+            "dev.tsv: line 3: id dev-0 repeats that of line 2",
         ),
         (
             "qqp",
@@ -277,7 +277,7 @@ def test_rows_that_were_left_out_are_told_of(tmp_path):
         ),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path, task, split, rows, message):
+def test_errors_name_file_and_line(tmp_path, task, split, rows, message):
     write(tmp_path, f"{split}.tsv", rows)
     with pytest.raises(UsageError) as error:
         read_examples(find_task(task), tmp_path, split)
@@ -305,9 +305,9 @@ def test_a_language_of_xnli(tmp_path):
         read_examples(build_task(GlueConfig(str(tmp_path), "xnli", "sw")), tmp_path, "dev")
 
 
-def test_flags_of_own_data_do_not_go_with_a_published_task():
+def test_a_published_task_refuses_the_flags_of_custom():
     config = parse_args(GlueConfig, ["--data_dir", "x", "--task_name", "mrpc", "--label_column", "Quality"])
-    with pytest.raises(UsageError, match="--label_column: --task_name is mrpc, only custom takes this flag"):
+    with pytest.raises(UsageError, match="--label_column: --task_name is mrpc, only custom accepts this flag"):
         build_task(config)
 
 

@@ -1,4 +1,4 @@
-"""inference.py with a model that is set by hand: it answers "bright", wherever that stands in the text."""
+"""inference.py with a model that is set by hand: it answers "bright", wherever that is in the text."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from bert.finetune.predict import Outputs
 from bert.model.bert import BertForQuestionAnswering
 from bert.model.config import BertConfig
 from bert.squad.answers import Answer, Candidate
-from bert.squad.features import example_from_text
+from bert.squad.examples import example_from_text
 from bert.squad.reader import locate
 from bert.squad.task import WindowConfig, encode_questions
 from bert.squad.terminal import render, sentence_around, wants_color
@@ -38,7 +38,7 @@ CONFIG = {
 
 
 def set_by_hand(config: BertConfig, bright: int) -> BertForQuestionAnswering:
-    """Embeddings pass all layers unchanged; "bright" has one direction, every other piece the opposite one."""
+    """Embeddings pass all layers unchanged; "bright" points in one direction, every other piece in the opposite one."""
     model = BertForQuestionAnswering(config)
     direction = torch.tensor([1.0, -1.0] * 4)  # mean 0, variance 1: layer normalisation keeps it
     for name, parameter in model.named_parameters():
@@ -93,7 +93,7 @@ def test_the_published_output(files, capsys):
     assert (best["text"], best["start_logit"], best["end_logit"]) == ("Bright", pytest.approx(5), pytest.approx(5))
 
 
-def test_the_probability_is_among_the_twenty_best_however_few_are_shown(files, capsys):
+def test_probabilities_are_among_the_twenty_best_however_few_are_shown(files, capsys):
     found = []
     for count in (1, 3):
         ask(files, json=True, n_best_size=count)
@@ -112,7 +112,7 @@ def test_an_answer_beyond_the_first_window(files, capsys):
     assert found["answer"] == "Bright"
     assert found["context"] == LONG.strip()
     assert "null_odds" not in found
-    # One window of all the positions there are: it would have ended long before.
+    # Even a window of all 64 positions would have ended before it.
     assert len(LONG[: LONG.index("Bright")].split()) > 64
 
 
@@ -207,8 +207,8 @@ def test_a_blank_question_is_one_line_and_exit_code_2(files, capsys):
 BAD = [
     ({"question": "\t"}, "question .*: expected some text"),
     ({"context": " "}, "context ' ': expected some text"),
-    ({"context": "\u200b"}, "context .*: expected some text"),  # nothing that the tokenizer keeps
-    ({"init_checkpoint": "headless.bin"}, "headless.bin: no qa_outputs, the head that answers"),
+    ({"context": "\u200b"}, "context .*: expected some text"),  # the tokenizer keeps nothing of it
+    ({"init_checkpoint": "headless.bin"}, "headless.bin: has no question-answering head \\(qa_outputs\\)"),
     ({"init_checkpoint": "/nowhere.bin"}, "/nowhere.bin: No such file"),
     ({"max_seq_length": 11}, "--max_seq_length 11: expected more than --max_query_length 8"),
     ({"max_seq_length": 384}, "--max_seq_length 384: the model has positions for 64"),
@@ -224,7 +224,7 @@ def test_bad_input(files, monkeypatch, changes, message):
 
 
 def test_an_answer_is_marked_where_it_was_found(vocab_file):
-    """The same text stands in three places; the logits are highest at the third."""
+    """The same text occurs three times; the logits are highest at the third."""
     context = "The river. A river on the stone. The table, the (river) and a song. Walks."
     windows = WindowConfig(max_seq_length=12, doc_stride=2, max_query_length=4)
     questions = encode_questions([example_from_text("the song?", context)], windows, BertTokenizer(vocab_file))

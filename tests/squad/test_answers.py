@@ -9,7 +9,8 @@ import pytest
 from bert.errors import UsageError
 from bert.squad.align import detokenize, get_final_text
 from bert.squad.answers import Answer, AnswerConfig, Candidate, RawResult, find_answers, write_predictions
-from bert.squad.features import convert_examples_to_features, example_from_text, read_squad_examples
+from bert.squad.examples import example_from_text, read_squad_examples
+from bert.squad.features import convert_examples_to_features
 from bert.squad.metrics import evaluate_v1, read_gold
 from bert.tokenization import SPECIAL_TOKENS, BertTokenizer
 
@@ -50,7 +51,7 @@ def answer_of(tokenizer, context, start, end, null=(LOW, LOW), **settings):
 
 
 def test_probabilities_of_two_answers(tokenizer):
-    """Of the starts 0 and 2 and the end 2 come scores 3 + 1 and 1 + 1; so the odds are e squared to one."""
+    """Starts 0 and 2 with end 2 score 3 + 1 and 1 + 1, so the odds are e squared to one."""
     answer = answer_of(tokenizer, "a b c d", {0: 3, 2: 1}, {2: 1}, n_best_size=2)
     share = 1 / (1 + math.exp(-2))
     assert answer == Answer(
@@ -68,17 +69,17 @@ def test_answers_read_as_in_the_text(tokenizer):
     assert answer_of(tokenizer, context, {2: 9}, {6: 9}).text == "(Steve Smith's"
     assert answer_of(tokenizer, context, {9: 9}, {11: 9}).text == "$50"
     assert answer_of(tokenizer, context, {14: 9}, {14: 9}).text == "北"
-    # The pieces "5" and "##0" read "50"; with "5" alone the first "5" of the words is found.
+    # The pieces "5" and "##0" read "50"; "5" alone matches the first "5" of the words.
     assert answer_of(tokenizer, context, {10: 9}, {10: 9}).text == "5"
 
 
-def test_unknown_words_are_answers_as_a_whole(tokenizer):
+def test_unknown_words_are_whole_answers(tokenizer):
     assert answer_of(tokenizer, "a (Xyz) b", {2: 9}, {2: 9}).text == "(Xyz)"
     assert answer_of(tokenizer, "a Xyz b", {1: 9}, {1: 9}).text == "Xyz"
 
 
 def test_which_spans_are_answers(tokenizer):
-    """Of starts 3, 1 and end 2: 3 > 2 is none; 1 to 2 is one; [CLS], the query and [SEP] are none."""
+    """1 to 2 is an answer; start 3 lies after end 2, and [CLS], the query and [SEP] are not in the context."""
     examples, (feature,) = windows_of(tokenizer, "a b c d e")
     start, end = logits(feature, {3: 9, 1: 8}, null=30), logits(feature, {2: 9}, null=30)
     start[1:3], end[1:3], start[-1], end[-1] = 20, 20, 20, 20
@@ -94,7 +95,7 @@ def test_the_longest_answer(tokenizer):
     assert answer_of(tokenizer, "a b c d e", start, end, max_answer_length=3).text == "c d"
 
 
-def test_equal_texts_come_once(tokenizer):
+def test_equal_texts_are_listed_once(tokenizer):
     answer = answer_of(tokenizer, "la b la c", {0: 5, 2: 4}, {0: 5, 2: 5}, n_best_size=2, max_answer_length=1)
     assert [c.text for c in answer.nbest] == ["la"]
     assert answer.nbest[0] == Candidate("la", 1.0, 5.0, 5.0)
@@ -135,7 +136,7 @@ def test_an_answer_below_the_threshold_is_never_the_null_entry(tokenizer):
     assert (answer.nbest[0].text, answer.text) == ("", "a")
 
 
-def test_the_null_answer_may_come_as_one_more(tokenizer):
+def test_the_null_answer_is_added_to_the_n_best(tokenizer):
     answer = answer_of(tokenizer, "a b c", {0: 5, 1: 4}, {0: 5, 1: 5}, **null_config(n_best_size=2))
     assert [c.text for c in answer.nbest] == ["a", "a b", ""]
     assert (answer.nbest[2].start_logit, answer.nbest[2].end_logit) == (LOW, LOW)
@@ -144,7 +145,7 @@ def test_the_null_answer_may_come_as_one_more(tokenizer):
 
 @pytest.mark.parametrize("threshold", [0.0, 100.0])
 def test_only_null_among_the_n_best(tokenizer, threshold):
-    """The one start and the one end that are looked at are [CLS]: there is no text, whatever the threshold."""
+    """The only start and end considered are [CLS], so there is no text, whatever the threshold."""
     config = null_config(n_best_size=1, null_score_diff_threshold=threshold)
     answer = answer_of(tokenizer, "a b", {0: 1}, {0: 1}, (5.0, 4.0), **config)
     assert answer == Answer("0", "", "", 1e6, [Candidate("", 1.0, 5.0, 4.0)])
@@ -159,7 +160,7 @@ def test_no_candidate_at_all_is_no_answer(tokenizer):
 
 
 def test_windows_compete_and_the_lowest_null_counts(tokenizer):
-    """Windows "a b c d" and "c d e f": piece 2 is best seen in the first, piece 3 in the second."""
+    """Windows "a b c d" and "c d e f": the max context of piece 2 is in the first, that of piece 3 in the second."""
     examples, features = windows_of(tokenizer, "a b c d e f", length=8, stride=2)
     first, second = features
     results = [
@@ -181,12 +182,12 @@ def test_results_that_are_missing(tokenizer, capsys):
     result = RawResult(features[0].unique_id, logits(features[0], {0: 9}), logits(features[0], {0: 9}))
     assert find_answers(examples, features, [result], True, AnswerConfig())[0].text == "a"
     assert capsys.readouterr().err == "warning: 1 of 2 windows have no result\n"
-    with pytest.raises(UsageError, match="none of 1 results belongs to one of the 2 windows"):
+    with pytest.raises(UsageError, match="none of the 1 results belongs to any of the 2 windows"):
         find_answers(examples, features, [RawResult(7, [0], [0])], True, AnswerConfig())
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_results_of_a_model_that_diverged(tokenizer, value):
+def test_logits_of_a_diverged_model(tokenizer, value):
     with pytest.raises(UsageError, match="window 1000000000: its logits are missing, infinite or not a number"):
         answer_of(tokenizer, "a b c", {0: value}, {0: 1})
 
@@ -198,7 +199,7 @@ def test_masked_logits_are_the_lowest(tokenizer):
     json.dumps(answer.nbest, allow_nan=False)
 
 
-def test_logits_of_padding_take_places_but_are_no_answers(tokenizer):
+def test_padding_logits_rank_among_the_best_but_are_no_answers(tokenizer):
     examples, (feature,) = windows_of(tokenizer, "a b")
     start = np.concatenate([logits(feature, {0: 5}), np.full(50, 9.0)])
     result = RawResult(feature.unique_id, start, start)
@@ -239,7 +240,7 @@ def test_written_files(tokenizer, tmp_path):
 
 
 def test_a_model_that_knows_the_answers_scores_100(tokenizer, tmp_path):
-    """Answers of whole words without their outer marks, through the reader, windows, training labels and scores."""
+    """Answers are whole words without outer punctuation; they pass from file through windows and labels to scores."""
     draw = random.Random(4)
     words = ["Steve", "smith.", "(1995),", "won-in", "北京", "École", "la-la", "-", "f"]
     paragraphs = []
@@ -264,7 +265,7 @@ def test_a_model_that_knows_the_answers_scores_100(tokenizer, tmp_path):
     assert scores == {"exact_match": 100.0, "f1": 100.0}
 
 
-# --- the rules once more, as plain loops
+# --- the same rules as plain loops
 
 
 def literally(example, windows, n_best, longest, version_2, threshold):
@@ -311,7 +312,7 @@ def test_against_plain_loops(tokenizer, version_2):
         example_from_text("what", " ".join(draw.choices(words, k=draw.randint(3, 50))), str(i)) for i in range(40)
     ]
     features = convert_examples_to_features(examples, tokenizer, 24, 7, 2, is_training=False)
-    # Whole and half numbers, so that there are ties and sums are exact.
+    # Multiples of one half, so that there are ties and sums are exact.
     results = [
         RawResult(f.unique_id, *([draw.randint(-9, 9) / 2 for _ in f.tokens] for _ in range(2))) for f in features
     ]

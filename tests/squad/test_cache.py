@@ -6,12 +6,12 @@ import pytest
 
 from bert.errors import UsageError
 from bert.sequences import from_rows
-from bert.squad.cache import Features, cache_path, features_key, load, load_or_make
+from bert.squad.cache import EncodedSet, cache_path, features_key, load, load_or_make
 from bert.tokenization import BertTokenizer
 
 
 class Maker:
-    """Counts how often features are made."""
+    """Counts how often it makes the set."""
 
     def __init__(self):
         self.times = 0
@@ -19,7 +19,7 @@ class Maker:
     def __call__(self):
         self.times += 1
         labels = {"start": np.array([1, 0]), "score": np.array([0.5, 2.0])}
-        return Features(from_rows([[2, 7, 3], [2, 7, 8, 3]], [3, 2], labels), {"examples": 2})
+        return EncodedSet(from_rows([[2, 7, 3], [2, 7, 8, 3]], [3, 2], labels), {"examples": 2})
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def values(features):
     return {name: (array.dtype, array.tolist()) for name, array in arrays.items()}, features.facts
 
 
-def test_features_are_kept(tmp_path, make, capsys):
+def test_a_set_is_cached(tmp_path, make, capsys):
     path = tmp_path / "new" / "train.json.npz"
     made = load_or_make(path, "key", make)
     kept = load_or_make(path, "key", make)
@@ -43,15 +43,11 @@ def test_features_are_kept(tmp_path, make, capsys):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_without_a_path_nothing_is_kept(make):
-    assert values(load_or_make(None, "key", make)) == values(make())
-
-
-def test_features_of_another_key_are_made_again(tmp_path, make, capsys):
+def test_another_key_rebuilds_the_cache(tmp_path, make, capsys):
     path = tmp_path / "train.npz"
     load_or_make(path, "key", make)
     load_or_make(path, "other", make)
-    error = f"{path}: not used and made again (made from other data, tokenizer or arguments)\n"
+    error = f"{path}: rebuilding the cache (made from other data, tokenizer or arguments)\n"
     assert (make.times, capsys.readouterr().err) == (2, error)
     load_or_make(path, "other", make)
     assert make.times == 2
@@ -103,13 +99,13 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
-def test_damaged_files_are_made_again(tmp_path, make, capsys, damage):
+def test_damaged_files_are_rebuilt(tmp_path, make, capsys, damage):
     path = tmp_path / "train.npz"
     wanted = load_or_make(path, "key", make)
     damage(path)
     assert values(load_or_make(path, "key", make)) == values(wanted)
     assert make.times == 2
-    assert capsys.readouterr().err.startswith(f"{path}: not used and made again (")
+    assert capsys.readouterr().err.startswith(f"{path}: rebuilding the cache (")
     assert values(load(path, "key")) == values(wanted)
 
 
@@ -117,7 +113,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, make, capsys):
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "train.npz"
     assert values(load_or_make(path, "key", make)) == values(make())
-    assert capsys.readouterr().err == f"{path}: the features are not kept ({os.strerror(errno.EEXIST)})\n"
+    assert capsys.readouterr().err == f"{path}: cannot write the cache ({os.strerror(errno.EEXIST)})\n"
 
 
 def test_the_key_covers_everything(tmp_path, vocab_file):
@@ -140,7 +136,7 @@ def test_the_key_covers_everything(tmp_path, vocab_file):
         features_key([tmp_path / "nowhere.json"], tokenizer)
 
 
-def test_where_features_are_kept(tmp_path):
+def test_the_name_of_a_cache(tmp_path):
     key = "0123456789abcdef"
     assert cache_path(tmp_path / "train.json", key) == tmp_path / "train.json.0123456789ab.npz"
     assert cache_path("data/train.json", key, tmp_path) == tmp_path / "train.json.0123456789ab.npz"

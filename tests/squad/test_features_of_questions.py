@@ -6,13 +6,8 @@ import pytest
 from transformers import BertTokenizer as TransformersTokenizer
 
 from bert.errors import UsageError
-from bert.squad.features import (
-    SquadExample,
-    convert_examples_to_features,
-    example_from_text,
-    features_to_sequences,
-    read_squad_examples,
-)
+from bert.squad.examples import SquadExample, example_from_text, read_squad_examples
+from bert.squad.features import convert_examples_to_features, features_to_sequences
 from bert.tokenization import BertTokenizer
 
 SPECIAL = "[PAD] [UNK] [CLS] [SEP] [MASK]"
@@ -61,7 +56,7 @@ def features_of(tokenizer, question, context, length=64, stride=16, query=16, an
 # --- reading
 
 
-def test_words_are_what_five_blanks_separate(write):
+def test_five_kinds_of_blanks_separate_words(write):
     context = " Paris\u202flies\ton\r\nthe\u00a0Seine,\u2003l'\u00c9lys\u00e9e  \u5317\u4eac."
     path = write(context, [asked("1", "Seine", 99), asked("2")])
     first, second = read_squad_examples(path, is_training=False, version_2_with_negative=False)
@@ -94,16 +89,14 @@ def test_words_of_an_answer(write, answer, start, first_and_last):
     ("answer", "start"),
     [("Rhine", 0), ("Paris", 9), ("or", 99), ("Paris", -1), ("is big", 10), ("", 3), (" ", 5), ("or\u00a0in", 19)],
 )
-def test_an_answer_elsewhere_is_left_out(write, capsys, answer, start):
-    # The last answer stands there, but its no-break space separates words in the answer only.
+def test_an_answer_elsewhere_is_skipped(write, capsys, answer, start):
+    # The last answer is there, but its no-break space separates words only in the answer.
     path = write("Paris on the Seine or\u00a0in", [asked("good", "Paris", 0), asked("bad", answer, start)])
     (example,) = read_squad_examples(path, is_training=True, version_2_with_negative=False)
     assert example.qas_id == "good"
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert (
-        f"the answers of 1 questions are not at their places in the context (first: 'bad', answer {answer!r})" in error
-    )
+    assert f"1 answers are not where the file says (first: 'bad', answer {answer!r})" in error
 
 
 def test_an_answer_that_begins_with_the_blank_of_the_context(write):
@@ -114,7 +107,7 @@ def test_an_answer_that_begins_with_the_blank_of_the_context(write):
 
 def test_only_answers_elsewhere(write):
     path = write("Paris", [asked("1", "Rome", 0), asked("2", "Rome", 0)])
-    with pytest.raises(UsageError, match="squad.json: the answers of 2 questions .* no other question is left"):
+    with pytest.raises(UsageError, match="squad.json: 2 answers are not where .* and no question is left"):
         read_squad_examples(path, is_training=True, version_2_with_negative=False)
 
 
@@ -158,7 +151,7 @@ def test_questions_of_another_shape(write, question, message):
         ("{}", "squad.json: 'data' is missing"),
         ('{"data": [{}]}', r"data\[0\]: 'paragraphs' is missing"),
         ('{"data": [{"paragraphs": [{"qas": []}]}]}', r"data\[0\].paragraphs\[0\]: 'context' is missing"),
-        ('{"data": []}', "no questions in it"),
+        ('{"data": []}', "squad.json: has no questions"),
         (None, "squad.json: No such file"),
     ],
 )
@@ -170,16 +163,16 @@ def test_files_of_another_shape(tmp_path, text, message):
         read_squad_examples(path, is_training=False, version_2_with_negative=False)
 
 
-def test_an_id_that_comes_twice(write):
+def test_a_repeated_id(write):
     path = write("Paris", [asked("1"), asked("2"), asked("1")])
-    with pytest.raises(UsageError, match=r"qas\[2\]: id '1' is also that of data\[0\].paragraphs\[0\].qas\[0\]"):
+    with pytest.raises(UsageError, match=r"qas\[2\]: id '1' repeats that of data\[0\].paragraphs\[0\].qas\[0\]"):
         read_squad_examples(path, is_training=False, version_2_with_negative=False)
 
 
 # --- windows
 
 
-def test_all_of_a_window(tokenizer):
+def test_everything_in_one_window(tokenizer):
     (feature,) = features_of(tokenizer, "Where is Paris?", "Steve Smith's (Seine), 北京", length=20)
     assert feature.tokens == words("[CLS] where is paris ? [SEP] steve smith ' s ( seine ) , 北 京 [SEP]")
     assert feature.token_to_orig_map == dict(zip(range(6, 16), [0, 1, 1, 1, 2, 2, 2, 2, 3, 3], strict=True))
@@ -219,7 +212,7 @@ def test_several_windows(tokenizer):
         ("big paris", ("big paris", 0, 1), ["big", "paris"]),
     ],
 )
-def test_answers_are_tightened(tokenizer, context, answer, expected):
+def test_answers_shrink_to_their_own_pieces(tokenizer, context, answer, expected):
     (feature,) = features_of(tokenizer, "what", context, answer=answer)
     assert feature.tokens[feature.start_position : feature.end_position + 1] == expected
 
@@ -275,7 +268,7 @@ def test_sequences(tokenizer):
 
 
 def test_windows_against_transformers(tokenizer, tmp_path):
-    """Its overlap of two windows is our room less our stride; its offsets tell each piece's word."""
+    """Its overlap of two windows is our room minus our stride; its offsets give each piece's word."""
     reference = TransformersTokenizer.from_pretrained(tmp_path)
     draw = random.Random(5)
     several = ["Paris", "(1995),", "Smith's", "北京", "Élysée", "xyz", "la-la", "is", "a", "Smiths?", "\u0301"]

@@ -13,8 +13,8 @@ from bert.squad.metrics import (
     f1_score,
     f1_score_v2,
     normalize_answer,
+    read_by_id,
     read_gold,
-    read_null_odds,
     run_eval_script,
     tune_thresholds,
 )
@@ -71,7 +71,7 @@ def test_scores_of_one_answer(gold, prediction, exact, f1, f1_v2):
 
 
 def test_version_1_against_torchmetrics():
-    """Right answers have a word here: where neither side has one, torchmetrics goes by version 2."""
+    """Every right answer has a word: if neither side has one, torchmetrics follows version 2."""
     draw = random.Random(1)
 
     def text(least=0):
@@ -121,13 +121,13 @@ def test_version_2_by_hand():
     assert evaluate_v2({}, {}) == {"exact": 0.0, "f1": 0.0, "total": 0}
 
 
-def test_version_2_leaves_out_what_has_no_prediction(capsys):
+def test_version_2_ignores_questions_without_a_prediction(capsys):
     found = evaluate_v2(GOLD, {"q1": "Seine", "n2": "z"}, {"q1": 0.0, "q2": 1.0})
     assert (found["exact"], found["total"], found["HasAns_total"], found["NoAns_total"]) == (50.0, 2, 1, 1)
     assert capsys.readouterr().err == "".join(f"Missing prediction for {i}\n" for i in ("q2", "q3", "n1"))
 
 
-def test_answers_without_a_word_want_nothing():
+def test_no_answer_is_right_if_no_right_answer_has_a_word():
     """A question with no other answers counts as answerable, and "" is right."""
     found = evaluate_v2({"q": ["the", "."]}, {"q": ""})
     assert (found["HasAns_exact"], found["f1"]) == (100.0, 100.0)
@@ -135,27 +135,27 @@ def test_answers_without_a_word_want_nothing():
 
 
 def test_best_thresholds_by_hand():
-    """Nothing answered scores 2 of 5. By rising odds come q1 +1 = 3, n1 +0, n2 -1 = 2, q2 +0 or +2/3, q3 +0."""
+    """Answering nothing scores 2 of 5. In order of rising odds: q1 +1 = 3, n1 +0, n2 -1 = 2, q2 +0 or +2/3, q3 +0."""
     odds = {"q1": -4.0, "n1": -3.0, "n2": -2.0, "q2": 0.5, "q3": 2.0}
     best = {"best_exact": 60.0, "best_exact_thresh": -4.0, "best_f1": 60.0, "best_f1_thresh": -4.0}
     assert tune_thresholds(GOLD, PREDICTIONS, odds) == best
     assert evaluate_v2(GOLD, PREDICTIONS, odds).items() > best.items()
-    # With q2 before n2 it pays for F1: 3 + 2/3.
+    # With q2 before n2, F1 gains from q2: 3 + 2/3.
     odds["q2"] = -2.5
     assert tune_thresholds(GOLD, PREDICTIONS, odds) == {
         **best,
         "best_f1": pytest.approx(100 * (3 + 2 / 3) / 5),
         "best_f1_thresh": -2.5,
     }
-    # Where the first answers are wrong, the best is to answer nothing.
+    # If the first answers are wrong, answering nothing is best.
     assert tune_thresholds({"n": []}, {"n": "x"}, {"n": -9.0})["best_f1_thresh"] == 0.0
     assert tune_thresholds({"n": []}, {"n": "x"}, {})["best_f1"] == 100.0
-    # What is not predicted does not count.
+    # Questions without a prediction do not count.
     assert tune_thresholds(GOLD, {"q1": "Seine"}, {"q1": 2.0, "n1": 1.0})["best_exact"] == 100.0
 
 
 def test_best_thresholds_against_every_threshold():
-    """Whatever the threshold, refusing what exceeds it scores no better than what was found, which is reached."""
+    """No threshold scores better than the one found, and that one reaches its score."""
     draw = random.Random(2)
     gold = {str(i): ["x w", "y w"][: draw.choice([0, 1, 2])] for i in range(60)}
     predictions = {qas_id: draw.choice([*answers, "x", "w"]) for qas_id, answers in gold.items()}
@@ -213,9 +213,9 @@ def test_bad_files(files, tmp_path):
         evaluate_files(data, predictions)
     predictions.write_text('{"q1": "3"}')
     with pytest.raises(UsageError, match=r"null odds .*predictions.json: expected float for 'q1', found str"):
-        read_null_odds(predictions)
+        read_by_id(predictions, "null odds", float)
     predictions.write_text('{"q1": 3}')
-    assert read_null_odds(predictions) == {"q1": 3}
+    assert read_by_id(predictions, "null odds", float) == {"q1": 3}
     data.write_text('{"data": [{"paragraphs": [{"context": "", "qas": [{"id": "q", "question": ""}]}]}]}')
     with pytest.raises(UsageError, match=r"qas\[0\]: 'answers' is missing"):
         read_gold(data)
@@ -245,10 +245,10 @@ def test_run_eval_script(files, tmp_path, body):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("sys.exit('no such thing')", r"--eval_script .*evaluate.py: ended with exit code 1 \(no such thing\)"),
-        ("sys.exit(3)", r"ended with exit code 3 \(no message\)"),
+        ("sys.exit('no such thing')", r"--eval_script .*evaluate.py: failed with exit code 1 \(no such thing\)"),
+        ("sys.exit(3)", r"failed with exit code 3 \(no message\)"),
         ("print('88.5 81.25'); print({'f1': 1})", 'printed no JSON object with "exact_match"'),
-        (None, r"ended with exit code 2 \(.*can't open file"),
+        (None, r"failed with exit code 2 \(.*can't open file"),
     ],
 )
 def test_run_eval_script_that_fails(files, tmp_path, body, message):
