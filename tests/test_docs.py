@@ -94,6 +94,7 @@ def site(tmp_path_factory):
     return folder, dict(zip(texts, docs_sandbox.run(folder, steps), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
 def test_command(command, site):
     folder, results = site

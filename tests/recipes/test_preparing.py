@@ -63,7 +63,7 @@ def text_folder(tmp_path_factory, write_texts) -> Path:
 @pytest.fixture(scope="module")
 def flags(text_folder) -> list[object]:
     """The run that most tests repeat; by so many duplicates its blocks take long enough to be interrupted."""
-    return ["--text", text_folder, "--masking", "--duplicate-factor", 20]
+    return ["--text", text_folder, "--masking", "--duplicate-factor", 10]
 
 
 @pytest.fixture(scope="module")

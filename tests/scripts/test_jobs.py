@@ -10,7 +10,7 @@ import pytest
 
 from bert.config import parse_args
 from bert.errors import UsageError
-from bert.train.trainer import batch_geometry
+from bert.train.batch_geometry import batch_geometry
 from run_pretraining import Config
 from scripts.jobs import build_launch, build_variables, format_jobs, load_jobs
 
