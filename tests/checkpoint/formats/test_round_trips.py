@@ -44,7 +44,7 @@ def test_the_name_of_a_file_is_not_among_its_bytes(weights, tmp_path, format):
     assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "another.bin").read_bytes()
 
 
-@pytest.mark.parametrize("format", CARRIES_CONFIG)
+@pytest.mark.parametrize("format", sorted(CARRIES_CONFIG))
 def test_configuration_and_tokenizer_are_carried_over(weights, tmp_path, format):
     weights.config.hidden_act = "gelu_tanh"
     write_checkpoint(tmp_path / "made", format, weights)
