@@ -1,0 +1,1 @@
+"""Shards of pre-training data: formats, one global order, masking, and the loader."""

@@ -1,0 +1,1 @@
+"""Fine-tuning of any task: training, prediction, and the files it leaves."""

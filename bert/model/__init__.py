@@ -1,0 +1,1 @@
+"""BERT on a token stream: configuration, layers, heads, attention and objectives."""

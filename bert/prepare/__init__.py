@@ -1,0 +1,1 @@
+"""From text to shards: vocabulary, sentence pairs, masks, and the pipeline that runs them."""

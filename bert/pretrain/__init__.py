@@ -1,0 +1,1 @@
+"""Pre-training: phases, evaluation, and what surrounds the training loop."""

@@ -1,0 +1,1 @@
+"""Commands for finished shards: balance and verify."""

@@ -1,0 +1,1 @@
+"""Shard formats: HDF5, Parquet, TFRecord and OFRecord, behind one table."""

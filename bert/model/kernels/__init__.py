@@ -1,0 +1,1 @@
+"""Triton kernels for CUDA: attention, and the operations between matrix products."""

@@ -1,0 +1,1 @@
+"""Text sources: files, dumps and data sets, read as documents of sentences."""
