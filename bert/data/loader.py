@@ -37,7 +37,7 @@ READ_AHEAD_CHECKS = 8  # times per block of samples that the shards of the next 
 
 @dataclass(frozen=True)
 class Share:
-    """What a process gets of every global batch, and how."""
+    """Which part of every global batch a process gets, and in what form."""
 
     rank: int = 0
     world_size: int = 1

@@ -99,7 +99,7 @@ def folders(config: BalanceConfig) -> tuple[Path, Path]:
             raise UsageError(f"--keep_orig: {source} cannot hold both, expected another folder as --outdir")
         return source, source
     if one.is_relative_to(other) or other.is_relative_to(one):
-        raise UsageError(f"--outdir {target}: expected a folder apart from --indir {source}, which is searched whole")
+        raise UsageError(f"--outdir {target}: expected a folder apart from --indir {source}, searched recursively")
     return source, target
 
 
@@ -126,7 +126,7 @@ def build_plan(config: BalanceConfig, source: Path, target: Path) -> Plan:
 
 
 def _check_against(folder: Path, manifest: Manifest, counts: dict[str, int | None]) -> None:
-    """Raise UsageError where a folder holds other shards, or a counted one other numbers, than its manifest says."""
+    """Raise UsageError where the shards of a folder, or the numbers of samples, are not those of its manifest."""
     missing = manifest.missing(folder)
     if missing:
         raise UsageError(f"{folder}: no {missing[0]}, which {MANIFEST} lists")
@@ -141,11 +141,11 @@ def _check_against(folder: Path, manifest: Manifest, counts: dict[str, int | Non
 
 
 def _check_test_shards(folder: Path, found: list[Path]) -> None:
-    """Raise UsageError where test shards, known by the names of training shards, would be among the balanced ones."""
+    """Raise UsageError where test shards, which only names tell from training shards, would mix with balanced ones."""
     tables = {path for path in folder.rglob("*.h*5") if path.suffix in (".hdf5", ".h5")} - set(found)
     apart = [path for path in tables if not any(part[0] == "." for part in path.relative_to(folder).parts)]
     if apart:
-        raise UsageError(f"{min(apart)}: a test shard, which balanced ones would not be told from; give an --outdir")
+        raise UsageError(f"{min(apart)}: a test shard, which could not be told from balanced ones; give an --outdir")
 
 
 def _check_target(plan: Plan) -> None:

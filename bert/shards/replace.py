@@ -66,10 +66,10 @@ def swap(source: Path, target: Path, removals: Sequence[Path], request: dict[str
     names = [name for name in names if not (source / NEW / name).exists()]
     run = uuid4().hex
     for folder in dict.fromkeys((source, target)):
-        places = ("" if each == folder else str(each.resolve()) for each in (source, target))
-        text = json.dumps(dataclasses.asdict(Swap(run, *places, names, request)), indent=1)
+        one, other = ("" if each == folder else str(each.resolve()) for each in (source, target))
         with replacing(folder / SWAP) as temporary:
-            temporary.write_text(text, encoding="utf8")
+            content = dataclasses.asdict(Swap(run, one, other, names, request))
+            temporary.write_text(json.dumps(content, indent=1), encoding="utf8")
     _complete(target)
 
 

@@ -102,7 +102,7 @@ def verify(config: VerifyConfig) -> bool:
     _judge(found, config.max_duplicates, verdict)
     unlisted = sum(subject.listed is None for subject in subjects)
     if unlisted:
-        verdict.note("SHA-256", f"not known of {unlisted} of {len(subjects)} shards, which are in no {MANIFEST}")
+        verdict.note("SHA-256", f"unknown for {unlisted} of {len(subjects)} shards, which no {MANIFEST} lists")
     unread = sum(not is_readable(subject.path, subject.rules) for subject in subjects)
     if unread:
         verdict.note("sequences", f"not read in {unread} of {len(subjects)} shards: Parquet needs --vocab_file")
@@ -234,7 +234,7 @@ def _judge_masks(read: list[Findings], verdict: Verdict) -> None:
     share = f"{masked / sum(each.tokens for each in read):.1%} of tokens, {ratio:.1%} of what the ratio gives"
     verdict.note("masked", share, _range(1, MASKED_TOLERANCE))
     if abs(ratio - 1) > MASKED_TOLERANCE:
-        verdict.complain(None, f"masked are {share}")
+        verdict.complain(None, f"masked: {share}")
     known = [each for each in read if each.as_mask is not None and each.masked]
     if known:
         masked, as_mask = sum(each.masked for each in known), sum(each.as_mask or 0 for each in known)

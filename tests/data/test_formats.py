@@ -248,7 +248,7 @@ def test_data_damaged_behind_an_intact_footer_are_named(tmp_path, make_shard, vo
         ("segment_ids", [0, 1, 0, 1, 1, 1, 0, 0], "segment_ids of row 1"),
     ],
 )
-def test_rows_that_are_no_token_stream_are_refused(tmp_path, table, value, message):
+def test_rows_that_are_not_a_token_stream_are_refused(tmp_path, table, value, message):
     write_nvidia(tmp_path / "odd.hdf5")
     with h5py.File(tmp_path / "odd.hdf5", "r+") as file:
         file[table][1] = value

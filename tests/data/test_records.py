@@ -378,7 +378,7 @@ def test_numbers_of_all_sizes_are_decoded_and_encoded():
         b"\x0f",  # no wire type
     ],
 )
-def test_bytes_that_are_no_message_are_refused(damaged):
+def test_bytes_that_are_not_a_message_are_refused(damaged):
     data, messages = Spans.of([b"", b"\x08\x01", damaged, b"\x08\x01"])
     with pytest.raises(Malformed) as raised:
         read_fields(data, messages)

@@ -56,7 +56,7 @@ def test_rows_are_cut_evenly_in_natural_order():
     ],
     ids=["parquet", "hdf5", "tfrecord", "ofrecord"],
 )
-def test_every_sample_is_there_once_in_shards_of_one_size(tmp_path, parts, names):
+def test_every_sample_occurs_once_in_shards_of_one_size(tmp_path, parts, names):
     folder = make_folder(tmp_path / "shards", parts)
     before = rows_of(folder)
     run(folder, 4)
@@ -66,7 +66,7 @@ def test_every_sample_is_there_once_in_shards_of_one_size(tmp_path, parts, names
     assert {p.name for p in folder.iterdir()} == expected
 
 
-def test_the_manifest_goes_along(tmp_path):
+def test_the_manifest_keeps_its_settings_and_lists_the_new_shards(tmp_path):
     folder = make_folder(tmp_path / "shards", PARTS, seed=7, duplicate_factor=5)
     settings = read_manifest(folder).settings
     run(folder, 3)
@@ -100,7 +100,7 @@ def rows_of_file(path: Path) -> list:
     return rows
 
 
-def test_bins_are_balanced_apart(tmp_path):
+def test_bins_are_balanced_separately(tmp_path):
     folder = make_folder(tmp_path / "shards", BINNED)
     before = rows_of(folder)
     run(folder, 4)
@@ -148,7 +148,7 @@ def test_bins_may_be_moved_to_another_folder_one_by_one(tmp_path):
     assert bytes_of(folder) == {}
 
 
-def test_folders_below_are_searched_and_their_manifests_kept_right(tmp_path):
+def test_subfolders_are_searched_and_their_manifests_updated(tmp_path):
     folder = tmp_path / "shards"
     make_folder(folder / "wiki", BINNED)
     make_folder(folder / "books", {name: size for name, size in BINNED.items() if name.endswith("_0")}, bin_size=16)
@@ -264,7 +264,7 @@ def half_binned(folder: Path) -> None:
         (lambda folder: make_folder(folder / "sub", {"a.parquet": 3}, static=False), r"different masking"),
     ],
 )
-def test_shards_that_are_not_right_are_named_and_left_alone(tmp_path, harm, message):
+def test_wrong_shards_are_named_and_left_alone(tmp_path, harm, message):
     folder = make_folder(tmp_path / "shards", PARTS)
     harm(folder)
     before = bytes_of(folder)
@@ -274,7 +274,7 @@ def test_shards_that_are_not_right_are_named_and_left_alone(tmp_path, harm, mess
 
 
 def test_test_shards_do_not_end_up_among_training_shards(tmp_path):
-    """Named apart from training shards, they would be found beside shard-0.hdf5."""
+    """Only names tell them from training shards, so they would be found beside shard-0.hdf5."""
     folder = make_folder(tmp_path / "shards", {"wiki_training_0.hdf5": 9, "wiki_test_0.hdf5": 9}, listed=False)
     with pytest.raises(UsageError, match=r"wiki_test_0.hdf5: a test shard.*--outdir"):
         run(folder, 2)
@@ -294,7 +294,7 @@ def test_a_disk_without_room_is_found_before_the_work(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("suffix", ["parquet", "hdf5"])
 @pytest.mark.parametrize("outdir", [None, "new"])
-def test_a_disk_that_fills_up_leaves_all_as_it_was(tmp_path, suffix, outdir):
+def test_a_full_disk_leaves_everything_unchanged(tmp_path, suffix, outdir):
     folder = make_folder(tmp_path / "shards", {f"part.{i}.{suffix}": 300 for i in range(3)})
     before = bytes_of(tmp_path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -309,7 +309,7 @@ def test_a_disk_that_fills_up_leaves_all_as_it_was(tmp_path, suffix, outdir):
     assert {p.name for p in tmp_path.iterdir()} == {"shards", "vocab.txt"}
 
 
-# Kills the process at its N-th change of a file below the folder, for N = 1, 2, ... until it comes through. One process
+# Kills the process at its N-th change of a file below the folder, for N = 1, 2, ... until it survives. One process
 # forks one child for each N, which saves the seconds that every start of an interpreter takes.
 KILLER = """
 import os, shutil, signal, sys
@@ -354,7 +354,7 @@ ELSEWHERE = ["--indir", "shards", "--num_shards", "2", "--outdir", "new", "--bin
 
 
 def kill_everywhere(tmp_path: Path, flags: list[str]) -> list[Path]:
-    """Return the folders of runs that were killed at their first, second, ... change; the last one was not."""
+    """Return the folders of runs that were killed at their first, second, ... change; the last run was not killed."""
     quiet = ["--num_workers", "1", "--disable_progress_bar"]
     command = [sys.executable, "-c", KILLER, tmp_path, *flags, *quiet]
     done = subprocess.run(
@@ -366,8 +366,8 @@ def kill_everywhere(tmp_path: Path, flags: list[str]) -> list[Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", [IN_PLACE, ELSEWHERE], ids=["in place", "elsewhere"])
-def test_killed_anywhere_and_started_again_it_ends_as_if_never_killed(tmp_path, flags, monkeypatch):
-    """In place, shard-0 is among the old names and the new, and shard-2 among the old alone."""
+def test_a_run_killed_anywhere_and_restarted_ends_as_if_never_killed(tmp_path, flags, monkeypatch):
+    """In place, shard-0 is both an old and a new name, and shard-2 only an old one."""
     sizes = {f"shard-{i}.parquet_{b}": n for b in (0, 1) for i, n in enumerate([3, 5, 4])}
     make_folder(tmp_path / "0/shards", sizes)
     rows, before = rows_of(tmp_path / "0/shards"), bytes_of(tmp_path / "0/shards")
@@ -383,7 +383,7 @@ def test_killed_anywhere_and_started_again_it_ends_as_if_never_killed(tmp_path, 
                 find_shards(committed[0])
         elif visible != before:
             without_work = {name: data for name, data in bytes_of(folder).items() if ".balance/" not in name}
-            assert without_work == expected  # all is done but the tidying
+            assert without_work == expected  # only tidying is left
         seen["committed" if committed else "before" if visible == before else "done"] += 1
         monkeypatch.chdir(folder)
         if visible == before or committed:
@@ -471,7 +471,7 @@ if __name__ == "__main__":
 
 
 def test_workers_end_with_a_killed_command(tmp_path):
-    """Else they would write behind the back of the next run."""
+    """Orphans would write while the next run works."""
     (tmp_path / "slow.py").write_text(SLOW)
     with subprocess.Popen(
         [sys.executable, tmp_path / "slow.py", ROOT, "-1"], stdout=subprocess.PIPE, text=True

@@ -98,10 +98,10 @@ def test_balanced_bins_are_well(tmp_path, check):
     assert problems(check(folder)) == []
 
 
-def test_without_a_manifest_nothing_is_known_of_hashes(tmp_path, check):
+def test_without_a_manifest_hashes_are_unknown(tmp_path, check):
     folder = make_folder(tmp_path / "shards", {"a.parquet": 60}, listed=False)
     (tmp_path / "vocab.txt").write_text("\n".join(PIECES) + "\n")
-    assert "SHA-256         not known of 1 of 1 shards, which are in no manifest.json" in check(folder)
+    assert "SHA-256         unknown for 1 of 1 shards, which no manifest.json lists" in check(folder)
     with pytest.raises(UsageError, match=r"--vocab_file: expected one, since .*a.parquet holds text"):
         check(folder, vocab=False)
 
@@ -256,7 +256,7 @@ def test_ids_outside_the_vocabulary_are_named(hdf5, check, vocab):
         ({"masked_lm_ids": [-3]}, r"masked label -3 is outside the vocabulary"),
     ],
 )
-def test_sequences_that_are_not_as_they_should_be_are_named(hdf5, check, changes, message):
+def test_malformed_sequences_are_named(hdf5, check, changes, message):
     with h5py.File(hdf5 / "shard-1.hdf5", "r+") as file:
         for table, values in changes.items():
             file[table][7, : len(values)] = values
@@ -308,7 +308,7 @@ def test_lengths_outside_their_bin_are_named(tmp_path, check):
 
 def test_shares_of_all_shards_are_compared(hdf5, check):
     assert problems(check(hdf5, masked_lm_ratio=0.3)) == [
-        line for line in problems(check(hdf5, masked_lm_ratio=0.3)) if line.startswith("all shards: masked are ")
+        line for line in problems(check(hdf5, masked_lm_ratio=0.3)) if line.startswith("all shards: masked: ")
     ]
     assert len(problems(check(hdf5, masked_lm_ratio=0.3))) == 1
     for path in sorted(hdf5.glob("*.hdf5")):
@@ -354,7 +354,7 @@ def test_hashes_tell_sequences_apart_by_each_of_their_parts():
     assert checks._hash_rows(dataclasses.replace(shard, tokens=swapped), 0)[7] != one
 
 
-def test_pieces_of_a_shard_give_what_the_whole_gives(hdf5, check, monkeypatch):
+def test_a_shard_read_in_parts_gives_the_same_report(hdf5, check, monkeypatch):
     whole = check(hdf5)
     monkeypatch.setattr(checks, "ROWS_AT_ONCE", 17)
     monkeypatch.setattr(checks, "ROWS_HASHED_AT_ONCE", 5)
