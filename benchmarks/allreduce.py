@@ -1,4 +1,4 @@
-"""Does the ring's formula hold? Time gloo's all-reduce between processes of this machine; fit latency and bandwidth."""
+"""Check the ring formula: time gloo's all-reduce on this machine and fit latency and bandwidth to it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Ring = Callable[[int, float, float, float], float]
 
 
 def measure_allreduce(processes: list[int], ring: Ring) -> None:
-    """Print what was measured next to the fitted formula, for each number of processes."""
+    """Print measured times next to the fitted formula for each number of processes."""
     print("| processes | bytes | measured, ms | fitted, ms |\n|---:|---:|---:|---:|")
-    errors = []
+    errors, fits = [], []
     for ranks in processes:
         seconds = time_gloo(ranks)
         latency, bandwidth = fit(ranks, SIZES, seconds)
@@ -31,12 +31,12 @@ def measure_allreduce(processes: list[int], ring: Ring) -> None:
             fitted = ring(ranks, size, latency, bandwidth)
             errors.append(abs(fitted / measured - 1))
             print(f"| {ranks} | {size:,} | {1e3 * measured:.3f} | {1e3 * fitted:.3f} |")
-        print(f"{ranks} processes: {1e6 * latency:.0f} us a message, {bandwidth / 1e9:.2f} GB/s")
-    print(f"median deviation of the formula: {statistics.median(errors):.1%}")
+        fits.append(f"{ranks} processes: {1e6 * latency:.0f} us per message, {bandwidth / 1e9:.2f} GB/s")
+    print(*fits, f"median deviation of the formula: {statistics.median(errors):.1%}", sep="\n")
 
 
 def fit(ranks: int, sizes: list[int], seconds: list[float]) -> tuple[float, float]:
-    """Return (latency, bandwidth) of the ring's formula, by least squares of the relative errors."""
+    """Fit (latency, bandwidth) of the ring formula by least squares on the relative errors."""
     messages = 2 * (ranks - 1)
     terms = np.array([[messages, messages * size / ranks] for size in sizes]) / np.array(seconds)[:, None]
     (latency, inverse), *_ = np.linalg.lstsq(terms, np.ones(len(sizes)), rcond=None)
@@ -44,7 +44,7 @@ def fit(ranks: int, sizes: list[int], seconds: list[float]) -> tuple[float, floa
 
 
 def time_gloo(ranks: int) -> list[float]:
-    """Return the seconds of an all-reduce of each of SIZES between ``ranks`` processes: the least of ROUNDS."""
+    """Return the seconds of an all-reduce of each of SIZES among ``ranks`` processes, the minimum of ROUNDS."""
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(_time, (ranks, folder), nprocs=ranks)
         return np.load(Path(folder) / "seconds.npy").tolist()
@@ -54,7 +54,7 @@ def _time(rank: int, ranks: int, folder: str) -> None:
     torch.set_num_threads(1)
     store = dist.FileStore(str(Path(folder) / "store"), ranks)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks, timeout=timedelta(minutes=5))
-    least = []  # whatever else the machine does only adds to it
+    least = []  # the minimum, since other load on the machine only adds time
     for size in SIZES:
         gradient, times = torch.zeros(size // 4), []
         for _ in range(ROUNDS + 2):  # two to warm up

@@ -1,13 +1,13 @@
-"""The LAMB step against torch.optim.AdamW(fused=True) and against the least memory traffic possible.
+"""Compare the LAMB step with torch.optim.AdamW(fused=True) and with the minimum memory traffic.
 
     python benchmarks/lamb.py                                    # BERT-large on a GPU, 29 M parameters on a CPU
     python benchmarks/lamb.py --parameters base --dtype bf16 --implementations triton,one_wave,foreach
 
-All contenders hold tensors of BERT's real shapes and take turns (A B C A B C ...); printed are medians, and medians of
-the ratios within a turn. The floor is 34 bytes per parameter (fp32 gradient read for its norm and for the step, weight
-and both moments read and written, a bf16 copy written) at the speed of a large copy measured in the same turns. Every
-timed step computes the gradient norm and clips by it, as training does. On CUDA a step is replayed from a graph: in
-training the host queues it while the backward pass runs.
+All contenders have tensors of BERT's real shapes and run in turns (A B C A B C ...). The table shows medians, and
+medians of the ratios within a round. The floor is 34 bytes per parameter (the fp32 gradient read for its norm and for
+the step, weight and both moments read and written, a bf16 copy written) at the speed of a large copy measured in the
+same rounds. Every timed step computes the gradient norm and clips by it, as in training. On CUDA a step is a replayed
+graph, because in training the CPU queues it during the backward pass.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.side_by_side import take_turns
+from benchmarks.side_by_side import describe_device, median_ratio, plural, take_turns
 from bert.config import flag, run_command
 from bert.errors import UsageError
 from bert.optim.build import apply_gradients, parameter_groups
@@ -42,16 +42,21 @@ Shapes = dict[str, tuple[int, ...]]
 @dataclass
 class LambBenchmarkConfig:
     parameters: str = flag(
-        "", "small (29 M), base (110 M), large (336 M) or a number. Default: large on a GPU, small on a CPU."
+        "", "small (29 M), base (110 M), large (336 M) or a number; if empty, large on a GPU and small on a CPU."
     )
-    device: str = flag("auto", "cuda, cpu, or auto: cuda where there is one.", choices=("auto", "cuda", "cpu"))
-    dtype: str = flag("fp32", "Of parameters and gradients; LAMB keeps fp32 masters of the others.", choices=(*DTYPES,))
+    device: str = flag("auto", "cuda, cpu, or auto: cuda if available.", choices=("auto", "cuda", "cpu"))
+    dtype: str = flag(
+        "fp32",
+        "Type of parameters and gradients; for bf16 and fp16 LAMB keeps fp32 master weights.",
+        choices=(*DTYPES,),
+    )
     implementations: str = flag(
         "auto",
-        "Paths of LAMB, with commas: auto, triton, one_wave (triton without waves), blocked, foreach, reference.",
+        "LAMB's implementations, separated by commas: auto, triton, one_wave (triton without waves), blocked, foreach, "
+        "reference.",
     )
-    rounds: int = flag(20, "Counted turns of every contender.", minimum=1)
-    warmup: int = flag(3, "Turns before those that count.", minimum=1)
+    rounds: int = flag(20, "Timed rounds; every contender runs once in each.", minimum=1)
+    warmup: int = flag(3, "Untimed rounds before those.", minimum=1)
 
 
 def bert_shapes(layers: int, hidden: int, vocabulary: int = VOCABULARY) -> Shapes:
@@ -78,7 +83,7 @@ def count(shapes: Shapes) -> int:
 
 
 def shapes_of(parameters: str) -> Shapes:
-    """Return the shapes of a named size, or of about that many parameters: half in layers, half in the vocabulary."""
+    """Return the shapes of a named size or a number of parameters, half of them in layers, half in the vocabulary."""
     if parameters in SIZES:
         return bert_shapes(*SIZES[parameters])
     if not parameters.isdigit() or int(parameters) < 1_000_000:
@@ -90,7 +95,7 @@ def shapes_of(parameters: str) -> Shapes:
 
 
 def random_groups(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> list[dict]:
-    """Return parameter groups with gradients, as :func:`parameter_groups` makes them for a model."""
+    """Return parameter groups with gradients, grouped as for a model."""
     named = {name: torch.nn.Parameter(torch.randn(s, device=device).mul_(0.02).to(dtype)) for name, s in shapes.items()}
     for param in named.values():
         param.grad = torch.randn(param.shape, device=device).mul_(1e-3).to(dtype)
@@ -104,15 +109,15 @@ def implementation(name: str) -> str | Update:
         return TritonUpdate(wave_elements=1 << 62)
     if name not in ("auto", *IMPLEMENTATIONS):
         known = ", ".join(("auto", "one_wave", *IMPLEMENTATIONS))
-        raise UsageError(f"--implementations {name}: expected a list, with commas, of {known}")
+        raise UsageError(f"--implementations {name}: expected any of {known}, separated by commas")
     return name
 
 
 def captured(optimizer: torch.optim.Optimizer, device: torch.device) -> Callable[[], object]:
-    """Return the step; on CUDA as a graph that replays it, so that the host, which trails in training, does not count.
+    """Return the step; on CUDA a graph of it, so that time on the CPU, which training hides, does not count.
 
-    LAMB's foreach and reference paths read the step counter on the host, which a graph cannot hold: they stay as they
-    are.
+    LAMB's foreach and reference implementations read the step counter on the CPU, which a graph cannot do, so they run
+    without one.
     """
     reads = isinstance(optimizer, Lamb) and optimizer.implementation in ("foreach", "reference")
     if device.type != "cuda" or reads:
@@ -120,7 +125,7 @@ def captured(optimizer: torch.optim.Optimizer, device: torch.device) -> Callable
     graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for _ in range(3):  # compiles the kernels and makes the state
+        for _ in range(3):  # compile the kernels and create the state
             apply_gradients(optimizer)
     torch.cuda.current_stream().wait_stream(side)
     with torch.cuda.graph(graph):
@@ -129,7 +134,7 @@ def captured(optimizer: torch.optim.Optimizer, device: torch.device) -> Callable
 
 
 def _replay(graph: torch.cuda.CUDAGraph, optimizer: torch.optim.Optimizer) -> None:
-    """``optimizer`` is here to stay alive: the graph knows only the addresses of its tensors."""
+    """Replay a graph. The argument keeps ``optimizer`` alive: the graph only has the addresses of its tensors."""
     graph.replay()
 
 
@@ -137,11 +142,11 @@ def print_table(title: str, parameters: int, seconds: dict[str, list[float]]) ->
     copy = seconds.pop("copy")  # 8 bytes per parameter
     floor = [turn * FLOOR_BYTES / 8 for turn in copy]
     speed = parameters * 8 / statistics.median(copy) / 1e9
-    print(f"{title}; copy {speed:,.0f} GB/s, floor {statistics.median(floor) * 1e3:.2f} ms\n")
-    print("| contender | ms per step | best ms | x the floor | x AdamW |\n|---|---|---|---|---|")
+    shown = f"{statistics.median(floor) * 1e3:.2f} ms ({FLOOR_BYTES} bytes per parameter at {speed:,.0f} GB/s)"
+    print(f"{title}\nfloor: {shown}\n")
+    print("| contender | median ms | best ms | time / floor | time / AdamW |\n|---|---:|---:|---:|---:|")
     for name, times in seconds.items():
-        to_floor = statistics.median(t / f for t, f in zip(times, floor, strict=True))
-        to_adamw = statistics.median(t / a for t, a in zip(times, seconds["AdamW, fused"], strict=True))
+        to_floor, to_adamw = median_ratio(times, floor), median_ratio(times, seconds["AdamW, fused"])
         median, best = statistics.median(times) * 1e3, min(times) * 1e3
         print(f"| {name} | {median:.2f} | {best:.2f} | {to_floor:.2f} | {to_adamw:.2f} |")
 
@@ -163,9 +168,8 @@ def main(config: LambBenchmarkConfig) -> None:
     contenders["AdamW, fused"] = captured(torch.optim.AdamW(groups, lr=1e-4, fused=True, capturable=on_gpu), device)
     take_turns(contenders, config.warmup, device)
     seconds = take_turns(contenders, config.rounds, device)
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-    title = f"{parameters:,} parameters in {len(shapes)} tensors, {config.dtype}, {where}, torch {torch.__version__}"
-    print_table(f"{title}, {config.rounds} rounds", parameters, seconds)
+    title = f"{parameters:,} parameters in {len(shapes)} tensors, {config.dtype}, {plural(config.rounds, 'round')}"
+    print_table(f"{title}; {describe_device(device)}", parameters, seconds)
 
 
 if __name__ == "__main__":

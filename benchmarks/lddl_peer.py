@@ -1,8 +1,8 @@
-"""The peer of the loader benchmark: runs under a Python that has lddl, and reads an epoch for every line on stdin.
+"""lddl's side of the loader benchmark: runs under a Python with lddl and reads an epoch for every line on stdin.
 
     echo '{"input_dir": "shards", "vocab_file": "vocab.txt", "batch_size": 64, "num_workers": 2}' | python lddl_peer.py
 
-Answers each line with ``{"sequences": 80000, "tokens": 9912345, "seconds": 9.1}``. Imports nothing of this suite.
+Answers each line with ``{"sequences": 80000, "tokens": 9912345, "seconds": 9.1}``. Imports nothing from this suite.
 """
 
 import json
@@ -15,7 +15,7 @@ import lddl.torch.bert  # type: ignore[import-not-found]
 
 
 class Loader(lddl.torch.bert.DataLoader):
-    """lddl asks for persistent workers always, which torch refuses where there are none."""
+    """lddl always asks for persistent workers, which torch refuses without workers."""
 
     def __init__(self, *args, **kwargs):
         if kwargs.get("num_workers", 0) == 0:
@@ -24,7 +24,7 @@ class Loader(lddl.torch.bert.DataLoader):
 
 
 def make_loader(request):
-    lddl.torch.bert.DataLoader = Loader  # the factory compares with this name
+    lddl.torch.bert.DataLoader = Loader  # the factory compares the class with this one
     return lddl.torch.get_bert_pretrain_data_loader(
         request["input_dir"],
         vocab_file=request["vocab_file"],

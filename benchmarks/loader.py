@@ -1,18 +1,17 @@
-"""The shard loader against ``lddl.torch``, on the same Parquet shards with the same number of workers.
+"""Compare the shard loader with ``lddl.torch`` on the same Parquet shards with the same number of workers.
 
     scripts/lddl_env.sh /tmp/lddl loader
     python benchmarks/loader.py --lddl_python /tmp/lddl/bin/python --max_seq_length 512 --bin_size 64
 
-Both read whole epochs from disk, in turns (A B A B ...), after one that does not count. This suite starts each turn
-with nothing decoded and no threads; lddl keeps its worker processes. Printed are medians and the median of the ratios
-within a turn. lddl yields padded tables and this suite token streams: what each hands to its model.
+Both read whole epochs from disk in turns (A B A B ...), after an untimed epoch each. This suite starts every epoch with
+nothing decoded and no threads; lddl keeps its worker processes. The table shows medians and the median of the ratios
+within a round. lddl yields padded tables, this suite token streams, as their models take them.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.lddl import check_python, clean_environment, describe_shards
+from benchmarks.side_by_side import median_ratio, plural
 from bert.config import flag, run_command
 from bert.data.formats.table import Shard, write_shard
 from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader
@@ -40,22 +41,21 @@ WORDS = 30522
 @dataclass
 class LoaderBenchmarkConfig:
     max_seq_length: int = flag(128, "Tokens in a full sequence.", minimum=16)
-    bin_size: int = flag(0, "Width of LDDL's bins of sequence lengths; 0 = not binned.", minimum=0)
-    dynamic: bool = flag(False, "Shards without masks, which both loaders mask while loading.")
+    bin_size: int = flag(0, "Width of LDDL's bins of sequence lengths; 0 = no bins.", minimum=0)
+    dynamic: bool = flag(False, "Shards without masks, so that both loaders mask while loading.")
     sequences: int = flag(40000, "Sequences in an epoch.", minimum=64)
-    shards: int = flag(4, "Shards of each bin; a multiple of the workers, for lddl.", minimum=1)
+    shards: int = flag(4, "Shards per bin; lddl needs a multiple of --num_workers.", minimum=1)
     batch_size: int = flag(64, "Sequences in a batch.", minimum=1)
-    num_workers: int = flag(2, "Threads of this suite and processes (of each bin) of lddl.", minimum=0)
-    rounds: int = flag(5, "Counted turns of each.", minimum=1)
-    vocab_file: str | None = flag(None, "Vocabulary; without it, one of random pieces.")
+    num_workers: int = flag(2, "Threads of this suite, and processes (per bin) of lddl.", minimum=0)
+    rounds: int = flag(5, "Timed rounds; each loader reads one epoch per round.", minimum=1)
+    vocab_file: str | None = flag(None, "Vocabulary; if omitted, random pieces.")
     lddl_python: str = flag(
-        os.environ.get("LDDL_PYTHON", ""), "Python that has lddl (scripts/lddl_env.sh); or the variable LDDL_PYTHON."
+        os.environ.get("LDDL_PYTHON", ""), "Python with lddl, as scripts/lddl_env.sh makes it; or set LDDL_PYTHON."
     )
 
 
 def main(config: LoaderBenchmarkConfig) -> None:
-    if not shutil.which(config.lddl_python):
-        raise UsageError(f"--lddl_python {config.lddl_python!r}: expected a Python that has lddl (scripts/lddl_env.sh)")
+    check_python(config.lddl_python)
     with tempfile.TemporaryDirectory() as folder:
         vocab_file = config.vocab_file or write_random_vocabulary(Path(folder, "vocab.txt"))
         tokenizer = BertTokenizer(vocab_file)
@@ -75,20 +75,17 @@ def main(config: LoaderBenchmarkConfig) -> None:
 
 
 def report(config: LoaderBenchmarkConfig, turns: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
-    """Print what was read and both speeds."""
-    kind = f"{'dynamic' if config.dynamic else 'static'} masks, " + (
-        f"bins of {config.bin_size}" if config.bin_size else "not binned"
-    )
-    print(f"{config.max_seq_length} tokens, {kind}, batch {config.batch_size}, {config.num_workers} workers")
-    print(f"{'':12}{'sequences/s':>14}{'real tokens/s':>16}{'ratio':>8}")
-    ratio = statistics.median(speed(ours) / speed(theirs) for ours, theirs in turns)
-    for name, results, shown in (
-        ("this suite", [ours for ours, _ in turns], f"{ratio:.2f}"),
-        ("lddl.torch", [theirs for _, theirs in turns], ""),
-    ):
-        sequences = statistics.median(map(speed, results))
-        tokens = statistics.median(r["tokens"] / r["seconds"] for r in results)
-        print(f"{name:12}{sequences:14,.0f}{tokens:16,.0f}{shown:>8}")
+    """Print the settings and both speeds."""
+    kind = describe_shards(not config.dynamic, config.bin_size)
+    workers = f"{plural(config.num_workers, 'worker')}, {plural(config.rounds, 'round')}"
+    print(f"up to {config.max_seq_length} tokens, {kind}, batches of {config.batch_size}, {workers}\n")
+    print("| loader | sequences/s | real tokens/s |\n|---|---:|---:|")
+    ours, theirs = zip(*turns, strict=True)
+    for name, results in (("this suite", ours), ("lddl.torch", theirs)):
+        tokens = statistics.median(result["tokens"] / result["seconds"] for result in results)
+        print(f"| {name} | {statistics.median(map(speed, results)):,.0f} | {tokens:,.0f} |")
+    ratio = median_ratio([speed(result) for result in ours], [speed(result) for result in theirs])
+    print(f"\nthis suite is faster by {ratio:.2f} x (sequences/s)")
 
 
 def speed(result: dict[str, Any]) -> float:
@@ -96,7 +93,7 @@ def speed(result: dict[str, Any]) -> float:
 
 
 def read_epoch(config: LoaderBenchmarkConfig, tokenizer: BertTokenizer, request: dict[str, Any]) -> dict[str, Any]:
-    """Read one epoch with this suite's loader, from counting the shards to joining the threads."""
+    """Read one epoch with this suite's loader, from counting the samples to joining the threads."""
     begin = time.perf_counter()
     loader_config = LoaderConfig(request["input_dir"], config.max_seq_length, config.max_seq_length)
     dataset = Dataset.open(loader_config, tokenizer.vocab)
@@ -111,13 +108,13 @@ def read_epoch(config: LoaderBenchmarkConfig, tokenizer: BertTokenizer, request:
 
 
 class Peer:
-    """lddl in a process of its own, which reads an epoch when asked."""
+    """lddl in its own process, which reads an epoch on request."""
 
     def __init__(self, python: str, request: dict[str, Any]) -> None:
         self.request = json.dumps(request)
         script = Path(__file__).with_name("lddl_peer.py")
         self.process = subprocess.Popen(
-            [python, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_alone()
+            [python, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean_environment()
         )
 
     def read_epoch(self) -> dict[str, Any]:
@@ -126,7 +123,7 @@ class Peer:
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise UsageError(f"{self.process.args[0]}: lddl ended with code {self.process.wait()}")  # type: ignore[index]
+            raise UsageError(f"{self.process.args[0]}: lddl exited with code {self.process.wait()}")  # type: ignore[index]
         return json.loads(answer)
 
     def close(self) -> None:
@@ -135,13 +132,8 @@ class Peer:
         self.process.wait()
 
 
-def _alone() -> dict[str, str]:
-    """The environment without what would put this suite's own packages before lddl's."""
-    return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
-
-
 def write_random_vocabulary(path: Path) -> Path:
-    """Write as many pieces as BERT's English vocabulary has, of 2 to 9 letters."""
+    """Write as many random pieces of 2 to 9 letters as BERT's English vocabulary has."""
     rng = np.random.default_rng(0)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     pieces: dict[str, None] = dict.fromkeys(SPECIAL_TOKENS)
@@ -152,7 +144,7 @@ def write_random_vocabulary(path: Path) -> Path:
 
 
 def write_shards(config: LoaderBenchmarkConfig, tokenizer: BertTokenizer, folder: Path) -> None:
-    """Write shards that lddl accepts: in every bin one shard has one sequence more than the others."""
+    """Write shards as lddl expects them: in every bin the first shard has one more sequence than the others."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     lengths = draw_lengths(config.sequences, config.max_seq_length, rng)
@@ -161,8 +153,8 @@ def write_shards(config: LoaderBenchmarkConfig, tokenizer: BertTokenizer, folder
         mine = lengths[bins == bin_id]
         size = len(mine) // config.shards
         if size == 0:
-            count = f"--sequences {config.sequences} leave {len(mine)} in bin {bin_id}"
-            raise UsageError(f"{count}, too few for --shards {config.shards}")
+            found = f"{len(mine)} sequences in bin {bin_id}"
+            raise UsageError(f"--sequences {config.sequences}: {found}, expected at least --shards {config.shards}")
         for shard in range(config.shards):
             part = mine[shard * size : (shard + 1) * size]
             extra = part[:1] if shard == 0 else part[:0]
@@ -178,14 +170,14 @@ def write_shards(config: LoaderBenchmarkConfig, tokenizer: BertTokenizer, folder
 
 
 def draw_lengths(count: int, longest: int, rng: np.random.Generator) -> np.ndarray:
-    """One sequence in ten is short, as after ``short_seq_prob`` 0.1; the others nearly fill the row."""
+    """Draw lengths: one in ten is short, as with ``short_seq_prob`` 0.1, and the others are nearly full."""
     short = rng.integers(8, longest + 1, count)
     full = longest - rng.integers(0, longest // 8, count)
     return np.where(rng.random(count) < 0.1, short, full)
 
 
 def random_shard(lengths: np.ndarray, tokenizer: BertTokenizer, static: bool, rng: np.random.Generator) -> Shard:
-    """Draw pieces by Zipf's law, as text has them, in two segments of random lengths."""
+    """Draw two segments of random lengths with pieces distributed by Zipf's law, as in text."""
     offsets = offsets_of(lengths)
     ordinary = np.array([i for piece, i in tokenizer.vocab.items() if piece not in SPECIAL_TOKENS])
     frequency = 1.0 / np.arange(10, len(ordinary) + 10)

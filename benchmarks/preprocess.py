@@ -1,12 +1,12 @@
-"""Preparing shards against LDDL's ``preprocess_bert_pretrain``: the same text, worker processes and settings.
+"""Compare preparing shards with LDDL's ``preprocess_bert_pretrain``: same text, worker processes and settings.
 
     scripts/lddl_env.sh /tmp/lddl whole
     python benchmarks/preprocess.py --lddl_python /tmp/lddl/bin/python --masking
 
-Whole commands run in turns (A B A B ...), from start to exit; of lddl also the time that it states for its pipeline
-alone, without start and end. The text is LDDL's own kind of source, by default the documentation of the Python modules
-on this machine. Memory is the most that all processes of a command held together, sampled; the last line repeats this
-suite's run on several times the text.
+Whole commands run in turns (A B A B ...) and are timed from start to exit; a second ratio uses the time that lddl
+reports for its pipeline alone. The text is the documentation of the Python modules on this machine, in LDDL's source
+format. Memory is the sampled peak of all processes of a command together; the last line repeats this suite's run on
+several times the text.
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.lddl import check_python, clean_environment, describe_shards
+from benchmarks.side_by_side import median_ratio, plural
 from bert.config import flag, run_command
 from bert.errors import UsageError
 from bert.prepare.vocabulary import VocabularyConfig, train_vocabulary
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 FILES = 8  # in the source folder
-SHORTEST = 600  # characters of a document
-SAMPLE_SECONDS = 0.25  # between two looks at the memory, each of which costs some milliseconds
+SHORTEST = 600  # document, in characters
+SAMPLE_SECONDS = 0.25  # between two samples of the memory, which take some milliseconds each
 
-# lddl splits sentences with NLTK's Punkt, whose published parameters cannot be fetched everywhere: train some.
+# lddl splits sentences with NLTK's Punkt. Its published parameters may be out of reach, so train some.
 TRAIN_PUNKT = """
 import os, sys
 from nltk.tokenize.punkt import PunktTrainer, save_punkt_params
@@ -51,76 +53,78 @@ save_punkt_params(trainer.get_params(), dir=folder)
 
 @dataclass
 class PreprocessBenchmarkConfig:
-    text_mb: float = flag(24.0, "Text, in millions of bytes.", minimum=0.1)
-    times: int = flag(4, "Text of the run for memory, as a multiple; 1 = no such run.", minimum=1)
-    target_seq_length: int = flag(128, "Longest sequence in pieces.", minimum=16)
-    bin_size: int = flag(0, "Width of the bins of lengths; 0 = not binned.", minimum=0)
-    masking: bool = flag(False, "Static masks.")
+    text_mb: float = flag(24.0, "Amount of text in millions of bytes.", minimum=0.1)
+    times: int = flag(
+        4, "Repeat this suite's run on this many times the text to see how memory grows; 1 = skip.", minimum=1
+    )
+    target_seq_length: int = flag(128, "Maximum sequence length in pieces.", minimum=16)
+    bin_size: int = flag(0, "Width of the bins of sequence lengths; 0 = no bins.", minimum=0)
+    masking: bool = flag(False, "Write static masks.")
     duplicate_factor: int = flag(5, "Passes over the text.", minimum=1)
-    num_workers: int = flag(2, "Worker processes of each.", minimum=1)
-    rounds: int = flag(2, "Turns of each.", minimum=1)
-    vocab_file: str | None = flag(None, "Vocabulary; without it, one of 30,000 pieces is trained on the text.")
+    num_workers: int = flag(2, "Worker processes of each contender.", minimum=1)
+    rounds: int = flag(2, "Rounds; each command runs once per round.", minimum=1)
+    vocab_file: str | None = flag(None, "Vocabulary; if omitted, 30,000 pieces are trained on the text.")
     lddl_python: str = flag(
-        os.environ.get("LDDL_PYTHON", ""), "Python that has lddl (scripts/lddl_env.sh); or the variable LDDL_PYTHON."
+        os.environ.get("LDDL_PYTHON", ""), "Python with lddl, as scripts/lddl_env.sh makes it; or set LDDL_PYTHON."
     )
 
 
 @dataclass
 class Result:
     seconds: float  # of the whole command
-    memory: int  # bytes, the most of all processes together
+    memory: int  # bytes, peak of all processes together
     output: str
 
 
 def main(config: PreprocessBenchmarkConfig) -> None:
-    if not shutil.which(config.lddl_python):
-        raise UsageError(f"--lddl_python {config.lddl_python!r}: expected a Python that has lddl (scripts/lddl_env.sh)")
+    check_python(config.lddl_python)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         size = write_source(folder / "source", config.text_mb * 1e6)
         vocab_file = config.vocab_file or str(folder / "vocab.txt")
         if config.vocab_file is None:
             train_vocabulary(VocabularyConfig([str(folder / "source")], vocab_file, 30000, disable_progress_bar=True))
-        peer = {**alone(), "NLTK_DATA": str(folder / "nltk"), "PYTHONWARNINGS": "ignore"}
+        peer = {**clean_environment(), "NLTK_DATA": str(folder / "nltk"), "PYTHONWARNINGS": "ignore"}
         train_punkt(config.lddl_python, folder, peer)
         flags = common_flags(config, vocab_file)
         turns = []
         for turn in range(config.rounds):
-            ours = measure(our_command(config, folder / "source", folder / f"ours{turn}", flags), alone())
+            ours = measure(our_command(config, folder / "source", folder / f"ours{turn}", flags), clean_environment())
             theirs = measure(lddl_command(config, folder / "source", folder / f"lddl{turn}", flags, size), peer)
             turns.append((ours, theirs))
         report(config, size, turns)
         if config.times > 1:
             larger = write_copies(folder / "source", folder / "larger", config.times)
-            result = measure(our_command(config, larger, folder / "larger_shards", flags), alone())
+            result = measure(our_command(config, larger, folder / "larger_shards", flags), clean_environment())
             memory = statistics.median(ours.memory for ours, _ in turns)
             print(
                 f"this suite on {config.times} x the text: {size * config.times / result.seconds / 1e6:.2f} MB/s, "
-                f"{result.memory / 1e6:,.0f} MB at the most, {result.memory / memory:.2f} x"
+                f"peak memory {result.memory / 1e6:,.0f} MB, {result.memory / memory:.2f} x that of the runs above"
             )
 
 
 def report(config: PreprocessBenchmarkConfig, size: int, turns: list[tuple[Result, Result]]) -> None:
-    """Print speeds, memory and ratios."""
-    kind = f"{'static' if config.masking else 'dynamic'} masks, " + (
-        f"bins of {config.bin_size}" if config.bin_size else "not binned"
-    )
-    print(f"{size / 1e6:.1f} MB of text, {config.target_seq_length} tokens, {kind}, {config.num_workers} workers")
-    print(f"{'':28}{'MB/s':>8}{'peak MB':>10}")
-    rows = (("this suite", [a for a, _ in turns]), ("preprocess_bert_pretrain", [b for _, b in turns]))
-    for name, results in rows:
+    """Print the settings, speeds, memory and ratios."""
+    kind = describe_shards(config.masking, config.bin_size)
+    runs = f"{plural(config.num_workers, 'worker')}, {plural(config.rounds, 'round')}"
+    print(f"{size / 1e6:.1f} MB of text, up to {config.target_seq_length} tokens, {kind}, {runs}\n")
+    print("| command | MB/s | peak memory, MB |\n|---|---:|---:|")
+    ours, theirs = zip(*turns, strict=True)
+    for name, results in (("this suite", ours), ("preprocess_bert_pretrain", theirs)):
         speed = statistics.median(size / 1e6 / result.seconds for result in results)
         memory = statistics.median(result.memory / 1e6 for result in results)
-        print(f"{name:28}{speed:8.2f}{memory:10,.0f}")
-    whole = statistics.median(theirs.seconds / ours.seconds for ours, theirs in turns)
-    pipeline = statistics.median(pipeline_seconds(theirs) / ours.seconds for ours, theirs in turns)
-    print(f"ratio of speeds: {whole:.1f} (whole commands), {pipeline:.1f} (against lddl's pipeline without its start)")
+        print(f"| {name} | {speed:.2f} | {memory:,.0f} |")
+    our_seconds = [result.seconds for result in ours]
+    whole = median_ratio([result.seconds for result in theirs], our_seconds)
+    pipeline = median_ratio([pipeline_seconds(result) for result in theirs], our_seconds)
+    print(f"\nthis suite is faster by {whole:.1f} x; {pipeline:.1f} x compared with lddl's pipeline alone")
 
 
 def pipeline_seconds(result: Result) -> float:
+    """Return the time that lddl printed for its pipeline, without starting and stopping the workers."""
     found = re.search(r"Running the dask pipeline took ([0-9.]+) s", result.output)
     if not found:
-        raise UsageError(f"--lddl_python: preprocess_bert_pretrain ended badly: {result.output[-500:]}")
+        raise UsageError(f"--lddl_python: preprocess_bert_pretrain did not finish: {result.output[-500:]}")
     return float(found[1])
 
 
@@ -139,30 +143,30 @@ def our_command(config: PreprocessBenchmarkConfig, source: Path, sink: Path, fla
 def lddl_command(config: PreprocessBenchmarkConfig, source: Path, sink: Path, flags: list[str], size: int) -> list[str]:
     programs = Path(config.lddl_python).parent
     ranks = ["--allow-run-as-root", "--oversubscribe", "-np", str(config.num_workers + 2)]
-    blocks = max(config.num_workers * 2, round(size / (4 << 20)))  # as large as this suite's
+    blocks = max(config.num_workers * 2, round(size / (4 << 20)))  # as large as this suite's blocks
     own = ["--wikipedia", str(source), "--sink", str(sink), "--num-blocks", str(blocks)]
     return [str(programs / "mpirun"), *ranks, str(programs / "preprocess_bert_pretrain"), *own, *flags]
 
 
 def measure(arguments: list[str], environment: dict[str, str]) -> Result:
-    """Run a command to its end, looking at the memory of all its processes."""
+    """Run a command and sample the memory of all its processes."""
     with tempfile.TemporaryFile("w+") as output:
         begin = time.perf_counter()
         process = subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT, env=environment)
-        most = 0
+        peak = 0
         while process.poll() is None:
-            most = max(most, memory_of_tree(process.pid))
+            peak = max(peak, memory_of_tree(process.pid))
             time.sleep(SAMPLE_SECONDS)
         seconds = time.perf_counter() - begin
         output.seek(0)
         text = output.read()
     if process.returncode:
-        raise UsageError(f"{' '.join(arguments[:3])} ended with code {process.returncode}: {text[-500:]}")
-    return Result(seconds, most, text)
+        raise UsageError(f"{' '.join(arguments[:3])} exited with code {process.returncode}: {text[-500:]}")
+    return Result(seconds, peak, text)
 
 
 def memory_of_tree(pid: int) -> int:
-    """Return the resident bytes of a process and its descendants; pages that they share count in each."""
+    """Return the resident bytes of a process and its descendants; shared pages count once per process."""
     total = 0
     try:
         parent = psutil.Process(pid)
@@ -173,12 +177,12 @@ def memory_of_tree(pid: int) -> int:
         try:
             total += process.memory_info().rss
         except psutil.Error:
-            continue  # ended in between
+            continue  # it has just exited
     return total
 
 
 def write_source(folder: Path, size: float) -> int:
-    """Write documents in LDDL's layout, ``en/*.txt`` of "id text" lines, and return their bytes."""
+    """Write documents in LDDL's format, "id text" lines in ``en/*.txt``, and return their size in bytes."""
     language = folder / "en"
     language.mkdir(parents=True)
     written = 0
@@ -192,11 +196,13 @@ def write_source(folder: Path, size: float) -> int:
     finally:
         for file in files:
             file.close()
-    raise UsageError(f"--text_mb {size / 1e6:g}: the documentation on this machine holds only {written / 1e6:.1f}")
+    raise UsageError(
+        f"--text_mb {size / 1e6:g}: expected at most {written / 1e6:.1f}, all documentation on this machine"
+    )
 
 
 def documents() -> Iterator[str]:
-    """Yield the documentation strings of a module, joined, for every Python module that is installed here."""
+    """Yield the joined docstrings of each Python module installed on this machine."""
     seen: set[int] = set()
     for root in dict.fromkeys([sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "/usr/lib"]):
         for path in sorted(Path(root).rglob("*.py")):
@@ -207,7 +213,7 @@ def documents() -> Iterator[str]:
             text = " ".join(" ".join(string.split()) for string in strings if len(string) > 80)
             if len(text) > SHORTEST and hash(text) not in seen:
                 seen.add(hash(text))
-                yield text.encode("ascii", "ignore").decode()  # so that characters are bytes
+                yield text.encode("ascii", "ignore").decode()  # so that a character is a byte
 
 
 def write_copies(source: Path, target: Path, times: int) -> Path:
@@ -220,14 +226,10 @@ def write_copies(source: Path, target: Path, times: int) -> Path:
 
 
 def train_punkt(python: str, folder: Path, environment: dict[str, str]) -> None:
+    """Train Punkt on part of the text, under lddl's Python."""
     Path(environment["NLTK_DATA"]).mkdir()
     sample = next((folder / "source" / "en").iterdir())
     subprocess.run([python, "-c", TRAIN_PUNKT, str(sample)], env=environment, check=True)
-
-
-def alone() -> dict[str, str]:
-    """The environment without what would put this suite's own packages before lddl's."""
-    return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""One pre-training step of this suite against transformers' BertForPreTraining, on the same sequences.
+"""Compare a pre-training step with that of transformers' BertForPreTraining on the same sequences.
 
     python benchmarks/pretrain.py --bf16 --compile on
     python benchmarks/pretrain.py --bf16 --compile on --preset large --sequences 256 --peers none    # on a GPU
 
-Every contender gets the same random sequences, does forward, backward and the same AdamW step, and the contenders take
-turns (A B C A B C ...), so that a machine whose speed drifts is fair to all. A turn is one step on a CPU and several on
-a GPU, queued one behind the other as in training. Printed are medians, the median of the ratios within a turn, and how
-much of a large matrix product's speed, measured in the same run, was reached. Work is counted on real tokens and masked
-positions only, so padding that a contender computes does not count as speed.
+All contenders get the same random sequences and compute forward, backward and the same AdamW step. They run in turns
+(A B C A B C ...), so that a drift of the machine's speed affects all of them alike. A turn is one step on a CPU and
+several steps, queued as in training, on a GPU. The table shows medians, the median of the ratios within a round, and
+the share of the ceiling, the speed of a large matrix product in the same run. Only real tokens and masked positions
+count as work; computing on padding does not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from torch import nn
 
-from benchmarks.side_by_side import take_turns
+from benchmarks.side_by_side import describe_device, median_ratio, plural, take_turns
 from bert.batch import Batch
 from bert.config import flag, run_command
 from bert.distributed import DistributedConfig, StopSignal, World, join_world
@@ -51,27 +51,32 @@ PRESETS: dict[str, Any] = {
 
 @dataclass
 class BenchmarkConfig:
-    preset: str = flag("small", "Model: small = 4 layers x 512, base, large.", choices=tuple(PRESETS))
+    preset: str = flag("small", "Model size: small (4 layers x 512), base or large.", choices=tuple(PRESETS))
     max_seq_length: int = flag(128, "Tokens in a full sequence.", minimum=8)
-    sequences: int = flag(32, "Sequences in a step.", minimum=1)
+    sequences: int = flag(32, "Sequences per step.", minimum=1)
     short_fraction: float = flag(
-        0.15, "Share of sequences that are shorter, evenly spread in length.", minimum=0, maximum=1
+        0.15, "Share of shorter sequences, with evenly distributed lengths.", minimum=0, maximum=1
     )
-    masked_fraction: float = flag(0.15, "Masked share of a sequence's tokens.", minimum=0, maximum=1)
-    dropout: float = flag(0.1, "Dropout of hidden states and attention; 0 benches without.", minimum=0, maximum=0.99)
-    optimizer: str = flag("adamw", "Of this suite: adamw, as transformers has, or lamb.", choices=("adamw", "lamb"))
-    rounds: int = flag(7, "Counted turns of every contender.", minimum=1)
-    steps: int = flag(0, "Steps of a turn; 0 = 1 on a CPU, 10 on a GPU.", minimum=0)
-    warmup: int = flag(3, "Turns before those that count: compilation happens here.", minimum=1)
-    peers: str = flag("best,eager", "Of transformers: best (same precision, compiled), eager (fp32), or none.")
-    attention: str = flag("auto", "Attention of this suite; auto = the fastest one of the device.")
+    masked_fraction: float = flag(0.15, "Share of masked tokens in a sequence.", minimum=0, maximum=1)
+    dropout: float = flag(0.1, "Dropout of hidden states and attention; 0 = none.", minimum=0, maximum=0.99)
+    optimizer: str = flag(
+        "adamw", "Optimizer of this suite: adamw, like transformers, or lamb.", choices=("adamw", "lamb")
+    )
+    rounds: int = flag(7, "Timed rounds; every contender has one turn in each.", minimum=1)
+    steps: int = flag(0, "Steps per turn; 0 = 1 on a CPU, 10 on a GPU.", minimum=0)
+    warmup: int = flag(3, "Untimed rounds before those, which include compilation.", minimum=1)
+    peers: str = flag(
+        "best,eager",
+        "Contenders from transformers: best (same precision, compiled), eager (fp32), both with a comma, or none.",
+    )
+    attention: str = flag("auto", "Attention of this suite; auto = the fastest on the device.")
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
 
 def random_batch(config: BenchmarkConfig, vocab_size: int) -> Batch:
-    """Draw sequences of uneven length, ordered by length as the loader orders them."""
+    """Draw sequences of different lengths, sorted by length as the loader sorts them."""
     draw = torch.Generator().manual_seed(0)
     full, count = config.max_seq_length, config.sequences
     short = torch.rand(count, generator=draw) < config.short_fraction
@@ -95,7 +100,7 @@ def random_batch(config: BenchmarkConfig, vocab_size: int) -> Batch:
 
 
 def pad(batch: Batch) -> dict[str, torch.Tensor]:
-    """Lay the same sequences out as transformers takes them, padded to the longest."""
+    """Convert the sequences to transformers' format, padded to the longest."""
     lengths = batch.cu_seqlens.diff().tolist()
     labels = torch.full_like(batch.input_ids, -100)
     labels[batch.masked_positions] = batch.masked_labels
@@ -113,7 +118,7 @@ def pad(batch: Batch) -> dict[str, torch.Tensor]:
 
 
 def our_step(config: BenchmarkConfig, model_config: BertConfig, batch: Batch, world: World) -> Callable[[], None]:
-    """Return this suite's optimizer step, through its own trainer."""
+    """Return this suite's step, which uses its own trainer."""
     torch.manual_seed(0)
     settings = TrainingConfig(RunConfig(output_dir="", seed=0), precision=config.precision, parallel=config.parallel)
     run = build_run(settings, world, StopSignal())
@@ -124,7 +129,7 @@ def our_step(config: BenchmarkConfig, model_config: BertConfig, batch: Batch, wo
     optimizer = build_optimizer(OptimizerConfig(optimizer=config.optimizer), model)
     trainer = Trainer(run, objective, optimizer, lambda step: 1e-4)
 
-    resident, queued = batch.to(world.device), False  # a copy from memory that is not pinned would wait for the device
+    resident, queued = batch.to(world.device), False  # copying from memory that is not pinned would wait for the device
 
     def step() -> None:
         nonlocal queued
@@ -140,7 +145,7 @@ def our_step(config: BenchmarkConfig, model_config: BertConfig, batch: Batch, wo
 def peer_step(
     config: BenchmarkConfig, model_config: BertConfig, batch: Batch, device: torch.device, best: bool
 ) -> Callable[[], None]:
-    """Return transformers' step: at its best (this run's precision, compiled, fused AdamW) or fp32 as it comes."""
+    """Return transformers' step: at its best (this run's precision, compiled, fused AdamW) or in eager fp32."""
     try:
         import transformers
     except ImportError as error:
@@ -168,7 +173,7 @@ def main(config: BenchmarkConfig) -> None:
     peers = [] if config.peers == "none" else config.peers.split(",")
     unknown = set(peers) - {"best", "eager"}
     if unknown:
-        raise UsageError(f"--peers {config.peers}: expected best, eager, both with a comma, or none")
+        raise UsageError(f"--peers {config.peers}: expected best, eager, best,eager or none")
     model_config = BertConfig(vocab_size=30522, **PRESETS[config.preset])
     model_config.hidden_dropout_prob = model_config.attention_probs_dropout_prob = config.dropout
     model_config.max_position_embeddings = max(512, config.max_seq_length)
@@ -177,16 +182,14 @@ def main(config: BenchmarkConfig) -> None:
         contenders = {"this suite": our_step(config, model_config, batch, world)}
         for peer in peers:
             step = peer_step(config, model_config, batch, world.device, best=peer == "best")
-            contenders[f"transformers, {'at its best' if peer == 'best' else 'fp32 eager'}"] = step
+            contenders[f"transformers, {'at its best' if peer == 'best' else 'eager fp32'}"] = step
         steps = config.steps or (10 if world.device.type == "cuda" else 1)
         take_turns(contenders, config.warmup, world.device, steps)
         seconds = take_turns(contenders, config.rounds, world.device, steps)
         dtype = Precision(config.precision, world.device).dtype
         ceiling = measure_peak(world.device, dtype, size=2048 if world.device.type == "cpu" else None)
-        where = (
-            torch.cuda.get_device_name() if world.device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-        )
-        print_table(config, model_config, batch, seconds, ceiling, f"{where}, turns of {steps}")
+        rounds = f"{plural(config.rounds, 'round')}, {plural(steps, 'step')} per turn"
+        print_table(config, model_config, batch, seconds, ceiling, f"{describe_device(world.device)}; {rounds}")
 
 
 def print_table(
@@ -203,20 +206,19 @@ def print_table(
     flops = training_flops(size, batch.num_tokens, int(lengths.square().sum()), predictions, batch.num_sequences)
     real = batch.num_tokens / (batch.num_sequences * batch.max_seqlen)
     print(
-        f"{config.preset} on {where}, torch {torch.__version__}: "
+        f"{config.preset} on {where}\n"
         f"{batch.num_sequences} sequences, {batch.num_tokens} real tokens ({real:.0%} of the padded batch), "
-        f"{predictions} masked, dropout {config.dropout}, {config.rounds} rounds\n"
-        f"matrix ceiling in this run: {ceiling / 1e9:,.0f} GFLOP/s\n"
+        f"{predictions} masked, dropout {config.dropout}\n"
+        f"ceiling: {ceiling / 1e9:,.0f} GFLOP/s (a large matrix product in this run)\n"
     )
     print("| contender | ms per step | sequences/s | real tokens/s | of the ceiling | this suite is faster by |")
-    print("|---|---|---|---|---|---|")
+    print("|---|---:|---:|---:|---:|---:|")
     ours = seconds["this suite"]
     for name, times in seconds.items():
         median = statistics.median(times)
-        ratio = statistics.median(theirs / mine for theirs, mine in zip(times, ours, strict=True))
         print(
             f"| {name} | {median * 1e3:,.1f} | {batch.num_sequences / median:,.1f} | {batch.num_tokens / median:,.0f} "
-            f"| {flops / median / ceiling:.1%} | {ratio:.2f} x |"
+            f"| {flops / median / ceiling:.1%} | {median_ratio(times, ours):.2f} x |"
         )
 
 

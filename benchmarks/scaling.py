@@ -1,11 +1,11 @@
-"""Scaling on paper: what a cluster would reach, from one GPU's rate and a model of the gradient's all-reduce.
+"""Predict the throughput of a cluster from one GPU's rate and a model of the gradient's all-reduce.
 
-    python benchmarks/scaling.py                                      # every system, next to published figures
-    python benchmarks/scaling.py --systems dgxa100 --phase 1 --sequences_per_second 900     # a rate of your own
-    python benchmarks/scaling.py --measure 2 3 4                      # the all-reduce model against gloo, here
+    python benchmarks/scaling.py                     # all systems, next to published figures
+    python benchmarks/scaling.py --systems dgxa100 --phase 1 --sequences_per_second 900     # your own rate
+    python benchmarks/scaling.py --measure 2 3 4     # the all-reduce model against gloo on this machine
 
-One optimizer step of a global batch G on N GPUs takes  T(N) = G / (N r) + T_optimizer + T_allreduce(N)  seconds; r is
-one GPU's rate in sequences/s, and nothing is assumed to overlap. ``docs/scaling.md`` derives it and shows the result.
+One optimizer step with global batch G on N GPUs takes  T(N) = G / (N r) + T_optimizer + T_allreduce(N)  seconds, where
+r is one GPU's rate in sequences/s; nothing overlaps. ``docs/scaling.md`` derives the formula and shows the results.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from bert.config import flag, run_command
 from bert.errors import UsageError
 
 PARAMETERS = 336e6  # BERT-large with both heads
-OPTIMIZER_BYTES = 48  # that NVIDIA's LAMB moves for a parameter
+OPTIMIZER_BYTES = 48  # memory traffic per parameter of NVIDIA's LAMB
 GLOBAL_BATCH = {1: 65_536, 2: 32_768}  # of the published recipe
 NODES = (1, 4, 16, 32, 64, 128)
 
 
 @dataclass(frozen=True)
 class System:
-    """A machine of the cluster. Speeds are of the data sheets, in bytes/s and one direction."""
+    """A machine of the cluster. Speeds are from data sheets, in bytes/s in one direction."""
 
     name: str
     gpus: int
-    nvlink: float  # of one GPU
-    network: float  # of one machine
-    memory: float  # of one GPU
-    source: str  # of what is published
-    rates: dict[int, float] = field(default_factory=dict)  # phase → sequences/s of one GPU
-    published: dict[int, dict[int, float]] = field(default_factory=dict)  # phase → machines → sequences/s of all
+    nvlink: float  # per GPU
+    network: float  # per machine
+    memory: float  # per GPU
+    source: str  # of the published figures
+    rates: dict[int, float] = field(default_factory=dict)  # phase → sequences/s per GPU
+    published: dict[int, dict[int, float]] = field(default_factory=dict)  # phase → machines → total sequences/s
 
 
 README = "NVIDIA's BERT for PyTorch, README of 2020: mixed precision, 19.07 container"
@@ -48,7 +48,7 @@ DGX2H = {
     2: {1: 625.66, 4: 2386.38, 16: 9932.8, 64: 37478.4},
 }
 A100 = "NVIDIA's BERT for PyTorch: one A100, mixed precision; phase 2 on data binned by length"
-H200 = "MLPerf Training v4.1: 8 GPUs, FP8, 254.5 real tokens a sequence"
+H200 = "MLPerf Training v4.1: 8 GPUs, FP8, 254.5 real tokens per sequence"
 SYSTEMS = {
     "dgx1": System("DGX-1 (8 x V100)", 8, 150e9, 50e9, 0.9e12, README, published=DGX1),
     "dgx2h": System("DGX-2H (16 x V100)", 16, 150e9, 100e9, 0.9e12, README, published=DGX2H),
@@ -59,35 +59,34 @@ SYSTEMS = {
 
 @dataclass
 class ScalingConfig:
-    systems: list[str] | None = flag(None, f"Some of {', '.join(SYSTEMS)}. Default: all.")
-    phase: int = flag(0, "1 (128 tokens) or 2 (512 tokens). 0 = both.", choices=(0, 1, 2))
-    sequences_per_second: float = flag(0.0, "One GPU's rate, as measured; 0 = the published one.", minimum=0)
-    gradient_bytes: int = flag(2, "Of one gradient element: 2 where parameters are half precision.", choices=(2, 4))
-    efficiency: float = flag(0.75, "Share of the data sheets' bandwidths that is reached.", minimum=0.01, maximum=1)
-    nvlink_latency: float = flag(3e-6, "Seconds of one message inside a machine.", minimum=0)
-    network_latency: float = flag(10e-6, "Seconds of one message between machines.", minimum=0)
-    plot: str | None = flag(None, "Draw the efficiencies into this file.")
-    measure: list[int] | None = flag(None, "Instead: fit the ring's formula to gloo with these numbers of processes.")
+    systems: list[str] | None = flag(None, f"Any of {', '.join(SYSTEMS)}; all if omitted.")
+    phase: int = flag(0, "Phase 1 (128 tokens) or 2 (512 tokens); 0 = both.", choices=(0, 1, 2))
+    sequences_per_second: float = flag(0.0, "Measured rate of one GPU; 0 = the published one.", minimum=0)
+    gradient_bytes: int = flag(2, "Bytes per gradient element; 2 = half-precision parameters.", choices=(2, 4))
+    efficiency: float = flag(0.75, "Share of the data-sheet bandwidths reached in practice.", minimum=0.01, maximum=1)
+    nvlink_latency: float = flag(3e-6, "Seconds per message within a machine.", minimum=0)
+    network_latency: float = flag(10e-6, "Seconds per message between machines.", minimum=0)
+    plot: str | None = flag(None, "Image file for a plot of the efficiencies.")
+    measure: list[int] | None = flag(
+        None, "Instead, time gloo with these numbers of processes and fit the ring formula."
+    )
 
 
 def ring(ranks: int, size: float, latency: float, bandwidth: float) -> float:
-    """Return the seconds of a ring all-reduce of ``size`` bytes: 2 (p - 1) messages of size / p, one after the other.
-
-    Patarasuk and Yuan 2009.
-    """
+    """Return the seconds of a ring all-reduce: 2 (p - 1) successive messages of size / p (Patarasuk and Yuan 2009)."""
     return 2 * (ranks - 1) * (latency + size / ranks / bandwidth)
 
 
 def tree(ranks: int, size: float, latency: float, bandwidth: float) -> float:
-    """Return the seconds of a pipelined double binary tree (Sanders et al. 2009): few messages, twice the bytes."""
+    """Return the seconds of a pipelined double binary tree: fewer messages, twice the bytes (Sanders et al. 2009)."""
     return 2 * math.ceil(math.log2(ranks)) * latency + 2 * size / bandwidth if ranks > 1 else 0.0
 
 
 def allreduce_seconds(system: System, nodes: int, config: ScalingConfig) -> float:
-    """Return the seconds of an all-reduce of the gradient: reduce-scatter and gather inside, ring or tree between.
+    """Return the seconds of an all-reduce of the gradient: a ring within machines, a ring or tree between them.
 
-    Between machines every GPU carries its share of the gradient over its share of the network, all at once; together
-    that is one all-reduce of the whole gradient at the machine's bandwidth.
+    Between machines all GPUs send their shares of the gradient at once over their shares of the network, which equals
+    one all-reduce of the whole gradient at the machine's bandwidth.
     """
     size = PARAMETERS * config.gradient_bytes
     inside = ring(system.gpus, size, config.nvlink_latency, system.nvlink * config.efficiency)
@@ -96,14 +95,14 @@ def allreduce_seconds(system: System, nodes: int, config: ScalingConfig) -> floa
 
 
 def step_seconds(system: System, phase: int, nodes: int, rate: float, config: ScalingConfig) -> float:
-    """Return the seconds of one optimizer step of the recipe's global batch."""
+    """Return the seconds of one optimizer step with the recipe's global batch."""
     optimizer = PARAMETERS * OPTIMIZER_BYTES / (system.memory * config.efficiency)
     compute = GLOBAL_BATCH[phase] / (nodes * system.gpus * rate)
     return compute + optimizer + allreduce_seconds(system, nodes, config)
 
 
 def compute_rate(system: System, phase: int, config: ScalingConfig) -> float:
-    """Return r: as given, as published for one GPU, or what the published rate of one machine leaves for computing."""
+    """Return r: given, published for one GPU, or derived from one machine's published rate without its overheads."""
     if config.sequences_per_second or phase in system.rates:
         return config.sequences_per_second or system.rates[phase]
     overhead = step_seconds(system, phase, 1, math.inf, config)
@@ -112,7 +111,7 @@ def compute_rate(system: System, phase: int, config: ScalingConfig) -> float:
 
 
 def predictions(system: System, phase: int, config: ScalingConfig) -> list[dict[str, float]]:
-    """Return a row for each number of machines, up to 1,024 GPUs; efficiency is against as many single machines."""
+    """Return a row per number of machines, up to 1,024 GPUs; efficiency is relative to one machine."""
     rate, batch = compute_rate(system, phase, config), GLOBAL_BATCH[phase]
     alone = batch / step_seconds(system, phase, 1, rate, config)
     rows = []
@@ -147,11 +146,11 @@ def format_rows(rows: list[dict[str, float]]) -> str:
 
 
 def plot(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
-    """Draw efficiency over GPUs: the model as lines, what was published as points."""
+    """Plot efficiency over GPUs: predictions as lines, published figures as points."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot(xlabel="GPUs", ylabel="share of perfect scaling from one machine", xscale="log")
+    axes = figure.add_subplot(xlabel="GPUs", ylabel="efficiency relative to one machine", xscale="log")
     for name, rows in curves.items():
         (line,) = axes.plot([row["gpus"] for row in rows], [row["efficiency"] for row in rows], label=name)
         known = [row for row in rows if not math.isnan(row["published"])]
@@ -171,14 +170,14 @@ def main(config: ScalingConfig) -> None:
     chosen = config.systems or list(SYSTEMS)
     for name in chosen:
         if name not in SYSTEMS:
-            raise UsageError(f"--systems {name}: expected some of {', '.join(SYSTEMS)}")
+            raise UsageError(f"--systems {name}: expected any of {', '.join(SYSTEMS)}")
     curves = {}
     for system in (SYSTEMS[name] for name in chosen):
-        source = "given by --sequences_per_second" if config.sequences_per_second else system.source
+        source = "--sequences_per_second" if config.sequences_per_second else system.source
         for phase in {**system.rates, **system.published}:
             if config.phase in (0, phase):
                 rows = predictions(system, phase, config)
-                rate = f"{compute_rate(system, phase, config):.1f} sequences/s of one GPU ({source})"
+                rate = f"{compute_rate(system, phase, config):.1f} sequences/s per GPU ({source})"
                 print(f"\n{system.name}, phase {phase}, global batch {GLOBAL_BATCH[phase]:,}: {rate}")
                 print(f"\n{format_rows(rows)}")
                 curves[f"{system.name}, phase {phase}"] = rows

@@ -1,9 +1,10 @@
-"""Contenders that run in turns (A B C A B C ...), so that a machine whose speed drifts is fair to all of them."""
+"""Contenders that run in turns (A B C A B C ...), so that a drift of the machine's speed affects all of them alike."""
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -11,7 +12,7 @@ import torch
 def take_turns(
     contenders: Mapping[str, Callable[[], object]], rounds: int, device: torch.device, steps: int = 1
 ) -> dict[str, list[float]]:
-    """Run ``steps`` steps of every contender per round and return the seconds of one, round by round."""
+    """Run ``steps`` steps of every contender per round and return the seconds per step of each round."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
@@ -23,3 +24,17 @@ def take_turns(
             wait()
             seconds[name].append((time.perf_counter() - start) / steps)
     return seconds
+
+
+def median_ratio(values: Sequence[float], others: Sequence[float]) -> float:
+    """Return the median of the ratios within a round."""
+    return statistics.median(value / other for value, other in zip(values, others, strict=True))
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def describe_device(device: torch.device) -> str:
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU with {torch.get_num_threads()} threads"
+    return f"{where}, torch {torch.__version__}"

@@ -1,17 +1,19 @@
-"""Fine-tuning on SQuAD, predicting, and preparing its questions: this suite against transformers.
+"""Compare training, prediction and preparing questions on SQuAD with transformers.
 
     python benchmarks/squad.py --bf16 --compile on
     python benchmarks/squad.py --file train-v1.1.json --vocab_file uncased/vocab.txt --preset base
 
-transformers runs as its users run it: BertForQuestionAnswering on inputs padded to --max_seq_length, fp32, eager,
-AdamW; its fast tokenizer and a loop that finds the answers. This suite trains and predicts on the same windows without
-padding. Both start from the same file, model size and batches, and take turns (A B A B ...); printed are medians and
-the median of the ratios within a turn. Without --file the questions are about an invented encyclopedia, with contexts
-of 150 words on average.
+transformers runs as its users run it: BertForQuestionAnswering in eager fp32 on inputs padded to --max_seq_length,
+AdamW, the fast tokenizer and a loop that finds the answers. This suite trains and predicts on the same windows without
+padding. Both have the same questions, model size and batches and run in turns (A B A B ...). The table shows medians
+and the median of the ratios within a round. Without --file the questions are about an invented encyclopedia, with
+contexts of 150 words on average.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import random
 import shutil
@@ -30,8 +32,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.pretrain import PRESETS
-from benchmarks.side_by_side import take_turns
-from benchmarks.squad_peer import Peer, convert, pad, peer_tokenizer
+from benchmarks.side_by_side import describe_device, median_ratio, plural, take_turns
+from benchmarks.squad_peer import Peer, check_stride, convert, pad, peer_tokenizer
 from bert.batch import TaskBatch
 from bert.config import flag, run_command
 from bert.distributed import DistributedConfig, StopSignal, World, join_world
@@ -53,27 +55,31 @@ from bert.train.trainer import Trainer
 from data.gazetteer import build_world
 from data.gazetteer.questions import write_squad
 
-VOCABULARY = 30522  # rows of the embedding table, whatever the text needs
-JOINED = (1, 2, 2, 3)  # how many contexts of the encyclopedia, of about 75 words, make one
-QUESTIONS = 2  # on each of them
+VOCABULARY = 30522  # rows of the embedding table, even if the text needs fewer
+JOINED = (1, 2, 2, 3)  # contexts of the encyclopedia, of about 75 words each, per context of the benchmark
+QUESTIONS = 2  # per context of the encyclopedia
 
 
 @dataclass
 class SquadBenchmarkConfig:
-    preset: str = flag("small", "Model: small = 4 layers x 512, base, large.", choices=tuple(PRESETS))
-    batch_size: int = flag(8, "Windows in a training step and in a batch of the prediction.", minimum=1)
-    predict_windows: int = flag(64, "Windows that a turn of the prediction answers.", minimum=1)
-    file: str | None = flag(None, "Training questions in SQuAD 1.1's format, such as train-v1.1.json.")
-    vocab_file: str | None = flag(None, "Uncased WordPiece vocabulary; without it, one is trained on the questions.")
-    articles: int = flag(3000, "Articles of the invented encyclopedia, where there is no --file.", minimum=300)
-    rounds: int = flag(7, "Counted turns of each.", minimum=1)
-    warmup: int = flag(1, "Turns before those that count: compilation happens here.", minimum=1)
-    attention: str = flag("auto", "Attention of this suite; auto = the fastest one of the device.")
-    max_seq_length: int = flag(384, "Longest input in pieces: a question and a window of its context.", minimum=32)
-    doc_stride: int = flag(
-        128, "Pieces from the start of a window to that of the next; of transformers, those that two share.", minimum=1
+    preset: str = flag("small", "Model size: small (4 layers x 512), base or large.", choices=tuple(PRESETS))
+    batch_size: int = flag(8, "Windows per training step and per batch of the prediction.", minimum=1)
+    predict_windows: int = flag(64, "Windows per turn of the prediction.", minimum=1)
+    file: str | None = flag(
+        None, "Training questions in SQuAD 1.1's format, such as train-v1.1.json; if omitted, generated."
     )
-    max_query_length: int = flag(64, "Longest question in pieces; transformers does not cut questions.", minimum=1)
+    vocab_file: str | None = flag(None, "Uncased WordPiece vocabulary; if omitted, one is trained on the questions.")
+    articles: int = flag(3000, "Articles of the invented encyclopedia, without --file.", minimum=300)
+    rounds: int = flag(7, "Timed rounds; each contender has one turn in each.", minimum=1)
+    warmup: int = flag(1, "Untimed rounds before those, which include compilation.", minimum=1)
+    attention: str = flag("auto", "Attention of this suite; auto = the fastest on the device.")
+    max_seq_length: int = flag(384, "Maximum input in pieces: a question and a window of its context.", minimum=32)
+    doc_stride: int = flag(
+        128,
+        "Pieces from the start of one window to that of the next; for transformers, pieces that two windows share.",
+        minimum=1,
+    )
+    max_query_length: int = flag(64, "Maximum question in pieces; transformers does not cut questions.", minimum=1)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
@@ -84,15 +90,15 @@ class Result:
     """A row of the table."""
 
     what: str
-    ours: float  # per second, the median
+    ours: float  # median per second
     theirs: float
-    ratio: float  # the median of the ratios within a turn
+    ratio: float  # the median of the ratios within a round
 
 
 def main(config: SquadBenchmarkConfig) -> None:
     with tempfile.TemporaryDirectory() as folder, join_world(config.distributed) as world:
         file = config.file or write_questions(Path(folder), config.articles)
-        vocab_file = str(Path(folder) / "vocab.txt")  # the name that transformers expects
+        vocab_file = str(Path(folder) / "vocab.txt")  # the file name that transformers expects
         if config.vocab_file is None:
             train_words(Path(folder), file, vocab_file)
         else:
@@ -102,10 +108,10 @@ def main(config: SquadBenchmarkConfig) -> None:
         results = [*compare_model(config, sequences, vocab_file, world), preparing]
     mean, full = sequences.lengths.mean(), config.max_seq_length
     print(
-        f"{config.preset} on {world.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; this suite "
-        f"in {Precision(config.precision, world.device).name}, --compile {config.parallel.compile}\n"
+        f"{config.preset} on {describe_device(world.device)}; "
+        f"this suite in {Precision(config.precision, world.device).name}, --compile {config.parallel.compile}\n"
         f"{len(sequences):,} windows of {mean:.0f} tokens on average ({mean / full:.0%} of {full}), batches of "
-        f"{config.batch_size}, {config.rounds} rounds\n"
+        f"{config.batch_size}, {plural(config.rounds, 'round')}\n"
     )
     print("| | this suite | transformers | this suite is faster by |")
     print("|---|---:|---:|---:|")
@@ -117,7 +123,7 @@ def main(config: SquadBenchmarkConfig) -> None:
 
 
 def write_questions(folder: Path, articles: int) -> str:
-    """Write questions about an encyclopedia in SQuAD's format, on contexts of SQuAD's length; return the file."""
+    """Write questions about an encyclopedia in SQuAD's format, on contexts as long as SQuAD's; return the file."""
     write_squad(folder, build_world(seed=0, size=articles), QUESTIONS)
     written = json.loads((folder / "v1.1" / "train-v1.1.json").read_text(encoding="utf8"))["data"]
     joined = join_contexts([each["paragraphs"][0] for each in written], random.Random(0))
@@ -127,7 +133,7 @@ def write_questions(folder: Path, articles: int) -> str:
 
 
 def join_contexts(single: list[dict[str, Any]], rng: random.Random) -> list[dict[str, Any]]:
-    """Make one paragraph of every few neighbours; their answers move along."""
+    """Join every few successive paragraphs into one, moving the positions of the answers."""
     made, rest = [], iter(single)
     while group := list(islice(rest, rng.choice(JOINED))):
         context, questions = "", []
@@ -146,7 +152,8 @@ def train_words(folder: Path, file: str, output: str) -> None:
     parts = list(paragraphs(load_dataset(file), file))
     lines = [line for part in parts for line in (part.context, *(each["question"] for _, each in part.questions))]
     (folder / "text.txt").write_text("\n".join(line.replace("\n", " ") for line in lines) + "\n", encoding="utf8")
-    train_vocabulary(VocabularyConfig([str(folder / "text.txt")], output, VOCABULARY, disable_progress_bar=True))
+    with contextlib.redirect_stdout(io.StringIO()):  # what it says about --vocab_size concerns no flag of this command
+        train_vocabulary(VocabularyConfig([str(folder / "text.txt")], output, VOCABULARY, disable_progress_bar=True))
 
 
 # --- Contenders
@@ -160,21 +167,21 @@ def compare(
     ours: Callable[[], Any],
     theirs: Callable[[], Any],
 ) -> Result:
-    """Let both do ``amount`` of something in turns."""
+    """Time both on the same ``amount`` of work in turns."""
     contenders = {"ours": ours, "theirs": theirs}
     take_turns(contenders, config.warmup, world.device)
     seconds = take_turns(contenders, config.rounds, world.device)
-    ratios = [b / a for a, b in zip(seconds["ours"], seconds["theirs"], strict=True)]
     our_rate, their_rate = (amount / statistics.median(seconds[name]) for name in contenders)
-    return Result(what, our_rate, their_rate, statistics.median(ratios))
+    return Result(what, our_rate, their_rate, median_ratio(seconds["theirs"], seconds["ours"]))
 
 
 def compare_preparing(
     config: SquadBenchmarkConfig, file: str, vocab_file: str, world: World
 ) -> tuple[Sequences, Result]:
-    """From the file to windows with labels; also return them."""
+    """Compare converting the file to windows with labels; also return this suite's windows."""
     tokenizer, peer = BertTokenizer(vocab_file), peer_tokenizer(vocab_file, do_lower_case=True)
     examples = read_squad_examples(file, is_training=True, version_2_with_negative=False)
+    check_stride(file, peer, config.max_seq_length, config.doc_stride)
 
     def ours() -> Sequences:
         read = read_squad_examples(file, is_training=True, version_2_with_negative=False)
@@ -192,7 +199,7 @@ def compare_preparing(
 def compare_model(
     config: SquadBenchmarkConfig, sequences: Sequences, vocab_file: str, world: World
 ) -> tuple[Result, Result]:
-    """Training steps, each on another batch, and prediction."""
+    """Compare training steps, each on another batch, and prediction."""
     size = max(VOCABULARY, BertTokenizer(vocab_file).vocab_size)
     model_config = BertConfig(vocab_size=size, **PRESETS[config.preset])
     model_config.max_position_embeddings = max(512, config.max_seq_length)
@@ -227,7 +234,7 @@ def compare_model(
 
 
 def build_trainer(config: SquadBenchmarkConfig, model_config: BertConfig, world: World) -> Trainer:
-    """Return this suite's trainer, with the AdamW of run_squad.py."""
+    """Return this suite's trainer with AdamW, as in run_squad.py."""
     torch.manual_seed(0)
     settings = TrainingConfig(RunConfig(output_dir="", seed=0), precision=config.precision, parallel=config.parallel)
     run = build_run(settings, world, StopSignal())

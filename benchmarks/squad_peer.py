@@ -1,11 +1,11 @@
-"""SQuAD as users of transformers run it: what ``squad`` compares with.
+"""SQuAD as users of transformers run it, for the comparison in ``squad``.
 
-Inputs are padded to one length for all, the model runs in fp32 as it comes, and the fast tokenizer cuts the windows,
-of which a loop over its offsets finds the answers::
+All inputs are padded to one length, the model runs in eager fp32, the fast tokenizer cuts the windows, and a loop over
+its offsets finds the answers::
 
     peer = Peer(model_config, device)
     peer.train(pad(batch, 384, device))
-    columns = convert("train-v1.1.json", peer_tokenizer("vocab.txt", lower=True), 384, 128)
+    columns = convert("train-v1.1.json", peer_tokenizer("vocab.txt", do_lower_case=True), 384, 128)
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from bert.batch import TaskBatch
 from bert.errors import UsageError
 from bert.model.config import BertConfig
 
-AT_ONCE = 1000  # questions that the tokenizer gets, as datasets.map gives them
+AT_ONCE = 1000  # questions per call of the tokenizer, as in datasets.map
 
-Inputs = dict[str, Tensor]  # name -> [S, max_seq_length], or [S] of labels
+Inputs = dict[str, Tensor]  # name -> [S, max_seq_length], or [S] for labels
 
 
 def library() -> Any:
-    """Return transformers; raises UsageError where it is not installed."""
+    """Return transformers; raises UsageError if it is not installed."""
     try:
         import transformers
     except ImportError as error:
-        raise UsageError("squad: transformers is not installed (pip install transformers)") from error
+        raise UsageError("transformers is not installed (pip install transformers)") from error
     return transformers
 
 
 def pad(batch: TaskBatch, max_seq_length: int, device: torch.device) -> Inputs:
-    """Lay the sequences out as transformers takes them."""
+    """Convert the sequences to transformers' format."""
     lengths = batch.cu_seqlens.diff().tolist()
 
     def rows(values: Tensor) -> Tensor:
@@ -71,15 +71,25 @@ class Peer:
 
     @torch.no_grad()
     def predict(self, batches: Sequence[Inputs]) -> Tensor:
-        """Return start and end logits of all windows, [n, max_seq_length, 2]."""
+        """Return the start and end logits of all windows, [n, max_seq_length, 2]."""
         self.model.eval()
         outputs = [self.model(**inputs) for inputs in batches]
         return torch.cat([torch.stack([each.start_logits, each.end_logits], -1).cpu() for each in outputs])
 
 
 def peer_tokenizer(vocab_file: str, do_lower_case: bool) -> Any:
-    """Return transformers' fast tokenizer over a vocabulary."""
+    """Return transformers' fast tokenizer with a vocabulary."""
     return library().BertTokenizerFast.from_pretrained(str(Path(vocab_file).parent), do_lower_case=do_lower_case)
+
+
+def check_stride(input_file: str, tokenizer: Any, max_seq_length: int, stride: int) -> None:
+    """Raise UsageError if windows that overlap by ``stride`` are impossible beside the longest question."""
+    questions, _, _ = _read(input_file)
+    longest = max(map(len, tokenizer(questions, add_special_tokens=False)["input_ids"]), default=0)
+    room = max_seq_length - longest - 3  # [CLS] and two [SEP]
+    if stride >= room:
+        expected = f"expected less than the {room} pieces of context beside the longest question"
+        raise UsageError(f"--doc_stride {stride}: {expected} in --max_seq_length {max_seq_length}")
 
 
 def convert(input_file: str, tokenizer: Any, max_seq_length: int, stride: int) -> dict[str, list[Any]]:
@@ -113,7 +123,7 @@ def convert(input_file: str, tokenizer: Any, max_seq_length: int, stride: int) -
 
 
 def _read(input_file: str) -> tuple[list[str], list[str], list[tuple[int, int] | None]]:
-    """Return questions, their contexts and the answers as (first character, the one behind the last)."""
+    """Return questions, their contexts and the answers as (first character, one past the last)."""
     questions, contexts, answers = [], [], []
     for article in json.loads(Path(input_file).read_text(encoding="utf8"))["data"]:
         for paragraph in article["paragraphs"]:
@@ -128,7 +138,7 @@ def _read(input_file: str) -> tuple[list[str], list[str], list[tuple[int, int] |
 def _positions(
     offsets: list[tuple[int, int]], sequence_ids: list[int | None], answer: tuple[int, int] | None
 ) -> tuple[int, int]:
-    """Return (first, last) token of the answer in a window, (0, 0) where it does not hold it."""
+    """Return the (first, last) token of the answer in a window, (0, 0) if the window does not contain it."""
     if answer is None:
         return 0, 0
     start = sequence_ids.index(1)

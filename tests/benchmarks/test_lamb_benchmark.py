@@ -1,4 +1,4 @@
-"""What the LAMB benchmark claims to measure, and that every contender runs."""
+"""The LAMB benchmark: the sizes that it measures, and a row for every contender."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def test_shapes_add_up_to_the_published_model(layers, hidden, expected):
 
 
 @pytest.mark.parametrize("wanted", [1_000_000, 2_000_000, 28_000_000, 75_000_000])
-def test_a_number_is_met_within_a_percent(wanted):
+def test_a_number_of_parameters_is_matched_within_a_percent(wanted):
     assert count(shapes_of(str(wanted))) == pytest.approx(wanted, rel=0.01)
 
 

@@ -1,4 +1,4 @@
-"""The all-reduce model by hand, the prediction by its formula and next to what was published."""
+"""The all-reduce model against sums by hand, the prediction against its formula and published figures."""
 
 import math
 
@@ -50,7 +50,7 @@ def test_a_given_rate_and_the_formula():
     assert row["predicted"] == pytest.approx(65_536 / row["step"])
 
 
-def test_the_rate_of_a_machine_gives_the_machine_back():
+def test_the_rate_derived_from_a_machine_predicts_that_machine():
     system = SYSTEMS["dgx2h"]
     row = predictions(system, 1, CONFIG)[0]
     assert row["predicted"] == pytest.approx(system.published[1][1])
@@ -60,7 +60,7 @@ def test_the_rate_of_a_machine_gives_the_machine_back():
 
 @pytest.mark.parametrize(("name", "within"), [("dgx2h", 0.06), ("dgx1", 0.15)])
 @pytest.mark.parametrize("phase", [1, 2])
-def test_the_prediction_is_near_what_was_published(name, phase, within):
+def test_the_prediction_is_near_published_figures(name, phase, within):
     known = [row for row in predictions(SYSTEMS[name], phase, CONFIG) if not math.isnan(row["published"])]
     assert len(known) >= 3
     for row in known:
@@ -73,7 +73,7 @@ def test_the_fit_finds_latency_and_bandwidth():
     assert (latency, bandwidth) == (pytest.approx(4e-5), pytest.approx(2e9))
 
 
-def test_the_table_leaves_out_what_was_not_published():
+def test_the_table_leaves_unpublished_figures_blank():
     lines = format_rows(predictions(SYSTEMS["dgx2h"], 1, CONFIG)).splitlines()
     assert len(lines) == 2 + 5
     assert all(line.count("|") == 9 for line in lines)
@@ -82,14 +82,14 @@ def test_the_table_leaves_out_what_was_not_published():
 
 def test_the_command(tmp_path, capsys):
     main(ScalingConfig(systems=["h200"], plot=str(tmp_path / "scaling.png")))
-    assert "8 x H200, phase 2, global batch 32,768: 1064.0 sequences/s of one GPU (MLPerf" in capsys.readouterr().out
+    assert "8 x H200, phase 2, global batch 32,768: 1064.0 sequences/s per GPU (MLPerf" in capsys.readouterr().out
     assert (tmp_path / "scaling.png").stat().st_size > 1000
-    with pytest.raises(UsageError, match="--systems dgx9: expected some of dgx1, dgx2h"):
+    with pytest.raises(UsageError, match="--systems dgx9: expected any of dgx1, dgx2h"):
         main(ScalingConfig(systems=["dgx9"]))
 
 
 @pytest.mark.slow
-def test_the_model_is_timed_here(capsys):
+def test_the_model_is_timed_on_this_machine(capsys):
     main(ScalingConfig(measure=[2]))
     out = capsys.readouterr().out
     assert out.count("| 2 |") == 7 and "GB/s" in out and "median deviation" in out

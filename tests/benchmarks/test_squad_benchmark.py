@@ -1,4 +1,4 @@
-"""The benchmark on SQuAD: that both sides get the same work, and that it runs."""
+"""The SQuAD benchmark: both sides get the same work, and the command runs."""
 
 import random
 import re
@@ -42,7 +42,7 @@ def test_contexts_are_as_long_as_squads(files):
     assert np.std(lengths) > 40
 
 
-def test_answers_move_along_with_their_contexts():
+def test_answers_keep_their_places_in_joined_contexts():
     single = [
         {"context": f"{n} stones", "qas": [{"answers": [{"text": "stones", "answer_start": 2}]}]} for n in "12345"
     ]
@@ -54,7 +54,7 @@ def test_answers_move_along_with_their_contexts():
 
 
 def test_both_sides_make_the_same_windows(files):
-    """Of questions whose context fits one window; elsewhere the two mean different things by a stride."""
+    """Holds if every context fits into one window; otherwise the two interpret the stride differently."""
     ours, theirs = sequences_of(files), convert(files[0], peer_tokenizer(files[1], True), 384, 128)
     assert len(ours) == len(theirs["input_ids"]) > 100
     assert theirs["start_positions"] == ours.labels["start"].tolist()
@@ -79,7 +79,7 @@ def test_the_peer_finds_answers_in_overlapping_windows(files):
 
 
 def test_the_peer_has_the_same_model(files, tiny_config):
-    """With the same weights both compute the same logits; the loss differs, transformers' softmax has padding in it."""
+    """The same weights give the same logits; the losses differ, as transformers' softmax includes padding."""
     tiny_config.vocab_size, tiny_config.max_position_embeddings = BertTokenizer(files[1]).vocab_size, 384
     peer = Peer(tiny_config, torch.device("cpu"))
     model = squad.BertForQuestionAnswering(tiny_config)
@@ -117,6 +117,13 @@ def test_it_runs(files, capsys, monkeypatch):
     assert "windows of " in out
     for what in ("training", "prediction", "preparing"):
         assert re.search(rf"^\| {what}, [^|]+ \| [\d,.]+ \| [\d,.]+ \| \d+\.\d\d x \|$", out, re.MULTILINE), what
+
+
+def test_a_stride_without_room_is_one_line(files):
+    words = ["--file", files[0], "--vocab_file", files[1], "--max_seq_length", "128", "--device", "cpu"]
+    message = r"^--doc_stride 128: expected less than the \d+ pieces of context .* in --max_seq_length 128$"
+    with pytest.raises(UsageError, match=message):
+        squad.main(parse_args(SquadBenchmarkConfig, words))
 
 
 @pytest.mark.parametrize("name", ["--file", "--vocab_file"])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -48,7 +49,11 @@ class Launcher:
                 yield process
 
     def rank(self, output: Path, rank: int) -> psutil.Process:
-        return next(each for each in self.processes(output) if each.environ().get("RANK") == str(rank))
+        for each in self.processes(output):
+            with suppress(psutil.NoSuchProcess):  # it ended since it was listed
+                if each.environ().get("RANK") == str(rank):
+                    return each
+        raise LookupError(f"rank {rank} is not running")
 
     def finish(self, agent: psutil.Popen) -> str:
         """Wait for the end of an agent; return what it and its ranks wrote."""
@@ -94,11 +99,11 @@ def test_killed_workers_are_restarted_from_the_last_checkpoint(corpus, tmp_path,
     wait_for((output / "ckpt_3.json").exists, agent)
     launcher.rank(output, 1).kill()
     wait_for(lambda: "restart 1 by torchrun" in launcher.log(0).read_text(), agent)
-    writer, left = launcher.rank(output, 0), set(output.glob(".ckpt_*.tmp"))
+    writer, left = launcher.rank(output, 0), set(output.glob(".[0-9]*.ckpt_*"))
 
     def stopped_while_saving() -> bool:
         writer.suspend()
-        if set(output.glob(".ckpt_*.tmp")) - left:
+        if set(output.glob(".[0-9]*.ckpt_*")) - left:
             return True
         writer.resume()
         return False
@@ -110,7 +115,7 @@ def test_killed_workers_are_restarted_from_the_last_checkpoint(corpus, tmp_path,
     assert "restart 2 by torchrun" in text
     assert len(re.findall(r"ckpt_\d+\.pt: \d+ tensors loaded", text)) == 2
     assert_ends_like(straight, output)
-    assert not list(output.glob(".ckpt_*"))
+    assert not list(output.glob(".*ckpt_*"))
 
 
 def start_two_machines(launcher: Launcher, flags: list[str]) -> Callable[[], psutil.Popen]:

@@ -225,7 +225,12 @@ BAD = [
     (run_squad, squad, {"do_predict": True, "predict_file": None}, "--predict_file is needed"),
     (run_squad, squad, {"do_train": True, "train_file": None}, "--train_file is needed"),
     (run_squad, squad, {"do_train": True, "train_file": "/nowhere.json"}, "/nowhere.json"),
-    (run_squad, squad, {"do_predict": True, "tune_threshold": True}, "--tune_threshold: .*dev.json: SQuAD 1.1"),
+    (
+        run_squad,
+        squad,
+        {"do_predict": True, "tune_threshold": True},
+        "--tune_threshold: .*dev.json: expected SQuAD 2.0, found 1.1",
+    ),
 ]
 
 
