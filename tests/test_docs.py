@@ -36,6 +36,7 @@ from torch.distributed import run as torchrun
 
 from bert.data.formats import hdf5
 from bert.glue import tasks
+from bert.glue.examples import read_examples
 from bert.optim import build
 
 COMMANDS = [command for page in PAGES for command in commands(page)]
@@ -151,7 +152,7 @@ def all_flags() -> set[str]:
     found = set()
     scripts = [*ROOT.glob("*.py"), *(ROOT / "data").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
     for path in [*scripts, ROOT / "scripts" / "launch.py"]:
-        if "run_command(main" in path.read_text():
+        if "run_command(" in path.read_text():
             shown = io.StringIO()
             with contextlib.redirect_stdout(shown):
                 parse_flags(path.relative_to(ROOT).as_posix(), ["--help"])
@@ -197,7 +198,7 @@ def test_what_is_to_be_added_works(tmp_path):
     task, functions, optimizer = (text for _, kind, text in blocks(ROOT / "CONTRIBUTING.md") if kind == "python")
     row = eval(task, vars(tasks))
     (tmp_path / "dev.tsv").write_text("text\tstars\nFine\tgood\n")
-    (example,) = tasks.read_examples(row, tmp_path, "dev")
+    (example,) = read_examples(row, tmp_path, "dev")
     assert (example.text_a, example.label) == ("Fine", "good")
 
     stated = {node.name: len(node.args.args) for node in ast.parse(functions).body}
