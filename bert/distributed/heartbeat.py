@@ -1,14 +1,13 @@
 """Find late ranks: every few seconds each rank tells the store that it is alive and where in the program it is.
 
-When a rank or its machine dies, the others wait for it in a collective, which does not name it. Here rank 0
-watches all ranks, the others watch rank 0, and the run ends with a line such as ::
+A collective does not name the rank that it waits for. So rank 0 watches all ranks, the others watch rank 0, and a run
+that has lost a rank ends with a line such as ::
 
     error: rank 3 (node7, process 4242) has been silent for 1800 s; its last step was 41
 
 A rank that is alive but does not join the collective (its file system hangs) is named when the collective times out,
-with the line of code it is at. The last step is the watching rank's own, since every optimizer step needs all ranks.
-Training contributes no more than its step count. A silence is counted in wake-ups, not by a clock, so a run that was
-stopped as a whole (Ctrl-Z, a paused virtual machine) continues unharmed.
+with the line of code it is at. The last step is the watching rank's own, since every optimizer step needs all ranks. A
+silence is counted in wake-ups, not by a clock: a run stopped as a whole (Ctrl-Z, a paused machine) continues unharmed.
 """
 
 from __future__ import annotations

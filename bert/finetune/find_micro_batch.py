@@ -205,12 +205,8 @@ def largest_within(limit: int, fixed: int, per_sequence: int) -> int:
 
 def kept_by_model(trainer: Trainer, batch: TaskBatch) -> list[int]:
     """Return the bytes of all that autograd keeps of a forward pass."""
-
-    def forward() -> Any:
-        with trainer.precision.autocast():
-            return trainer.objective(batch)
-
-    return kept_bytes(forward, trainer.objective)
+    with trainer.precision.autocast():
+        return kept_bytes(lambda: trainer.objective(batch), trainer.objective)
 
 
 def kept_by_layer(model_config: BertConfig, trainer: Trainer, count: int, length: int) -> list[int]:
@@ -220,12 +216,8 @@ def kept_by_layer(model_config: BertConfig, trainer: Trainer, count: int, length
     bounds = torch.arange(count + 1, dtype=torch.int32) * length
     layout = build_layout(bounds, length, count * length, bert.attention)
     hidden = torch.randn(count * length, model_config.hidden_size, dtype=trainer.precision.dtype, requires_grad=True)
-
-    def forward() -> Any:
-        with trainer.precision.autocast():
-            return layer(hidden, layout)
-
-    return kept_bytes(forward, layer)
+    with trainer.precision.autocast():
+        return kept_bytes(lambda: layer(hidden, layout), layer)
 
 
 def kept_bytes(forward: Callable[[], Any], module: nn.Module) -> list[int]:
