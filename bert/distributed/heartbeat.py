@@ -122,7 +122,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         """Name the watched ranks that have been silent for this long."""
         silences = {rank: missed * self.interval for rank, missed in self._missed.items()}
         return [
-            f"{self.beats[rank].who(rank)} has been silent for {silence:.0f} s; {self._last_step()}"
+            f"{self.beats[rank].who(rank)} has been silent for {silence:.0f} s; its last step was {self.progress.step}"
             for rank, silence in silences.items()
             if silence >= seconds
         ]
@@ -132,7 +132,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         if self._own.idle < seconds:
             return []
         return [
-            f"{beat.who(rank)} is late: at {beat.place} for {beat.idle:.0f} s; {self._last_step()}"
+            f"{beat.who(rank)} is late: at {beat.place} for {beat.idle:.0f} s; its last step was {self.progress.step}"
             for rank, beat in self.beats.items()
             if beat.idle >= seconds and beat.place != self._own.place and not beat.done
         ]
@@ -141,9 +141,6 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         """Print which ranks are late, after a collective has failed."""
         long = self.timeout / 2
         _report(self.silent_ranks(long) or self.late_ranks(long))
-
-    def _last_step(self) -> str:
-        return f"its last step was {self.progress.step}"
 
     def _repeat(self, work: Any) -> None:
         while not self._closed.wait(self.interval):

@@ -7,10 +7,9 @@ memory runs out, and bisection finds the limit. On a CPU, which would swap inste
     fixed        = parameters, gradients, moments, and what autograd keeps for any batch
     per_sequence = what autograd keeps of a sequence + the largest gradient on its way
 
-Activations are counted on the forward passes of one sequence and of two, so precision, attention and
---checkpoint_activations are taken into account; where layers are recomputed, what one layer keeps is added. From 16 to
-32 sequences of 384 tokens (4 layers of 512; fp32 and bf16, kept and recomputed) the peak memory of a real step grew by
-the computed amount to within 6 %.
+Both come from the forward passes of one sequence and of two; where layers are recomputed, what one layer keeps is
+added. From 16 to 32 sequences of 384 tokens (4 layers of 512; fp32 and bf16, kept and recomputed) the peak memory of a
+real step grew by the computed amount to within 6 %.
 """
 
 from __future__ import annotations

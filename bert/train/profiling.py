@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.profiler import ProfilerActivity, profile, schedule
+from torch.profiler import profile, schedule
 
 from bert.config import flag
 
@@ -41,7 +40,6 @@ def profiling(config: ProfileConfig, output_dir: str, is_main: bool) -> Iterator
         recorded.export_chrome_trace(str(path))
         print(f"profile of {STEPS} steps: {path}")
 
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
     when = schedule(skip_first=config.profile_start, wait=0, warmup=0, active=STEPS, repeat=1)
-    with profile(activities=activities, schedule=when, on_trace_ready=save) as profiler:
+    with profile(schedule=when, on_trace_ready=save) as profiler:
         yield profiler.step

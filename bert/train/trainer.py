@@ -98,12 +98,11 @@ class Trainer:
         optimizer: torch.optim.Optimizer | HostOptimizer,
         learning_rate: Callable[[int], float],
         flops: Callable[[Any], float] = lambda batch: 0.0,
-        meter: Meter | None = None,
     ) -> None:
         """``learning_rate`` takes a step counted from 1, ``flops`` a micro-batch."""
         self.run, self.world, self.precision = run, run.world, run.precision
         self.objective, self.optimizer, self.learning_rate = objective, optimizer, learning_rate
-        self.flops, self.meter = flops, meter or Meter(warmup_steps=4)
+        self.flops, self.meter = flops, Meter(warmup_steps=4)
         # Queueing the next step before it is known whether this one was applied keeps a GPU busy. An adaptive loss
         # scale has to know first.
         self.queues_ahead = self.world.device.type == "cuda" and not self.precision.loss_scale.dynamic
@@ -262,17 +261,15 @@ class Trainer:
         means = {name: torch.stack([parts[name] for parts in window]).mean() for name in window[0]}
         losses = all_reduce_sum(torch.stack(list(means.values())).double())
         rates = self.meter.window()
-        sequences, tokens, flops = self._summed(
-            [rates.sequences_per_second, rates.tokens_per_second, rates.flops_per_second]
-        )
+        speeds = self._summed([rates.sequences_per_second, rates.tokens_per_second, rates.flops_per_second])
         return StepReport(
             step=self.state.step,
             losses=dict(zip(means, losses.tolist(), strict=True)),
             learning_rate=self.optimizer.param_groups[0]["lr"],
             grad_norm=norm,
-            sequences_per_second=sequences,
-            tokens_per_second=tokens,
-            flops_per_second=flops,
+            sequences_per_second=speeds[0],
+            tokens_per_second=speeds[1],
+            flops_per_second=speeds[2],
             eta=self.meter.eta(last_step - self.state.step),
         )
 
