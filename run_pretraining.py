@@ -36,7 +36,7 @@ from bert.train.build import build_trainer
 from bert.train.foreign_flags import ForeignFlags, refuse_foreign_flags
 from bert.train.parallel import ParallelConfig
 from bert.train.precision import PrecisionConfig
-from bert.train.profiling import ProfileConfig, build_profiler
+from bert.train.profiling import ProfileConfig, profiling
 from bert.train.run import Run, build_run, open_log
 from bert.train.throughput import flops_of_batches, measure_peak
 
@@ -126,7 +126,7 @@ def pretrain(config: Config, run: Run[Config]) -> None:
     with (
         open_log(run) as run,
         build_checkpoint_writer(config.checkpoint, run.output_dir, world.is_main) as writer,
-        build_profiler(config.profile, run.output_dir, world.is_main) as profiler,
+        profiling(config.profile, run.output_dir, world.is_main) as step_done,
         PretrainingLoader(
             shards,
             geometry.global_batch,
@@ -140,7 +140,7 @@ def pretrain(config: Config, run: Run[Config]) -> None:
         ceiling = measure_peak(world.device, run.precision.dtype)
         recorder = Recorder(run, trainer, objective, loader, writer, start, constant, held_out, ceiling)
         recorder.begin()
-        outcome = trainer.fit(loader, last, recorder.hooks(profiler))
+        outcome = trainer.fit(loader, last, recorder.hooks(step_done))
         recorder.finish(outcome, time.perf_counter() - began)
 
 

@@ -15,25 +15,3 @@ from bert.checkpoint.files import checkpoint_step, find_damage, list_checkpoints
 from bert.checkpoint.resume import CheckpointConfig, Found, find_checkpoint, find_latest, resolve_resume
 from bert.checkpoint.weights import LoadReport, check_tokenizer, load_weights, match_weights, shorten
 from bert.checkpoint.writer import CheckpointWriter, NullCheckpointWriter, build_checkpoint_writer, copy_state
-
-__all__ = [
-    "CheckpointConfig",
-    "CheckpointWriter",
-    "Found",
-    "LoadReport",
-    "NullCheckpointWriter",
-    "build_checkpoint_writer",
-    "check_tokenizer",
-    "checkpoint_step",
-    "copy_state",
-    "find_checkpoint",
-    "find_damage",
-    "find_latest",
-    "list_checkpoints",
-    "load",
-    "load_weights",
-    "match_weights",
-    "read_description",
-    "resolve_resume",
-    "shorten",
-]

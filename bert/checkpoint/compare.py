@@ -9,6 +9,7 @@ The models get the same padded batch, and only real tokens count::
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -90,7 +91,6 @@ def pad(sequences: Sequences) -> Inputs:
 @torch.no_grad()
 def run(model: BertWithHeads, inputs: Inputs) -> ModelOutputs:
     """Run a model of this suite."""
-    real = inputs.mask.bool()
     layers, pooled = model.eval().bert(*inputs)
     last, heads = layers[-1], {}
     cls = getattr(model, "cls", None)
@@ -102,7 +102,7 @@ def run(model: BertWithHeads, inputs: Inputs) -> ModelOutputs:
         heads["qa_outputs, start"], heads["qa_outputs, end"] = model.qa_outputs(last).unbind(-1)
     if hasattr(model, "classifier"):
         heads["classifier"] = model.classifier(pooled)
-    return _outputs([layer[real] for layer in layers], pooled, heads, inputs)
+    return _outputs(layers, pooled, heads, inputs)
 
 
 @torch.no_grad()
@@ -124,8 +124,7 @@ def run_transformers(folder: str | Path, inputs: Inputs) -> ModelOutputs:
         names = {**THEIR_LOGITS, "logits": THEIR_HEAD.get(architecture, architecture)}
         outputs = model(**arguments)
         heads = {head: outputs[name] for name, head in names.items() if name in outputs}
-    real = inputs.mask.bool()
-    return _outputs([layer[real] for layer in found.hidden_states[1:]], found.pooler_output, heads, inputs)
+    return _outputs(found.hidden_states[1:], found.pooler_output, heads, inputs)
 
 
 def compare(a: ModelOutputs, b: ModelOutputs) -> list[Difference]:
@@ -172,11 +171,11 @@ def labelled(name: str, logits: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]
     return logits, torch.zeros(len(logits), dtype=torch.long)
 
 
-def _outputs(layers: list[Tensor], pooled: Tensor | None, heads: dict[str, Tensor], inputs: Inputs) -> ModelOutputs:
+def _outputs(layers: Iterable[Tensor], pooled: Tensor | None, heads: dict[str, Tensor], inputs: Inputs) -> ModelOutputs:
     losses = {name: F.cross_entropy(*labelled(name, logits, inputs)) for name, logits in heads.items()}
     real = inputs.mask.bool()
     flat = {name: logits[real] if logits.shape[:2] == real.shape else logits for name, logits in heads.items()}
-    return ModelOutputs(layers, pooled, flat, losses)
+    return ModelOutputs([layer[real] for layer in layers], pooled, flat, losses)
 
 
 def _difference(name: str, a: Tensor, b: Tensor, is_layer: bool) -> Difference:

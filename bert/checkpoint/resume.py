@@ -109,9 +109,9 @@ def find_checkpoint(config: CheckpointConfig, output_dir: str, world: World, not
         if world.is_main:
             path = resolve_resume(config, output_dir, notice)
     step = all_gather_ints([] if path is None else [checkpoint_step(path)])[0]
-    if not step:
-        return Found()
-    path = Path(output_dir) / f"ckpt_{step[0]}.pt"
-    with collective_errors(world):
-        return Found(path, load(path))
-    return Found()  # not reached: collective_errors raises
+    found = Found()
+    if step:
+        path = Path(output_dir) / f"ckpt_{step[0]}.pt"
+        with collective_errors(world):
+            found = Found(path, load(path))
+    return found

@@ -77,7 +77,10 @@ def match_weights(
         raise UsageError(f"{what}: {wrong[0]}{more}")
     fitted = {name: with_rows(source[name], targets[name].shape) for name in present}
     for names in ties:
-        _refuse_untied([name for name in names if name in fitted], fitted, what)
+        held = [name for name in names if name in fitted]
+        for name in held[1:]:
+            if not torch.equal(fitted[held[0]], fitted[name]):
+                raise UsageError(f"{what}: {held[0]} and {name} differ; expected them equal, the model ties them")
     return fitted, LoadReport([name for name in targets if name not in missing], missing, unexpected)
 
 
@@ -148,9 +151,3 @@ def _mis_shape(name: str, tensor: Tensor, target: Tensor, config: Any) -> str | 
             return None
         accepted = f"{[true, *width]} (vocab_size {true}) or, padded, {[padded, *width]}"
     return None if found == expected else f"{name} has the shape {found}; expected {accepted}"
-
-
-def _refuse_untied(names: list[str], fitted: dict[str, Tensor], what: str) -> None:
-    for name in names[1:]:
-        if not torch.equal(fitted[names[0]], fitted[name]):
-            raise UsageError(f"{what}: {names[0]} and {name} differ; expected them equal, the model ties them")

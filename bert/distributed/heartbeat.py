@@ -1,14 +1,13 @@
 """Find late ranks: every few seconds each rank tells the store that it is alive and where in the program it is.
 
-When a rank or its machine dies, the others wait for it in a collective, which does not name it. Here rank 0
-watches all ranks, the others watch rank 0, and the run ends with a line such as ::
+A collective does not name the rank that it waits for. So rank 0 watches all ranks, the others watch rank 0, and a run
+that has lost a rank ends with a line such as ::
 
     error: rank 3 (node7, process 4242) has been silent for 1800 s; its last step was 41
 
 A rank that is alive but does not join the collective (its file system hangs) is named when the collective times out,
-with the line of code it is at. The last step is the watching rank's own, since every optimizer step needs all ranks.
-Training contributes no more than its step count. A silence is counted in wake-ups, not by a clock, so a run that was
-stopped as a whole (Ctrl-Z, a paused virtual machine) continues unharmed.
+with the line of code it is at. The last step is the watching rank's own, since every optimizer step needs all ranks. A
+silence is counted in wake-ups, not by a clock: a run stopped as a whole (Ctrl-Z, a paused machine) continues unharmed.
 """
 
 from __future__ import annotations
@@ -123,7 +122,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         """Name the watched ranks that have been silent for this long."""
         silences = {rank: missed * self.interval for rank, missed in self._missed.items()}
         return [
-            f"{self.beats[rank].who(rank)} has been silent for {silence:.0f} s; {self._last_step()}"
+            f"{self.beats[rank].who(rank)} has been silent for {silence:.0f} s; its last step was {self.progress.step}"
             for rank, silence in silences.items()
             if silence >= seconds
         ]
@@ -133,7 +132,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         if self._own.idle < seconds:
             return []
         return [
-            f"{beat.who(rank)} is late: at {beat.place} for {beat.idle:.0f} s; {self._last_step()}"
+            f"{beat.who(rank)} is late: at {beat.place} for {beat.idle:.0f} s; its last step was {self.progress.step}"
             for rank, beat in self.beats.items()
             if beat.idle >= seconds and beat.place != self._own.place and not beat.done
         ]
@@ -142,9 +141,6 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         """Print which ranks are late, after a collective has failed."""
         long = self.timeout / 2
         _report(self.silent_ranks(long) or self.late_ranks(long))
-
-    def _last_step(self) -> str:
-        return f"its last step was {self.progress.step}"
 
     def _repeat(self, work: Any) -> None:
         while not self._closed.wait(self.interval):

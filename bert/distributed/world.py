@@ -240,13 +240,8 @@ class StopSignal(AbstractContextManager["StopSignal"]):
     SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
     def __init__(self) -> None:
-        self.by_keyboard = False
-        self._requested = False
+        self.by_keyboard = self.requested = False
         self._previous: dict[signal.Signals, Any] = {}
-
-    @property
-    def requested(self) -> bool:
-        return self._requested
 
     def __enter__(self) -> StopSignal:
         self._previous = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
@@ -258,7 +253,7 @@ class StopSignal(AbstractContextManager["StopSignal"]):
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._requested = True
+        self.requested = True
         if number == signal.SIGINT:
             if self.by_keyboard:
                 raise KeyboardInterrupt

@@ -7,10 +7,9 @@ memory runs out, and bisection finds the limit. On a CPU, which would swap inste
     fixed        = parameters, gradients, moments, and what autograd keeps for any batch
     per_sequence = what autograd keeps of a sequence + the largest gradient on its way
 
-Activations are counted on the forward passes of one sequence and of two, so precision, attention and
---checkpoint_activations are taken into account; where layers are recomputed, what one layer keeps is added. From 16 to
-32 sequences of 384 tokens (4 layers of 512; fp32 and bf16, kept and recomputed) the peak memory of a real step grew by
-the computed amount to within 6 %.
+Both come from the forward passes of one sequence and of two; where layers are recomputed, what one layer keeps is
+added. From 16 to 32 sequences of 384 tokens (4 layers of 512; fp32 and bf16, kept and recomputed) the peak memory of a
+real step grew by the computed amount to within 6 %.
 """
 
 from __future__ import annotations
@@ -205,12 +204,8 @@ def largest_within(limit: int, fixed: int, per_sequence: int) -> int:
 
 def kept_by_model(trainer: Trainer, batch: TaskBatch) -> list[int]:
     """Return the bytes of all that autograd keeps of a forward pass."""
-
-    def forward() -> Any:
-        with trainer.precision.autocast():
-            return trainer.objective(batch)
-
-    return kept_bytes(forward, trainer.objective)
+    with trainer.precision.autocast():
+        return kept_bytes(lambda: trainer.objective(batch), trainer.objective)
 
 
 def kept_by_layer(model_config: BertConfig, trainer: Trainer, count: int, length: int) -> list[int]:
@@ -220,12 +215,8 @@ def kept_by_layer(model_config: BertConfig, trainer: Trainer, count: int, length
     bounds = torch.arange(count + 1, dtype=torch.int32) * length
     layout = build_layout(bounds, length, count * length, bert.attention)
     hidden = torch.randn(count * length, model_config.hidden_size, dtype=trainer.precision.dtype, requires_grad=True)
-
-    def forward() -> Any:
-        with trainer.precision.autocast():
-            return layer(hidden, layout)
-
-    return kept_bytes(forward, layer)
+    with trainer.precision.autocast():
+        return kept_bytes(lambda: layer(hidden, layout), layer)
 
 
 def kept_bytes(forward: Callable[[], Any], module: nn.Module) -> list[int]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from bert.checkpoint import copy_state
 from bert.checkpoint.open_model import StartingPoint
-from bert.errors import UsageError
+from bert.errors import naming_os_errors
 from bert.files import replacing
 from bert.log.logger import plain
 
@@ -26,15 +26,13 @@ def save_model(output_dir: str | Path, model: nn.Module, start: StartingPoint, *
     folder = Path(output_dir)
     state = copy_state({"model": model.state_dict(), **start.constants(), **more})
     config = json.dumps(start.model_config.to_dict(), indent=2, sort_keys=True)
-    try:
+    with naming_os_errors(f"--output_dir {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / "pytorch_model.bin") as temporary, temporary.open("wb") as file:
             torch.save(state, file)  # not to a path, whose name would be among the bytes
         for name, text in (("config.json", config), ("vocab.txt", "\n".join(start.tokenizer.vocab))):
             with replacing(folder / name) as temporary:
                 temporary.write_text(f"{text}\n", encoding="utf8")
-    except OSError as error:
-        raise UsageError(f"--output_dir {folder}: {error.strerror or error}") from error
     return folder / "pytorch_model.bin"
 
 
@@ -46,9 +44,7 @@ def write_eval_results(folder: str | Path, results: Mapping[str, Any]) -> None:
 def write_lines(folder: str | Path, name: str, lines: Iterable[str]) -> None:
     """Write a text file in UTF-8, its folder too if needed; raises UsageError, naming the file, where that fails."""
     path = Path(folder) / name
-    try:
+    with naming_os_errors(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary, temporary.open("w", encoding="utf8", newline="\n") as file:
             file.writelines(f"{line}\n" for line in lines)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from error

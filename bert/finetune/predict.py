@@ -68,8 +68,8 @@ def predict(
         seen[torch.from_numpy(chosen)] += 1
     objective.train()
     # Every row is filled by one rank and zero on the others, so that the sum is exact.
-    outputs.values = _summed(values, world).numpy()
-    if not bool((_summed(seen, world) == 1).all()):
+    outputs.values = all_reduce_sum(values.to(world.device)).cpu().numpy()
+    if not bool((all_reduce_sum(seen.to(world.device)) == 1).all()):
         raise RuntimeError("predictions are missing or duplicated")
     outputs.seconds = time.perf_counter() - began
     return outputs
@@ -79,9 +79,3 @@ def batches_of(sequences: Sequences, batch_size: int) -> list[NDArray[np.int64]]
     """Cut the sequences, longest first, into batches."""
     order = np.argsort(-sequences.lengths, kind="stable")
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
-def _summed(values: torch.Tensor, world: World) -> torch.Tensor:
-    on_device = values.to(world.device)
-    all_reduce_sum(on_device)
-    return on_device.cpu()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bert.errors import UsageError
 from bert.optim.gradients import tensor_norms
-from bert.optim.state import load_full_precision, parameter_state, working_weight, write_back
+from bert.optim.state import load_full_precision, parameter_state, write_back
 
 
 class BertAdamOptions(NamedTuple):
@@ -100,7 +100,7 @@ class BertAdam(torch.optim.Optimizer):
     def _update(self, group: dict[str, Any], params: list[Tensor], factors: Tensor) -> None:
         """Move the tensors of one group. ``factors``, one number per tensor, unscale and clip the gradients."""
         states = [parameter_state(self.state[param], param) for param in params]
-        weights = [working_weight(state, param) for state, param in zip(states, params, strict=True)]
+        weights = [state.get("master", param) for state, param in zip(states, params, strict=True)]
         grads = [p.grad.to(w.dtype) for p, w in zip(params, weights, strict=True) if p.grad is not None]
         torch._fused_adamw_(
             weights,

@@ -15,8 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Apply = Callable[[torch.optim.Optimizer], Tensor]
-
 
 class HostOptimizer:
     """Has the interface of the optimizer that it wraps; ``apply`` takes the step on the host."""
@@ -35,7 +33,7 @@ class HostOptimizer:
     def state(self) -> Any:
         return self._host.state
 
-    def apply(self, step: Apply) -> Tensor:
+    def apply(self, step: Callable[[torch.optim.Optimizer], Tensor]) -> Tensor:
         """Run ``step`` on the host optimizer with this step's gradients; return the gradient norm that it returns."""
         for param, host in self._pairs:
             host.grad = None if param.grad is None else param.grad.to("cpu", torch.float32)

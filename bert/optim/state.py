@@ -3,7 +3,7 @@
 Invariant: state is never rounded to the parameter's dtype, neither in memory nor in a state dict::
 
     state = parameter_state(optimizer.state[param], param)
-    weight = working_weight(state, param)
+    weight = state.get("master", param)         # what the update rule works on
 """
 
 from collections.abc import Sequence
@@ -34,12 +34,6 @@ def parameter_state(state: dict[str, Tensor], param: Tensor) -> dict[str, Tensor
     elif "master" not in state:
         state["master"] = param.detach().to(dtype)
     return state
-
-
-def working_weight(state: dict[str, Tensor], param: Tensor) -> Tensor:
-    """Return what the update rule works on: the master copy, or the parameter itself."""
-    master = state.get("master")
-    return param if master is None else master
 
 
 def write_back(params: Sequence[Tensor], weights: Sequence[Tensor]) -> None:

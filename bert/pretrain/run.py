@@ -7,7 +7,7 @@ resume needs: step, data position, optimizer, loss scale, phase, model configura
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,6 @@ from bert.pretrain.phases import Start
 from bert.tokenization import BertTokenizer
 from bert.train.batch_geometry import BatchGeometry
 from bert.train.build import checkpoint_state
-from bert.train.profiling import Profiler
 from bert.train.run import Run
 from bert.train.throughput import training_flops
 from bert.train.trainer import Hooks, Outcome, StepReport, Trainer, TrainState
@@ -145,10 +144,6 @@ def adopt_moments(optimizer: Any, model: nn.Module, checkpoint: dict[str, Any], 
 
 def reset_optimizer_step(optimizer: Any) -> None:
     """Set the step counters of bias correction back to 0 and keep the moments."""
-    reset = getattr(optimizer, "reset_step", None)
-    if reset is not None:
-        reset()
-        return
     for group in optimizer.param_groups:
         if "step" in group:
             group["step"] = torch.zeros_like(group["step"]) if torch.is_tensor(group["step"]) else 0
@@ -214,7 +209,7 @@ class Recorder:
         )
         logger.parameter(train_start=True)
 
-    def hooks(self, profiler: Profiler) -> Hooks:
+    def hooks(self, step_done: Callable[[], None]) -> Hooks:
         settings = self.run.settings
         return Hooks(
             report=self.report,
@@ -223,7 +218,7 @@ class Recorder:
             evaluate_every=settings.run.eval_steps,
             save=self.save,
             save_every=settings.checkpoint.num_steps_per_checkpoint,
-            step=profiler.step,
+            step=step_done,
         )
 
     def report(self, report: StepReport) -> None:

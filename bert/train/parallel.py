@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
-from typing import Protocol, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -46,20 +46,18 @@ class ParallelConfig:
     )
 
 
-class Objective(Protocol):
-    """What is trained: a module that names the parts of itself worth compiling."""
-
-    def compile_units(self) -> list[nn.Module]: ...
-
-
 def apply_parallelism(
-    objective: nn.Module, layers: Iterable[nn.Module], config: ParallelConfig, world: World, compiled: bool
+    objective: Any, layers: Iterable[nn.Module], config: ParallelConfig, world: World, compiled: bool
 ) -> nn.Module:
-    """Prepare ``objective`` in place, checkpointing its transformer ``layers``; return what to call for training."""
+    """Prepare an objective of :mod:`bert.model.objective` in place, checkpointing its transformer ``layers``.
+
+    Returns what to call for training.
+    """
     if config.checkpoint_activations:
         apply_activation_checkpointing(layers)
     if compiled:
-        apply_compile(cast(Objective, objective).compile_units())
+        for unit in objective.compile_units():  # unit by unit: equal layers share one compilation
+            unit.compile(dynamic=True)  # the number of tokens differs from batch to batch
     if world.size == 1:
         return objective
     ids = [world.device] if world.device.type == "cuda" else None
@@ -70,15 +68,6 @@ def apply_activation_checkpointing(layers: Iterable[nn.Module]) -> None:
     """Recompute each layer in the backward pass (Chen et al. 2016)."""
     for layer in layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)  # type: ignore[method-assign]
-
-
-def apply_compile(units: Iterable[nn.Module]) -> None:
-    """Compile unit by unit: equal layers share one compilation, however many there are.
-
-    ``dynamic``: the number of tokens differs from batch to batch.
-    """
-    for unit in units:
-        unit.compile(dynamic=True)
 
 
 def resolve_compile(config: ParallelConfig, device: torch.device, flops: float, notice: Callable[[str], None]) -> bool:

@@ -34,22 +34,21 @@ class PrecisionConfig:
     )
 
 
+@dataclass
 class LossScale:
     """The factor on an fp16 loss (Micikevicius et al. 2018): halved at an overflow, doubled after a quiet while."""
 
-    def __init__(self, value: float, dynamic: bool, growth_interval: int = 2000, floor: float = 1.0) -> None:
-        self.value = value
-        self.dynamic = dynamic
-        self.growth_interval = growth_interval
-        self.floor = floor
-        self.good_steps = 0
+    value: float
+    dynamic: bool
+    growth_interval: int = 2000
+    good_steps: int = 0
 
     def update(self, overflow: bool) -> None:
         if not self.dynamic:
             return
         self.good_steps = 0 if overflow else self.good_steps + 1
         if overflow:
-            self.value = max(self.value / 2, self.floor)
+            self.value = max(self.value / 2, 1.0)
         elif self.good_steps == self.growth_interval:
             self.value, self.good_steps = self.value * 2, 0
 
@@ -109,10 +108,9 @@ class Precision:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        scale = self.loss_scale
         return {
-            "scale": scale.value,
-            "good_steps": scale.good_steps,
+            "scale": self.loss_scale.value,
+            "good_steps": self.loss_scale.good_steps,
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
         }

@@ -1,20 +1,20 @@
 """A trace of a few optimizer steps, for chrome://tracing or https://ui.perfetto.dev.
 
-with build_profiler(ProfileConfig(profile=True, profile_start=10), "results", is_main=True) as profiler:
+with profiling(ProfileConfig(profile=True, profile_start=10), "results", is_main=True) as step_done:
     for batch in loader:
         ...
-        profiler.step()                 # results/profile.json after step 14
+        step_done()                     # results/profile.json after step 14
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import torch
-from torch.profiler import ProfilerActivity, profile, schedule
+from torch.profiler import profile, schedule
 
 from bert.config import flag
 
@@ -27,22 +27,12 @@ class ProfileConfig:
     profile_start: int = flag(0, "First optimizer step that --profile records, counted from 0.", minimum=0)
 
 
-class Profiler(Protocol):
-    def step(self) -> None: ...
-
-
-class NullProfiler(AbstractContextManager["NullProfiler"]):
-    """Records nothing: ranks other than 0, and runs without --profile."""
-
-    def step(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-def build_profiler(config: ProfileConfig, output_dir: str, is_main: bool) -> AbstractContextManager[Profiler]:
-    """Return a profiler whose ``step`` is called after every optimizer step."""
+@contextmanager
+def profiling(config: ProfileConfig, output_dir: str, is_main: bool) -> Iterator[Callable[[], None]]:
+    """Yield what to call after every optimizer step; it does nothing on ranks other than 0 and without --profile."""
     if not (config.profile and is_main):
-        return NullProfiler()
+        yield lambda: None
+        return
     path = Path(output_dir) / "profile.json"
 
     def save(recorded: Any) -> None:
@@ -50,6 +40,6 @@ def build_profiler(config: ProfileConfig, output_dir: str, is_main: bool) -> Abs
         recorded.export_chrome_trace(str(path))
         print(f"profile of {STEPS} steps: {path}")
 
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
     when = schedule(skip_first=config.profile_start, wait=0, warmup=0, active=STEPS, repeat=1)
-    return profile(activities=activities, schedule=when, on_trace_ready=save)
+    with profile(schedule=when, on_trace_ready=save) as profiler:
+        yield profiler.step

@@ -9,7 +9,7 @@ from real tokens, not from padded ones::
         ...                                     # forward, backward, optimizer step
         meter.update(sequences, tokens, training_flops(config, tokens, sum_squared_lengths, predictions, sequences))
     rates = meter.total()                       # after the last step's loss was read, so that a GPU has finished it
-    print(rates.sequences_per_second, rates.flops_per_second / measure_peak("cuda", "bfloat16"))
+    print(rates.sequences_per_second, rates.flops_per_second / measure_peak("cuda", torch.bfloat16))
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from operator import add
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    import torch
+import torch
+
+from bert.model.config import BertConfig
 
 # Per device: the side of the square matrices, large enough to fill it, and the products in one timing, enough that the
 # wait at its end does not show.
@@ -28,22 +30,16 @@ PEAK_WORK = {"cuda": (8192, 10), "cpu": (512, 1)}
 PEAK_TIMINGS = 10
 
 
-class ModelSize(Protocol):
-    """The part of a BERT configuration that decides the work; ``vocab_size`` as the model has it, padded."""
-
-    hidden_size: int
-    num_hidden_layers: int
-    intermediate_size: int
-    vocab_size: int
-
-
-def training_flops(config: ModelSize, tokens: int, sum_squared_lengths: int, predictions: int, sequences: int) -> float:
+def training_flops(
+    config: BertConfig, tokens: int, sum_squared_lengths: int, predictions: int, sequences: int
+) -> float:
     """Return the floating-point operations of a forward and backward pass over unpadded sequences.
 
     A multiply-add counts as two; the backward pass as twice the forward; embeddings, LayerNorm, softmax and activations
     as nothing; recomputation (activation checkpointing) as nothing, since it is no useful work. ``sum_squared_lengths``
     is the sum of every sequence's length squared: attention within a sequence takes 4·length²·hidden per layer.
-    ``predictions`` are the masked positions, the only rows that the MLM head sees.
+    ``predictions`` are the masked positions, the only rows that the MLM head sees; its columns are the ``vocab_size``
+    of ``config``, so give the padded one.
     """
     hidden = config.hidden_size
     linear = 8 * hidden**2 + 4 * hidden * config.intermediate_size  # per token and layer: Q, K, V, output; two dense
@@ -54,7 +50,7 @@ def training_flops(config: ModelSize, tokens: int, sum_squared_lengths: int, pre
     return 3.0 * (encoder + mlm_head * predictions + pooler_and_nsp * sequences)
 
 
-def flops_of_batches(config: ModelSize) -> Callable[[Any], float]:
+def flops_of_batches(config: BertConfig) -> Callable[[Any], float]:
     """Return the function that counts :func:`training_flops` of a micro-batch."""
 
     def flops(batch: Any) -> float:
@@ -116,14 +112,7 @@ class Meter:
 
     def update(self, sequences: int, tokens: int, flops: float) -> None:
         """Count one step that has just ended."""
-        counts = self._now()
-        self._counts = Rates(
-            counts.seconds,
-            counts.steps + 1,
-            counts.sequences + sequences,
-            counts.tokens + tokens,
-            counts.flops + flops,
-        )
+        self._counts = Rates._make(map(add, self._now(), (0, 1, sequences, tokens, flops)))
         if self._counts.steps == self._warmup_steps:
             self._warm = self._counts
 
@@ -152,7 +141,7 @@ class Meter:
 
 def measure_peak(
     device: torch.device | str,
-    dtype: torch.dtype | str,
+    dtype: torch.dtype,
     size: int | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
@@ -161,31 +150,21 @@ def measure_peak(
     Model-FLOP utilisation is reported against this measured ceiling, not against a data sheet: a power-capped or shared
     device does not reach the sheet's number in any kernel. Takes about a second.
     """
-    import torch  # here, so that a command can show its --help without loading torch
-
     device = torch.device(device)
-    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     default_size, products = PEAK_WORK.get(device.type, PEAK_WORK["cpu"])
     size = size or default_size
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(left)
-    warm_up = 2  # the first ones choose the kernel and raise the clock
-    seconds = [_time_products(left, right, out, products, clock) for _ in range(warm_up + PEAK_TIMINGS)]
+
+    def time_when_done() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return clock()
+
+    warm_up, seconds = 2, []  # the first timings choose the kernel and raise the clock
+    for _ in range(warm_up + PEAK_TIMINGS):
+        start = time_when_done()
+        for _ in range(products):
+            torch.matmul(left, right, out=out)
+        seconds.append(time_when_done() - start)
     return 2.0 * size**3 * products / statistics.median(seconds[warm_up:])
-
-
-def _time_products(
-    left: torch.Tensor, right: torch.Tensor, out: torch.Tensor, products: int, clock: Callable[[], float]
-) -> float:
-    import torch
-
-    def wait() -> None:
-        if left.is_cuda:
-            torch.cuda.synchronize(left.device)
-
-    wait()
-    start = clock()
-    for _ in range(products):
-        torch.matmul(left, right, out=out)
-    wait()
-    return clock() - start

@@ -11,7 +11,7 @@ is divided by the number of terms in the whole step, over all micro-batches of a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -28,22 +28,11 @@ from bert.train.run import Run
 from bert.train.throughput import Meter
 
 
-class MicroBatch(Protocol):
-    """What the loop asks of a batch; :class:`bert.batch.Batch` is one."""
-
-    @property
-    def num_tokens(self) -> int: ...
-    @property
-    def num_sequences(self) -> int: ...
-    def loss_weights(self) -> dict[str, int]: ...
-    def to(self, device: torch.device) -> MicroBatch: ...
-
-
 class Loader(Protocol):
-    """Micro-batches of one optimizer step after the other; ``state_dict`` is the position after the last one drawn."""
+    """Lists of micro-batches (:class:`bert.batch.TokenStream`), one list per optimizer step."""
 
     def __next__(self) -> Any: ...
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]: ...  # the position after the last list drawn
 
 
 @dataclass
@@ -53,9 +42,6 @@ class TrainState:
     step: int = 0  # optimizer steps applied
     iteration: int = 0  # global batches drawn: applied and skipped
     data: dict[str, Any] = field(default_factory=dict)  # the loader's position
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"step": self.step, "iteration": self.iteration, "data": self.data}
 
 
 @dataclass
@@ -112,12 +98,11 @@ class Trainer:
         optimizer: torch.optim.Optimizer | HostOptimizer,
         learning_rate: Callable[[int], float],
         flops: Callable[[Any], float] = lambda batch: 0.0,
-        meter: Meter | None = None,
     ) -> None:
         """``learning_rate`` takes a step counted from 1, ``flops`` a micro-batch."""
         self.run, self.world, self.precision = run, run.world, run.precision
         self.objective, self.optimizer, self.learning_rate = objective, optimizer, learning_rate
-        self.flops, self.meter = flops, meter or Meter(warmup_steps=4)
+        self.flops, self.meter = flops, Meter(warmup_steps=4)
         # Queueing the next step before it is known whether this one was applied keeps a GPU busy. An adaptive loss
         # scale has to know first.
         self.queues_ahead = self.world.device.type == "cuda" and not self.precision.loss_scale.dynamic
@@ -239,7 +224,7 @@ class Trainer:
         return {
             "optimizer": self.optimizer.state_dict(),
             "grad_scaler": self.precision.state_dict(),
-            "training": self.state.to_dict(),
+            "training": asdict(self.state),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -268,31 +253,25 @@ class Trainer:
         # A step may hold no term of a loss (no token was masked): the sum is 0 and so is the mean.
         return dict(zip(weights, 1.0 / counts.clamp(min=1), strict=True))
 
-    def _count(self, micro_batches: Iterable[Any]) -> None:
-        batches = list(micro_batches)
-        sequences, tokens = sum(b.num_sequences for b in batches), sum(b.num_tokens for b in batches)
-        self.meter.update(sequences, tokens, sum(self.flops(b) for b in batches))
+    def _count(self, micro_batches: list[Any]) -> None:
+        sequences, tokens = sum(b.num_sequences for b in micro_batches), sum(b.num_tokens for b in micro_batches)
+        self.meter.update(sequences, tokens, sum(self.flops(b) for b in micro_batches))
 
     def _report(self, window: list[dict[str, Tensor]], norm: float, last_step: int) -> StepReport:
         means = {name: torch.stack([parts[name] for parts in window]).mean() for name in window[0]}
-        losses = torch.stack(list(means.values())).double()
-        all_reduce_sum(losses)
+        losses = all_reduce_sum(torch.stack(list(means.values())).double())
         rates = self.meter.window()
-        sequences, tokens, flops = self._summed(
-            [rates.sequences_per_second, rates.tokens_per_second, rates.flops_per_second]
-        )
+        speeds = self._summed([rates.sequences_per_second, rates.tokens_per_second, rates.flops_per_second])
         return StepReport(
             step=self.state.step,
             losses=dict(zip(means, losses.tolist(), strict=True)),
             learning_rate=self.optimizer.param_groups[0]["lr"],
             grad_norm=norm,
-            sequences_per_second=sequences,
-            tokens_per_second=tokens,
-            flops_per_second=flops,
+            sequences_per_second=speeds[0],
+            tokens_per_second=speeds[1],
+            flops_per_second=speeds[2],
             eta=self.meter.eta(last_step - self.state.step),
         )
 
     def _summed(self, values: list[float]) -> list[float]:
-        tensor = torch.tensor(values, device=self.world.device, dtype=torch.float64)
-        all_reduce_sum(tensor)
-        return tensor.tolist()
+        return all_reduce_sum(torch.tensor(values, device=self.world.device, dtype=torch.float64)).tolist()

@@ -213,7 +213,7 @@ def test_accumulation_cuts_the_batch_evenly():
 def test_the_limit(tmp_path):
     (tmp_path / "meminfo").write_text("MemTotal: 900 kB\nMemFree:  10 kB\nMemAvailable:     300 kB\n")
     assert free_memory(tmp_path / "meminfo") == 300 * 1024
-    with pytest.raises(UsageError, match="--memory_gb 0: how much memory is free is not known"):
+    with pytest.raises(UsageError, match="--memory_gb 0: cannot tell how much memory is free"):
         free_memory(tmp_path / "none")
     assert limit_of(1.5, Memory(10, 0), HERE) == 3 * GB // 2
 

@@ -11,6 +11,7 @@ from bert.errors import UsageError
 from bert.optim.gradients import global_norm, gradient_factor, tensor_norms
 from bert.optim.lamb import IMPLEMENTATIONS, Lamb, LambOptions, default_implementation, lamb_step
 from bert.optim.lamb.blocked import BlockedUpdate
+from bert.pretrain.run import reset_optimizer_step
 
 PATHS = ["reference", "foreach", "blocked"]
 SHAPES = [(37, 29), (29,), (5, 7, 3), (1,), (64, 64)]  # two-dimensional tensors decay, the others do not
@@ -391,13 +392,13 @@ def test_half_run_continues_an_fp32_run():
     assert not any("master" in back.state[p] for p in back_params)
 
 
-def test_reset_step_keeps_the_moments():
+def test_a_reset_of_the_step_keeps_the_moments():
     params, optimizer = make(lr=0.01)
     set_grads(params, 0)
     optimizer.step()
     expected = [p.detach().double().numpy() for p in params]
     state = [tuple(optimizer.state[p][k].double().numpy() for k in ("exp_avg", "exp_avg_sq")) for p in params]
-    optimizer.reset_step()
+    reset_optimizer_step(optimizer)
     set_grads(params, 1)
     grads = [p.grad.double().numpy() for p in params]
     decays = [0.01 if p.dim() > 1 else 0.0 for p in params]

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from bert.train.throughput import Meter, measure_peak, training_flops
 
@@ -134,6 +135,6 @@ def test_peak_is_the_median_product():
     # Each timing reads the clock twice; its length is the next of these.
     lengths = [9.0, 9.0, 4.0, 1.0, 4.0, 4.0, 100.0, 4.0, 4.0, 4.0, 4.0, 0.5]
     readings = iter([reading for length in lengths for reading in (0.0, length)])
-    peak = measure_peak("cpu", "float32", size=16, clock=lambda: next(readings))
+    peak = measure_peak("cpu", torch.float32, size=16, clock=lambda: next(readings))
     assert peak == 2 * 16**3 / 4.0
     assert next(readings, None) is None

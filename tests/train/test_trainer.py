@@ -1,6 +1,7 @@
 """The loop: accumulation, interruption, skipped steps and batch arithmetic."""
 
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -227,7 +228,7 @@ def test_queueing_ahead_changes_nothing(tiny_config, make_batch):
                 (report.step, report.losses, report.learning_rate, report.grad_norm)
             ),
             report_every=3,
-            save=lambda trainer=trainer, calls=calls: calls.append(trainer.state.to_dict()),
+            save=lambda trainer=trainer, calls=calls: calls.append(asdict(trainer.state)),
             save_every=4,
         )
         trainer.fit(Endless([make_batch([5, 9]), make_batch([8])]), 7, hooks)

@@ -11,16 +11,3 @@ appears whole or not at all::
 
 from bert.checkpoint.formats.table import FORMATS, read_checkpoint, recognise, write_checkpoint
 from bert.checkpoint.formats.weights import HEADS, BertWithHeads, Weights, build_model, heads_in, match_config
-
-__all__ = [
-    "FORMATS",
-    "HEADS",
-    "BertWithHeads",
-    "Weights",
-    "build_model",
-    "heads_in",
-    "match_config",
-    "read_checkpoint",
-    "recognise",
-    "write_checkpoint",
-]

@@ -26,9 +26,9 @@ FORMATS: dict[str, CheckpointFormat] = {
     "tf": CheckpointFormat(tensorflow.recognise, tensorflow.read, tensorflow.write),
     "oneflow": CheckpointFormat(oneflow.recognise, oneflow.read, oneflow.write),
     "hf": CheckpointFormat(hugging_face.recognise, hugging_face.read, hugging_face.write),
-    "native": CheckpointFormat(torch_file.recognise, torch_file.read, torch_file.write_native),
-    "nvidia": CheckpointFormat(torch_file.recognise, torch_file.read, torch_file.write_nvidia),
-    "2018": CheckpointFormat(torch_file.recognise, torch_file.read, torch_file.write_2018),
+    "native": CheckpointFormat(Path.is_file, torch_file.read, torch_file.write_native),
+    "nvidia": CheckpointFormat(Path.is_file, torch_file.read, torch_file.write_nvidia),
+    "2018": CheckpointFormat(Path.is_file, torch_file.read, torch_file.write_2018),
 }
 
 

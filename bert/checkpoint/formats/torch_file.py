@@ -19,11 +19,6 @@ from bert.files import replacing
 from bert.model.names import DECODER, NVIDIA, PORTS_2018, older_name
 
 
-def recognise(path: Path) -> bool:
-    """Tell whether ``path`` is a file."""
-    return path.is_file()
-
-
 def read(path: Path) -> dict[str, Any]:
     """Read ``{"model": state dict, ...}``, or a bare state dict as its "model"."""
     state = load(path)

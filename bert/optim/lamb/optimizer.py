@@ -23,7 +23,7 @@ from bert.optim.gradients import global_norm, gradient_factor
 from bert.optim.lamb.blocked import BlockedUpdate
 from bert.optim.lamb.foreach import foreach_update
 from bert.optim.lamb.reference import LambGroup, LambOptions, reference_update
-from bert.optim.state import load_full_precision, parameter_state, working_weight
+from bert.optim.state import load_full_precision, parameter_state
 
 Update = Callable[[list[LambGroup], Tensor, Tensor], None]
 GROUP_OPTIONS = ("lr", "betas", "eps", "weight_decay", "bias_correction", "grad_averaging")
@@ -131,11 +131,6 @@ class Lamb(torch.optim.Optimizer):
         self._implementation()(groups, factor, self.skipped)
         return loss
 
-    def reset_step(self) -> None:
-        """Restart bias correction and keep the moments, as phase 2 does after phase 1."""
-        for group in self.param_groups:
-            group["step"].zero_()
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict of this class or of NVIDIA's FusedLAMB, whose step is a number."""
         load_full_precision(self, state_dict)
@@ -161,13 +156,14 @@ class Lamb(torch.optim.Optimizer):
         _place_step(group, self._device)
         options = LambOptions(use_nvlamb=self.use_nvlamb, **{name: group[name] for name in GROUP_OPTIONS})
         collected = LambGroup(group["step"], options)
-        for param in group["params"]:
+        params: list[Tensor] = group["params"]
+        for param in params:
             grad = param.grad
             if grad is None:
                 continue
             state = parameter_state(self.state[param], param)
             collected.params.append(param)
-            collected.weights.append(working_weight(state, param))
+            collected.weights.append(state.get("master", param))
             collected.grads.append(grad.contiguous())
             collected.exp_avgs.append(state["exp_avg"])
             collected.exp_avg_sqs.append(state["exp_avg_sq"])
