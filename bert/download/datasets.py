@@ -24,7 +24,7 @@ from bert.download.dumps import check_language, fetch_dump
 from bert.download.fetch import Fetcher, TransferConfig
 from bert.download.partial_file import locked
 from bert.download.remote import FetchError, RemoteFile, hash_file
-from bert.errors import UsageError
+from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
 
 SUMS = "SHA256SUMS"
@@ -57,10 +57,8 @@ def download(config: DownloadConfig) -> None:
     if WIKIPEDIA in names:
         check_language("--wikipedia_language", config.wikipedia_language)
     fetcher, root = Fetcher(config.transfer), Path(config.output)
-    try:
+    with naming_os_errors(f"--output {root}"):
         root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--output {root}: {error.strerror or error}") from error
     rows, failed = [], False
     for name in names:
         place = root / (WIKIPEDIA if name == WIKIPEDIA else DATA_SETS[name].folder)
