@@ -1,8 +1,8 @@
 """Text → WordPiece ids: vocabulary, casing and special tokens as one value that is saved with a checkpoint.
 
-Text is split into words as BERT does (drop control characters, put spaces around CJK ideographs, optionally lower-case
-and strip accents, split off punctuation); each word is then matched greedily, longest piece first. The ``tokenizers``
-library does the work. A line of the vocabulary file is a piece, and its line number is the id::
+The ``tokenizers`` library splits text into words as BERT does (drop control characters, put spaces around CJK
+ideographs, optionally lower-case and strip accents, split off punctuation) and matches each word greedily, longest
+piece first. A line of the vocabulary file is a piece, and its line number is the id::
 
     tokenizer = BertTokenizer("vocab.txt")
     tokenizer.tokenize("unaffable, [MASK]")        # ['una', '##ffa', '##ble', ',', '[MASK]']

@@ -1,11 +1,9 @@
 """The output files of a fine-tuned classifier, with the names and formats of the published scripts.
 
-========================  ==================================================================================
-``results.txt``           all numbers of a run as one JSON object
-``predictions.json``      guid -> label
-``test_results.tsv``      a line per example: the probability of each label, or the value of a regression
-``CoLA.tsv`` and so on    index and prediction, as gluebenchmark.com expects them
-========================  ==================================================================================
+- results.txt: all numbers of a run as one JSON object
+- predictions.json: guid -> label
+- test_results.tsv: a line per example, the probability of each label or the value of a regression
+- CoLA.tsv and so on: index and prediction, as gluebenchmark.com expects them
 
 Files are written atomically. ``logits`` [n, num_labels] are those of all examples, in order::
 
@@ -50,10 +48,7 @@ def write_test_results(folder: str | Path, logits: NDArray, task: Task) -> None:
 
 
 def write_submission(folder: str | Path, logits: NDArray, task: Task) -> None:
-    """Write the file to submit to gluebenchmark.com for the test set; nothing for a task outside GLUE.
-
-    Its index counts the examples from 0. Values of a regression are clipped to their bounds.
-    """
+    """Write the file to submit to gluebenchmark.com: index, from 0, and prediction; nothing for a task outside GLUE."""
     if task.submission is not None:
         rows = (f"{index}\t{answer}" for index, answer in enumerate(_answers(logits, task)))
         write_lines(folder, f"{task.submission}.tsv", ["index\tprediction", *rows])
