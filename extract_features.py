@@ -15,7 +15,8 @@ from bert.checkpoint.open_model import InferenceConfig, load_start
 from bert.config import run_command
 from bert.distributed import join_world
 from bert.errors import UsageError
-from bert.features import Extractor, FeaturesConfig, layer_indexes, read_lines, write_features, writer_of
+from bert.features.extract import Extractor, FeaturesConfig, layer_indexes, read_lines
+from bert.features.files import write_features, writer_of
 from bert.log import progress
 from bert.model.bert import BertModel
 

@@ -16,7 +16,7 @@ from bert.checkpoint.open_model import InferenceConfig
 from bert.config import flag, run_command
 from bert.distributed import join_world
 from bert.errors import UsageError
-from bert.squad.reader import ReaderConfig, Reply, load_reader
+from bert.squad.reader import Reader, ReaderConfig, Reply
 from bert.squad.task import WindowConfig
 from bert.squad.terminal import NO_ANSWER, converse, render, wants_color
 
@@ -50,7 +50,7 @@ def main(config: Config) -> None:
     with join_world(config.inference.place()) as world:
         if world.size > 1:
             raise UsageError(f"inference.py runs in one process; {world.size} were started")
-        reader = load_reader(config.inference, config.windows, answers, world)
+        reader = Reader(config.inference, config.windows, answers, world)
         show = show_json if config.json else show_in_sentence if config.interactive else show_plainly
         if config.interactive:
             converse(reader.ask, show)

@@ -60,9 +60,9 @@ def classify_with_seeds(config: Config, run: TaskRun) -> None:
         if run.stop.requested:
             return
     if len(results) > 1 and run.world.is_main:
-        summary = summarise_seeds(results)
-        print(summary.text, end="")
-        write_results(run.output_dir, summary.values)
+        table, values = summarise_seeds(results)
+        print(table, end="")
+        write_results(run.output_dir, values)
 
 
 def with_seed(config: Config, seed: int) -> Config:

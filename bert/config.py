@@ -5,15 +5,11 @@ in one of its own, and every leaf becomes a flag. Declaring a flag twice is an e
 same flag, and a boolean takes an optional value (``--fp16``, ``--fp16=false``, ``--no_fp16``)::
 
     @dataclass
-    class LoaderConfig:
-        num_workers: int = flag(4, "Threads that assemble batches ahead of the training loop.")
-
-    @dataclass
     class Config:
-        loader: LoaderConfig = field(default_factory=LoaderConfig)
+        seed: int = flag(1, "Seed of all random numbers.", minimum=0)
+        loader: LoaderConfig = field(default_factory=LoaderConfig)      # its fields are flags too
 
-    if __name__ == "__main__":
-        run_command(main, Config)          # parses sys.argv and calls main(config)
+    run_command(main, Config)              # parses sys.argv and calls main(config)
 """
 
 import argparse
@@ -63,23 +59,22 @@ def parse_args(config_class: type[C], argv: Sequence[str] | None = None, descrip
     )
     seen: dict[str, str] = {}
     booleans: set[str] = set()
-    for path, f, kind in _leaves(config_class):
+    for owner, f, kind in _leaves(config_class):
         for name in (f.name, *f.metadata.get("aliases", ())):
             if name in seen:
-                raise TypeError(f"--{name} is declared by both {seen[name]} and {path}")
-            seen[name] = path
+                raise TypeError(f"--{name} is declared by both {seen[name]} and {owner}.{f.name}")
+            seen[name] = f"{owner}.{f.name}"
             if bool in (kind, *typing.get_args(kind)):
                 booleans.add(name)
-        _add_flag(parser, path, f, kind)
+        _add_flag(parser, f, kind)
     required = [
-        f"--{action.dest.split('.')[-1]} {action.metavar or '|'.join(map(str, action.choices or ()))}"
+        f"--{action.dest} {action.metavar or '|'.join(map(str, action.choices or ()))}"
         for action in parser._actions
         if action.required
     ]
     parser.usage = " ".join(["%(prog)s", *required, "[flag ...]"])
     arguments = [_underscored(word, seen, booleans) for word in (sys.argv[1:] if argv is None else argv)]
-    values = vars(parser.parse_args(arguments))
-    return _build(config_class, values, prefix="")
+    return _build(config_class, vars(parser.parse_args(arguments)))
 
 
 def run_command(main: Callable[[C], None], config_class: type[C], argv: Sequence[str] | None = None) -> None:
@@ -135,31 +130,30 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
 
 
-def _leaves(config_class: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
+def _leaves(config_class: type) -> Iterator[tuple[str, dataclasses.Field, Any]]:
+    """Yield each flag's class, field and type."""
     hints = typing.get_type_hints(config_class)
     for f in dataclasses.fields(config_class):
-        path = f"{prefix}{f.name}"
         if dataclasses.is_dataclass(hints[f.name]):
-            yield from _leaves(hints[f.name], f"{path}.")
+            yield from _leaves(hints[f.name])
         else:
-            yield path, f, hints[f.name]
+            yield config_class.__name__, f, hints[f.name]
 
 
-def _build(config_class: type[C], values: dict[str, Any], prefix: str) -> C:
+def _build(config_class: type[C], values: dict[str, Any]) -> C:
     hints = typing.get_type_hints(config_class)
     arguments = {}
     for f in dataclasses.fields(config_class):  # type: ignore[arg-type]
-        path = f"{prefix}{f.name}"
         nested = dataclasses.is_dataclass(hints[f.name])
-        arguments[f.name] = _build(hints[f.name], values, f"{path}.") if nested else values[path]
+        arguments[f.name] = _build(hints[f.name], values) if nested else values[f.name]
     return config_class(**arguments)
 
 
-def _add_flag(parser: argparse.ArgumentParser, path: str, f: dataclasses.Field, kind: Any) -> None:
+def _add_flag(parser: argparse.ArgumentParser, f: dataclasses.Field, kind: Any) -> None:
     required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     optional = typing.get_origin(kind) in (typing.Union, types.UnionType)
     base = next(a for a in typing.get_args(kind) if a is not type(None)) if optional else kind
-    options: dict[str, Any] = {"dest": path, "required": required, "choices": f.metadata.get("choices")}
+    options: dict[str, Any] = {"dest": f.name, "required": required, "choices": f.metadata.get("choices")}
     text = f.metadata.get("help", "")
     if not required:
         options["default"] = f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[misc]

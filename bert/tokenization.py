@@ -1,8 +1,8 @@
 """Text → WordPiece ids: vocabulary, casing and special tokens as one value that is saved with a checkpoint.
 
-Text is split into words as BERT does (drop control characters, put spaces around CJK ideographs, optionally lower-case
-and strip accents, split off punctuation); each word is then matched greedily, longest piece first. The ``tokenizers``
-library does the work. A line of the vocabulary file is a piece, and its line number is the id::
+The ``tokenizers`` library splits text into words as BERT does (drop control characters, put spaces around CJK
+ideographs, optionally lower-case and strip accents, split off punctuation) and matches each word greedily, longest
+piece first. A line of the vocabulary file is a piece, and its line number is the id::
 
     tokenizer = BertTokenizer("vocab.txt")
     tokenizer.tokenize("unaffable, [MASK]")        # ['una', '##ffa', '##ble', ',', '[MASK]']
@@ -17,18 +17,16 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer, WhitespaceSplit
 
 from bert.errors import UsageError, naming_os_errors
-
-T = TypeVar("T")
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL_TOKENS = (UNK, SEP, PAD, CLS, MASK)
@@ -163,24 +161,25 @@ class BertTokenizer:
 
     def tokenize(self, text: str) -> list[str]:
         """Cut ``text`` into pieces; no special tokens are added."""
-        return self.tokenize_batch([text])[0]
-
-    def tokenize_batch(self, texts: Sequence[str]) -> list[list[str]]:
-        """Cut each text into pieces, on all cores."""
-        return self._batch(texts, self._tokenizer.encode_batch, lambda e: e.tokens, lambda t: t.value)
+        return self.convert_ids_to_tokens(self.encode_batch([text])[0])
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Cut each text into piece ids, on all cores; no special tokens are added."""
-        return self._batch(texts, self._tokenizer.encode_batch_fast, lambda e: e.ids, lambda t: t.id)
+        runs = [self._normalizer.runs(text) for text in texts]
+        # The library gets the runs of all texts in one call; each text's runs are joined again.
+        split = [run for cut in runs for kept, run in cut if not kept]
+        encoded = (found.ids for found in self._tokenizer.encode_batch_fast(split, add_special_tokens=False))
+        return [
+            list(chain.from_iterable(self._word_ids(run) if kept else next(encoded) for kept, run in cut))
+            for cut in runs
+        ]
 
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
         """Cut each word into piece ids, faster than ``encode_batch`` where most words are plain ASCII."""
         plain = [word.isascii() and word.isalnum() for word in words]
         others = iter(self.encode_batch([word for word, is_plain in zip(words, plain, strict=True) if not is_plain]))
         return [
-            [piece.id for piece in self._word_piece.tokenize(word.lower() if self.do_lower_case else word)]
-            if is_plain
-            else next(others)
+            self._word_ids(word.lower() if self.do_lower_case else word) if is_plain else next(others)
             for word, is_plain in zip(words, plain, strict=True)
         ]
 
@@ -209,23 +208,5 @@ class BertTokenizer:
         check_vocabulary(state["vocab"], "tokenizer in the checkpoint")
         return cls(**state)
 
-    def _batch(
-        self,
-        texts: Sequence[str],
-        encode: Callable[..., list[Encoding]],
-        of_encoding: Callable[[Encoding], list[T]],
-        of_token: Callable[[Any], T],
-    ) -> list[list[T]]:
-        """Encode the runs of all texts in one call to the library, then join each text's runs again."""
-        runs = [self._normalizer.runs(text) for text in texts]
-        plain = [run for cut in runs for kept, run in cut if not kept]
-        encoded = map(of_encoding, encode(plain, add_special_tokens=False))
-        if len(plain) == len(texts) and all(len(cut) == 1 for cut in runs):
-            return list(encoded)
-        result = []
-        for cut in runs:
-            pieces: list[T] = []
-            for kept, run in cut:
-                pieces += map(of_token, self._word_piece.tokenize(run)) if kept else next(encoded)
-            result.append(pieces)
-        return result
+    def _word_ids(self, word: str) -> list[int]:
+        return [piece.id for piece in self._word_piece.tokenize(word)]

@@ -94,7 +94,7 @@ def test_a_flag_declared_twice_is_a_programming_error():
         amp: bool = flag(False, "")
         inner: Outer = field(default_factory=lambda: Outer("x"))
 
-    with pytest.raises(TypeError, match="--amp is declared by both amp and inner.fp16"):
+    with pytest.raises(TypeError, match="--amp is declared by both Twice.amp and Outer.fp16"):
         parse_args(Twice, [])
 
 

@@ -11,16 +11,9 @@ import transformers
 
 from bert.checkpoint import load_weights
 from bert.errors import UsageError
-from bert.features import (
-    FORMATS,
-    Extractor,
-    FeaturesConfig,
-    encode_lines,
-    extract,
-    layer_indexes,
-    read_lines,
-    write_features,
-)
+from bert.features import extract
+from bert.features.extract import Extractor, FeaturesConfig, encode_lines, layer_indexes, read_lines
+from bert.features.files import FORMATS, write_features
 from bert.model.bert import BertModel
 from bert.model.config import BertConfig
 from bert.tokenization import BertTokenizer

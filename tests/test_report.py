@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from bert.errors import UsageError
-from bert.report import collect, compare, draw, read_events, summarize
 from bert.report.__main__ import ReportConfig, main
-from bert.report.figure import smooth
+from bert.report.events import collect, read_events
+from bert.report.figure import draw, smooth
+from bert.report.table import compare, summarize
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

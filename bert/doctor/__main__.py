@@ -52,7 +52,8 @@ def examine(config: DoctorConfig) -> list[Finding]:
     """Check this machine."""
     torch = probe_torch()
     gpus = 0 if isinstance(torch, str) else len(torch.gpus)
-    directory = _existing(Path(config.output_dir).absolute())
+    wanted = Path(config.output_dir).absolute()
+    directory = next(each for each in (wanted, *wanted.parents) if each.is_dir())  # new files will be on its disk
     shared = Path("/dev/shm")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return [
@@ -114,11 +115,6 @@ def _listed_gpus() -> list[str]:
         return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.splitlines()
     except (OSError, subprocess.TimeoutExpired):
         return []
-
-
-def _existing(path: Path) -> Path:
-    """Return the nearest directory that exists: new files will be on its disk."""
-    return path if path.is_dir() else _existing(path.parent)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,8 @@ def check_gpus(torch: Torch | str, listed: list[str]) -> list[Finding]:
             why = "its build has no CUDA" if torch.cuda is None else f"is its CUDA {torch.cuda} too new for the driver?"
             return [Finding("GPUs", "; ".join(listed), WARNING, f"torch cannot use them ({why}): runs on the CPU")]
         return [Finding("GPUs", "none", WARNING, "training runs on the CPU, hundreds of times slower")]
-    rows = [Finding("CUDA", torch.cuda or "?"), Finding("GPUs", _counted(torch.gpus))]
+    counted = "; ".join(f"{count} x {name}" for name, count in Counter(torch.gpus).items())
+    rows = [Finding("CUDA", torch.cuda or "?"), Finding("GPUs", counted)]
     return [*rows, Finding("NCCL", torch.nccl)] if torch.nccl else rows
 
 
@@ -94,9 +96,8 @@ def check_compiler(environ: Mapping[str, str], which: Callable[[str], str | None
     name = environ.get("CXX", "g++")
     path = which(name)
     if path is None:
-        return Finding(
-            "C++ compiler", f"no {name}", WARNING, "no torch.compile on the CPU: 10 to 30 % slower (apt install g++)"
-        )
+        cost = "no torch.compile on the CPU: 10 to 30 % slower (apt install g++)"
+        return Finding("C++ compiler", f"no {name}", WARNING, cost)
     return Finding("C++ compiler", path)
 
 
@@ -138,7 +139,3 @@ def check_clocks(skews: Mapping[str, Skew]) -> list[Finding]:
             cost = "logs do not line up; a requeued run may prune the wrong checkpoint: set up NTP" if late else ""
             rows.append(Finding(what, f"{skew[0]:+.3f} s ± {skew[1]:.3f} s", WARNING if late else OK, cost))
     return rows
-
-
-def _counted(names: tuple[str, ...]) -> str:
-    return "; ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))

@@ -26,12 +26,8 @@ def skew_over_ssh(host: str, run: Callable[..., subprocess.CompletedProcess] = s
 
 def skews_of_ranks() -> dict[str, Skew] | None:
     """Compare the clocks of a job's machines with rank 0's. Every rank must call it; returns None on all but rank 0."""
-    from bert.distributed import (  # not at import: it needs torch
-        DistributedConfig,
-        all_gather_ints,
-        barrier,
-        join_world,
-    )
+    # Not at the top: it needs torch.
+    from bert.distributed import DistributedConfig, all_gather_ints, barrier, join_world
 
     skews: dict[str, Skew] = {}
     with join_world(DistributedConfig(device="cpu")) as world:

@@ -93,8 +93,7 @@ def _check_types(table: dict[str, Any], types: dict[str, Any]) -> None:
 
 
 DATA_SETS = load_catalog(CATALOG)
-GROUPS = {
-    group: [name for name, each in DATA_SETS.items() if each.group == group]
-    for group in dict.fromkeys(each.group for each in DATA_SETS.values())
-    if group
-}
+GROUPS: dict[str, list[str]] = {}
+for name, each in DATA_SETS.items():
+    if each.group:
+        GROUPS.setdefault(each.group, []).append(name)

@@ -23,9 +23,8 @@ from bert.download.catalog import DATA_SETS, GROUPS, DataSet
 from bert.download.dumps import check_language, fetch_dump
 from bert.download.fetch import Fetcher, TransferConfig
 from bert.download.partial_file import locked
-from bert.download.remote import FetchError, RemoteFile, hash_file
-from bert.errors import UsageError
-from bert.files import replacing
+from bert.download.remote import FetchError, RemoteFile, write_sums
+from bert.errors import UsageError, naming_os_errors
 
 SUMS = "SHA256SUMS"
 WIKIPEDIA = "wikipedia"
@@ -57,10 +56,8 @@ def download(config: DownloadConfig) -> None:
     if WIKIPEDIA in names:
         check_language("--wikipedia_language", config.wikipedia_language)
     fetcher, root = Fetcher(config.transfer), Path(config.output)
-    try:
+    with naming_os_errors(f"--output {root}"):
         root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--output {root}: {error.strerror or error}") from error
     rows, failed = [], False
     for name in names:
         place = root / (WIKIPEDIA if name == WIKIPEDIA else DATA_SETS[name].folder)
@@ -136,7 +133,7 @@ def _place(made: Path, folder: Path, data_set: DataSet) -> None:
     """Rename ``made`` to ``folder``, or complete a folder that is there without touching the user's own files."""
     names = sorted(path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file())
     if not folder.exists():
-        _write_sums(made, names)
+        write_sums(made / SUMS, {name: made / name for name in names})
         os.replace(made, folder)
         return
     ours = {name for name, checksum in _expected(folder, data_set).items() if checksum}
@@ -147,7 +144,7 @@ def _place(made: Path, folder: Path, data_set: DataSet) -> None:
         os.replace(made / name, folder / name)
     if kept:
         print(f"{folder}: kept your own {', '.join(kept)}")
-    _write_sums(folder, new)
+    write_sums(folder / SUMS, {name: folder / name for name in new})
 
 
 def _is_complete(folder: Path, data_set: DataSet) -> bool:
@@ -175,12 +172,6 @@ def _problem(path: Path, checksum: str | None) -> str | None:
         return "missing"
     problem = RemoteFile(path.name, checksum=checksum).find_problem(path)
     return problem and f"damaged ({problem})"
-
-
-def _write_sums(folder: Path, names: Sequence[str]) -> None:
-    lines = [f"{hash_file(folder / name)}  {name}\n" for name in names]
-    with replacing(folder / SUMS) as temporary:
-        temporary.write_text("".join(lines), encoding="utf8")
 
 
 @contextmanager

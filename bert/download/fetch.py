@@ -17,9 +17,8 @@ from pathlib import Path
 
 from bert.config import flag
 from bert.download.partial_file import PartialFile
-from bert.download.remote import FetchError, RemoteFile, hash_file, is_web_address
+from bert.download.remote import FetchError, RemoteFile, is_web_address, write_sums
 from bert.errors import UsageError
-from bert.files import replacing
 
 
 @dataclass
@@ -69,7 +68,7 @@ class Fetcher:
             print(f"{target}: damaged or another version ({problem}), fetching it again", file=sys.stderr)
         elif not known:
             print(f"{target}: accepted as it is, since no checksum is known")
-            _write_record(target, target, self._show)
+            write_sums(_record(target), {target.name: target}, self._show)
         return not problem
 
     def fetch(self, file: RemoteFile, folder: Path, again: bool = False) -> bool:
@@ -91,7 +90,7 @@ class Fetcher:
                         reasons.append(f"  {url}: {error}")
                         continue
                     if file.record or not file.checksum:
-                        _write_record(target, part.path, self._show)
+                        write_sums(_record(target), {target.name: part.path}, self._show)
                     part.finish()
                     return True
         except OSError as error:
@@ -109,11 +108,6 @@ def read_record(target: Path) -> str | None:
     except (OSError, UnicodeDecodeError):
         return None
     return f"sha256:{words[0]}" if words else None
-
-
-def _write_record(target: Path, content: Path, show: bool) -> None:
-    with replacing(_record(target)) as temporary:
-        temporary.write_text(f"{hash_file(content, show=show)}  {target.name}\n", encoding="utf8")  # as sha256sum does
 
 
 def _record(target: Path) -> Path:

@@ -9,13 +9,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
+from bert.files import replacing
 from bert.log.progress import progress
 
 BLOCK = 1 << 20  # bytes
@@ -57,18 +56,19 @@ class RemoteFile:
 def hash_file(path: Path, kind: str = "sha256", show: bool = False) -> str:
     """Return the checksum of a file in hexadecimal digits; ``kind`` is a name that hashlib knows."""
     digest, size = hashlib.new(kind), path.stat().st_size
-    with path.open("rb") as file, byte_bar(f"Checking {path.name}", size, show=show and size >= LONG_CHECK) as bar:
+    bar = progress(total=size, description=f"Checking {path.name}", unit="B", disable=not show or size < LONG_CHECK)
+    with path.open("rb") as file, bar:
         while block := file.read(BLOCK):
             digest.update(block)
             bar.update(len(block))
     return digest.hexdigest()
 
 
-def byte_bar(description: str, total: int | None, start: int = 0, show: bool = True) -> tqdm:
-    """Return a progress bar that counts bytes from ``start`` to ``total``, in kB and MB."""
-    bar = progress(total=total, initial=start, description=description, unit="B", disable=not show)
-    bar.unit_scale = True
-    return bar
+def write_sums(path: Path, files: Mapping[str, Path], show: bool = False) -> None:
+    """Write the SHA-256 of files, each under the name that it is to have, as sha256sum does."""
+    lines = [f"{hash_file(file, show=show)}  {name}\n" for name, file in files.items()]
+    with replacing(path) as temporary:
+        temporary.write_text("".join(lines), encoding="utf8")
 
 
 def is_web_address(url: str) -> bool:

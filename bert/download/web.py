@@ -26,7 +26,8 @@ from urllib3.util import make_headers, parse_url
 
 from bert import __version__
 from bert.download.partial_file import PartialFile, Version
-from bert.download.remote import FetchError, RemoteFile, byte_bar, is_web_address
+from bert.download.remote import FetchError, RemoteFile, is_web_address
+from bert.log.progress import progress
 
 HEADERS = {
     "User-Agent": f"bert-training-suite/{__version__} (data/download.py)",  # Wikimedia wants to know who asks
@@ -129,7 +130,8 @@ class Web:
         missing, free = (total or 0) - part.size, shutil.disk_usage(part.path.parent).free
         if missing + SPARE > free:
             raise OSError(errno.ENOSPC, f"{missing:,} more bytes are needed, and the disk has {free:,} free")
-        with byte_bar(part.path.stem, total, part.size, self._show) as bar:
+        have, name, hidden = part.size, part.path.stem, not self._show
+        with progress(total=total, initial=have, description=name, unit="B", disable=hidden) as bar:
             while block := response.read1(BLOCK):
                 part.write(block)
                 bar.update(len(block))

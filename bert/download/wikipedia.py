@@ -20,7 +20,7 @@ from bert.download.dumps import check_language, dump_path, fetch_dump
 from bert.download.fetch import Fetcher, TransferConfig, read_record
 from bert.download.partial_file import locked
 from bert.download.remote import FetchError
-from bert.errors import UsageError
+from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
 from bert.prepare.text.wikidump import is_multistream, next_stream, read_articles
 from bert.shards.pool import run_parallel
@@ -61,18 +61,17 @@ def download_wikipedia(config: WikipediaConfig) -> None:
     outdir, step = Path(config.outdir), parse_size(config.extract_shard_size, "--extract_shard_size")
     source = outdir / "source" / config.language
     try:
-        fetch_dump(Fetcher(config.transfer), config.language, outdir)
-        source.mkdir(parents=True, exist_ok=True)
-        with locked(source) as is_mine:
-            if not is_mine:
-                raise UsageError(f"--outdir {outdir}: another process is extracting to {source}")
-            dump = dump_path(config.language, outdir)
-            extract(dump, source, step, config.num_workers, show=not config.transfer.disable_progress_bar)
+        with naming_os_errors(f"--outdir {outdir}"):
+            fetch_dump(Fetcher(config.transfer), config.language, outdir)
+            source.mkdir(parents=True, exist_ok=True)
+            with locked(source) as is_mine:
+                if not is_mine:
+                    raise UsageError(f"--outdir {outdir}: another process is extracting to {source}")
+                dump = dump_path(config.language, outdir)
+                extract(dump, source, step, config.num_workers, show=not config.transfer.disable_progress_bar)
     except FetchError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except OSError as error:
-        raise UsageError(f"--outdir {outdir}: {error.strerror or error}") from error
 
 
 def extract(dump: Path, source: Path, step: int, num_workers: int, show: bool) -> None:

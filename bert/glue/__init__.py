@@ -5,17 +5,7 @@
     from bert.glue import encode, find_task, read_examples
 """
 
-from bert.glue.examples import Example, SplitLayout, Task, encode, read_examples
+from bert.glue.examples import Example, Task, encode, read_examples
 from bert.glue.tasks import TASKS, GlueConfig, build_task, find_task
 
-__all__ = [
-    "TASKS",
-    "Example",
-    "GlueConfig",
-    "SplitLayout",
-    "Task",
-    "build_task",
-    "encode",
-    "find_task",
-    "read_examples",
-]
+__all__ = ["TASKS", "Example", "GlueConfig", "Task", "build_task", "encode", "find_task", "read_examples"]

@@ -150,7 +150,12 @@ def encode(examples: Sequence[Example], task: Task, tokenizer: BertTokenizer, ma
         first = tokenizer.encode_batch([example.text_a for example in chunk])
         pairs = [example.text_b for example in chunk if example.text_b is not None]
         parts.append(encode_pairs(first, tokenizer.encode_batch(pairs) if pairs else None, max_seq_length, tokenizer))
-    return _joined(parts, _labels(examples, task))
+    return Sequences(
+        np.concatenate([part.tokens for part in parts]),
+        offsets_of(np.concatenate([part.lengths for part in parts])),
+        np.concatenate([part.segment_starts for part in parts]),
+        _labels(examples, task),
+    )
 
 
 def _labels(examples: Sequence[Example], task: Task) -> dict[str, NDArray]:
@@ -161,12 +166,3 @@ def _labels(examples: Sequence[Example], task: Task) -> dict[str, NDArray]:
         return {"label": np.array([float(label) for label in labels], np.float32)}
     classes = {label: index for index, label in enumerate(task.labels)}
     return {"label": np.array([classes[label] for label in labels], np.int64)}
-
-
-def _joined(parts: Sequence[Sequences], labels: dict[str, NDArray]) -> Sequences:
-    return Sequences(
-        np.concatenate([part.tokens for part in parts]),
-        offsets_of(np.concatenate([part.lengths for part in parts])),
-        np.concatenate([part.segment_starts for part in parts]),
-        labels,
-    )

@@ -33,21 +33,18 @@ def acc(predictions: NDArray, labels: NDArray) -> dict[str, float]:
 
 def acc_and_f1(predictions: NDArray, labels: NDArray) -> dict[str, float]:
     """Accuracy, F1 of class 1 and their mean."""
-    accuracy, f1 = acc(predictions, labels)["acc"], _f1(predictions, labels, "binary")
+    accuracy, f1 = acc(predictions, labels)["acc"], _score("f1_score", predictions, labels)
     return {"acc": accuracy, "f1": f1, "acc_and_f1": (accuracy + f1) / 2}
 
 
 def acc_and_macro_f1(predictions: NDArray, labels: NDArray) -> dict[str, float]:
     """Accuracy, and the unweighted mean F1 of all classes among the predictions and labels."""
-    return {**acc(predictions, labels), "macro_f1": _f1(predictions, labels, "macro")}
+    return {**acc(predictions, labels), "macro_f1": _score("f1_score", predictions, labels, average="macro")}
 
 
 def mcc(predictions: NDArray, labels: NDArray) -> dict[str, float]:
     """Matthews correlation coefficient."""
-    from sklearn.metrics import matthews_corrcoef
-
-    with warnings.catch_warnings(action="ignore"):
-        return {"mcc": float(matthews_corrcoef(labels, predictions))}
+    return {"mcc": _score("matthews_corrcoef", predictions, labels)}
 
 
 def correlations(predictions: NDArray, labels: NDArray) -> dict[str, float]:
@@ -63,8 +60,16 @@ def correlations(predictions: NDArray, labels: NDArray) -> dict[str, float]:
     return {"pearson": pearson, "spearmanr": spearman, "corr": (pearson + spearman) / 2}
 
 
-def _f1(predictions: NDArray, labels: NDArray, average: Any) -> float:
-    from sklearn.metrics import f1_score
+def detailed(predictions: NDArray, labels: NDArray) -> dict[str, float]:
+    """Scores of class 1 of two, as OneFlow's run_classifier reports them."""
+    names = {name: f"{name}_score" for name in ("accuracy", "precision", "recall", "f1")}
+    names["matthews_corrcoef"] = "matthews_corrcoef"
+    return {name: _score(function, predictions, labels) for name, function in names.items()}
 
-    with warnings.catch_warnings(action="ignore"):  # sklearn warns of undefined scores, which it returns as 0
-        return float(f1_score(labels, predictions, average=average))
+
+def _score(function: str, predictions: NDArray, labels: NDArray, **options: Any) -> float:
+    """Return what a function of sklearn.metrics returns: 0 for an undefined score, of which it warns."""
+    import sklearn.metrics
+
+    with warnings.catch_warnings(action="ignore"):
+        return float(getattr(sklearn.metrics, function)(labels, predictions, **options))

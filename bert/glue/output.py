@@ -1,16 +1,14 @@
 """The output files of a fine-tuned classifier, with the names and formats of the published scripts.
 
-========================  ==================================================================================
-``results.txt``           all numbers of a run as one JSON object
-``predictions.json``      guid -> label
-``test_results.tsv``      a line per example: the probability of each label, or the value of a regression
-``CoLA.tsv`` and so on    index and prediction, as gluebenchmark.com expects them
-========================  ==================================================================================
+- results.txt: all numbers of a run as one JSON object
+- predictions.json: guid -> label
+- test_results.tsv: a line per example, the probability of each label or the value of a regression
+- CoLA.tsv and so on: index and prediction, as gluebenchmark.com expects them
 
 Files are written atomically. ``logits`` [n, num_labels] are those of all examples, in order::
 
     write_test_results(folder, logits, task)
-    print(summarise_seeds([{"seed": 1, "acc": 0.86}, {"seed": 2, "acc": 0.88}]).text)
+    table, values = summarise_seeds([{"seed": 1, "acc": 0.86}, {"seed": 2, "acc": 0.88}])
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,13 +26,6 @@ from numpy.typing import NDArray
 from bert.finetune.output import write_lines
 from bert.glue.examples import Example, Task
 from bert.log.logger import plain
-
-
-class SeedSummary(NamedTuple):
-    """``values[metric]`` holds mean, std (of the sample; 0 for one run), best and, if known, the best run's seed."""
-
-    text: str  # a Markdown table
-    values: dict[str, dict[str, float]]
 
 
 def write_results(folder: str | Path, results: Mapping[str, Any]) -> None:
@@ -57,25 +48,23 @@ def write_test_results(folder: str | Path, logits: NDArray, task: Task) -> None:
 
 
 def write_submission(folder: str | Path, logits: NDArray, task: Task) -> None:
-    """Write the file to submit to gluebenchmark.com for the test set; nothing for a task outside GLUE.
-
-    Its index counts the examples from 0. Values of a regression are clipped to their bounds.
-    """
+    """Write the file to submit to gluebenchmark.com: index, from 0, and prediction; nothing for a task outside GLUE."""
     if task.submission is not None:
         rows = (f"{index}\t{answer}" for index, answer in enumerate(_answers(logits, task)))
         write_lines(folder, f"{task.submission}.tsv", ["index\tprediction", *rows])
 
 
-def summarise_seeds(results: Sequence[Mapping[str, float]]) -> SeedSummary:
-    """Summarise the metrics of runs that differ by their seed, which ``seed`` may hold.
+def summarise_seeds(results: Sequence[Mapping[str, float]]) -> tuple[str, dict[str, dict[str, float]]]:
+    """Summarise the metrics of the first run over runs that differ by their seed, which ``seed`` may hold.
 
-    The best is the highest value, or the lowest of a metric that ends in "loss". The first run decides the metrics.
+    Returns a Markdown table, and for each metric mean, std (of the sample; 0 for one run), best (the lowest of a metric
+    that ends in "loss") and, if known, the best run's seed.
     """
     values = {metric: _summarise(metric, results) for metric in results[0] if metric != "seed"}
     rows = [["metric", "mean", "std", "best", "seed"], ["---", *["---:"] * 4]]
     for metric, row in values.items():
         rows.append([metric, *(f"{row[name]:.4f}" for name in ("mean", "std", "best")), str(row.get("seed", ""))])
-    return SeedSummary("".join(f"| {' | '.join(row)} |\n" for row in rows), values)
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows), values
 
 
 def _summarise(metric: str, results: Sequence[Mapping[str, float]]) -> dict[str, float]:

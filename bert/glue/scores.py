@@ -55,8 +55,7 @@ def warn_of_collapse(task: Task, outputs: Outputs, notice: Callable[[str], None]
 def latency_summary(latencies: Sequence[float]) -> dict[str, float]:
     """Return percentiles, ``avg``, ``std`` (of the population) and ``sum``, in the unit of ``latencies``.
 
-    Percentile q of n sorted values is the one at index int(n·q) − 1, as in the published scripts. Returns {} for no
-    values.
+    Percentile q of n sorted values is the one at index int(n·q) − 1, as in the published scripts.
     """
     if not latencies:
         return {}

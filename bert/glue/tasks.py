@@ -52,9 +52,8 @@ COLA_COLUMNS = ("source", "label", "mark", "sentence")
 MNLI = splits(SENTENCES, "gold_label", "index", dev="dev_matched", test="test_matched")
 MNLI_MM = splits(SENTENCES, "gold_label", "index", dev="dev_mismatched", test="test_mismatched")
 AX = SplitLayout("AX.tsv", "test", SENTENCES, guid="index")
-QUESTIONS = splits(
-    ("question1", "question2"), "is_duplicate", "id", skip_broken=True
-)  # some contain tabs and line breaks
+# Some questions contain tabs and line breaks.
+QUESTIONS = splits(("question1", "question2"), "is_duplicate", "id", skip_broken=True)
 
 TASKS: Mapping[str, Task] = {
     task.name: task

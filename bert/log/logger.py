@@ -40,15 +40,15 @@ def build_logger(json_path: str | Path | None, tensorboard_dir: str | Path | Non
     where a file cannot be written.
     """
     if not is_main:
-        return NullLogger()
+        return Logger()
     return Logger(build_backends(_given(json_path), _given(tensorboard_dir)))
 
 
 class Logger:
-    """Writes events as DLLogger does; :mod:`bert.log` has an example."""
+    """Writes events as DLLogger does, see :mod:`bert.log`; without backends nothing, and then reads no value."""
 
-    def __init__(self, backends: Sequence[Any]):
-        self._backends = backends  # none once closed
+    def __init__(self, backends: Sequence[Any] = ()):
+        self._backends = backends  # none once closed, and on every rank but 0
         self._start = datetime.now(UTC)
 
     def parameter(self, **data: Any) -> None:
@@ -100,13 +100,6 @@ class Logger:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-class NullLogger(Logger):
-    """The logger of every rank but 0: writes nothing, and so never waits for a value on the device."""
-
-    def __init__(self) -> None:
-        super().__init__([])
 
 
 def plain(value: Any) -> Any:

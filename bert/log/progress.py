@@ -25,7 +25,8 @@ def progress(
     shown: dict[str, Any] = {"dynamic_ncols": True}
     if not sys.stderr.isatty():
         shown = {"file": _Lines(sys.stderr), "mininterval": LINE_SECONDS, "miniters": 1, "ncols": 100}
-    return tqdm(iterable, desc=description, total=total, initial=initial, unit=unit, disable=disable, **shown)
+    shown |= {"unit": unit, "unit_scale": unit == "B"}  # bytes in kB and MB
+    return tqdm(iterable, desc=description, total=total, initial=initial, disable=disable, **shown)
 
 
 class _Lines:

@@ -2,7 +2,8 @@
 
     python -m bert.report --logs results/phase1/dllogger.json results/phase2/dllogger.json --output report.png
 
-Logs are read in the order given. The numbers are also written as a Markdown table.
+Logs are read in the order given. Writes the figure and, beside it, the numbers as a Markdown table. --finetuned adds a
+table that compares fine-tuning runs.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from pathlib import Path
 from bert.config import flag, run_command
 from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
-from bert.report import Phase, collect, compare, draw, read_events, summarize
+from bert.report.events import Phase, collect, read_events
+from bert.report.figure import draw
+from bert.report.table import compare, summarize
 
 FORMATS = (".png", ".svg", ".pdf")
 

@@ -96,21 +96,19 @@ def _learning_rate(axes: Axes, phases: Sequence[Phase]) -> None:
 
 def _masked_accuracy(axes: Axes, phases: Sequence[Phase]) -> None:
     _title(axes, "Masked-token accuracy")
-    _plot_held_out(axes, phases, "eval_mlm_accuracy")
+    _plot_accuracy(axes, phases, "eval_mlm_accuracy")
     for index, (phase, offset) in enumerate(zip(phases, _offsets(phases), strict=True)):
         baseline = phase.facts.get("unigram_mlm_accuracy")
         if isinstance(baseline, float):
             span, label = [offset, offset + phase.last_step], None if index else "always the most frequent token"
             axes.plot(span, [baseline, baseline], color=BASELINE, linestyle="--", label=label)
-    _as_percent(axes, phases, "eval_mlm_accuracy")
 
 
 def _sentence_accuracy(axes: Axes, phases: Sequence[Phase]) -> None:
     _title(axes, "Next-sentence accuracy")
-    _plot_held_out(axes, phases, "eval_nsp_accuracy")
+    _plot_accuracy(axes, phases, "eval_nsp_accuracy")
     if axes.lines:
         axes.axhline(0.5, color=BASELINE, linestyle="--", label="a coin toss")
-    _as_percent(axes, phases, "eval_nsp_accuracy")
 
 
 def _speed(axes: Axes, phases: Sequence[Phase]) -> None:
@@ -119,9 +117,11 @@ def _speed(axes: Axes, phases: Sequence[Phase]) -> None:
     axes.yaxis.set_major_formatter("{x:,.0f}")
 
 
-def _as_percent(axes: Axes, phases: Sequence[Phase], metric: str) -> None:
+def _plot_accuracy(axes: Axes, phases: Sequence[Phase], metric: str) -> None:
+    """Draw the held-out accuracy in percent, with its last values as the right title."""
     from matplotlib.ticker import PercentFormatter
 
+    _plot_held_out(axes, phases, metric)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     final = [f"{points[-1][1]:.1%}" for points in _shifted(phases, metric)]
     axes.set_title(" / ".join(final), loc="right", fontsize=10, color=HELD_OUT)

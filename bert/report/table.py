@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 from bert.report.events import Phase
@@ -47,8 +48,8 @@ def _flag(name: str) -> Callable[[Phase], str]:
     return value_of
 
 
-def _reduced(*metrics: str, take: Callable[[list[float]], float], form: str) -> Callable[[Phase], str]:
-    """Return a function that reduces the logged values of a metric to one with ``take``."""
+def _logged(take: Callable[[list[float]], float], form: str, *metrics: str) -> Callable[[Phase], str]:
+    """Return a function that reduces the logged values of the first of ``metrics`` to one with ``take``."""
 
     def value_of(phase: Phase) -> str:
         values = [value for _, value in phase.points(*metrics)]
@@ -58,15 +59,11 @@ def _reduced(*metrics: str, take: Callable[[list[float]], float], form: str) -> 
 
 
 def _final_loss(*metrics: str) -> Callable[[Phase], str]:
-    return _reduced(*metrics, take=lambda values: statistics.fmean(values[-FINAL_REPORTS:]), form=".3f")
+    return _logged(lambda values: statistics.fmean(values[-FINAL_REPORTS:]), ".3f", *metrics)
 
 
 def _last(metric: str, form: str) -> Callable[[Phase], str]:
-    return _reduced(metric, take=lambda values: values[-1], form=form)
-
-
-def _median(metric: str) -> Callable[[Phase], str]:
-    return _reduced(metric, take=statistics.median, form=",.0f")
+    return _logged(itemgetter(-1), form, metric)
 
 
 def _fact(name: str, form: str) -> Callable[[Phase], str]:
@@ -89,8 +86,8 @@ PRETRAINING: Rows = [
     ("always the most frequent token", _fact("unigram_mlm_accuracy", ".2%")),
     ("held-out next-sentence loss", _last("eval_nsp_loss", ".3f")),
     ("held-out next-sentence accuracy", _last("eval_nsp_accuracy", ".2%")),
-    ("sequences/s, median", _median("sequences_per_second")),
-    ("tokens/s, median", _median("tokens_per_second")),
+    ("sequences/s, median", _logged(statistics.median, ",.0f", "sequences_per_second")),
+    ("tokens/s, median", _logged(statistics.median, ",.0f", "tokens_per_second")),
     ("skipped steps", _last("skipped_steps", ".0f")),
     ("last loss scale", _last("loss_scale", "g")),
     ("training time, s", _fact("e2e_train_time", ",.0f")),

@@ -108,10 +108,7 @@ def write_answers(
     null_odds: str | Path | None = None,
     best: str | Path | None = None,
 ) -> None:
-    """Write ``{id: text}``, ``{id: n best}``, ``{id: null odds}`` and ``{id: best_text}`` as JSON to the files given.
-
-    Raises UsageError naming a file that cannot be written.
-    """
+    """Write each part as a JSON object, by question id, to the file given for it; raises UsageError naming the file."""
     _write_json(predictions, {answer.qas_id: answer.text for answer in answers})
     _write_json(nbest, {answer.qas_id: [c._asdict() for c in answer.nbest] for answer in answers})
     _write_json(null_odds, {answer.qas_id: answer.null_odds for answer in answers})
@@ -168,10 +165,7 @@ class ScoredWindow(NamedTuple):
         return cls(feature, *(np.maximum(values, -LARGEST) for values in logits))
 
     def spans(self, config: AnswerConfig) -> NDArray[np.float64]:
-        """Return the possible answers as rows (start, end, start logit, end logit), by rank of start, then of end.
-
-        Start and end count pieces of the context in this window.
-        """
+        """Return possible answers by rank: rows (first piece of the context, last piece, start logit, end logit)."""
         best, shift = self.feature.is_max_context, self.feature.segment_start
         ranked = [best_indices(logits, config.n_best_size) - shift for logits in (self.start_logits, self.end_logits)]
         starts, ends = (places[(places >= 0) & (places < len(best))] for places in ranked)

@@ -100,10 +100,7 @@ def load_dataset(input_file: str | Path) -> dict[str, Any]:
 
 
 def paragraphs(dataset: dict[str, Any], source: str) -> Iterator[Paragraph]:
-    """Yield the paragraphs of a SQuAD dataset.
-
-    Raises UsageError, beginning with ``source``, for a missing or mistyped field, a repeated id, or no question at all.
-    """
+    """Yield the paragraphs; raises UsageError for a missing or mistyped field, a repeated id, or no question at all."""
     places: dict[str, str] = {}
     for i, article in enumerate(member(dataset, "data", list, source)):
         for j, paragraph in enumerate(member(article, "paragraphs", list, f"{source}: data[{i}]")):

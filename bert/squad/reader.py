@@ -2,7 +2,7 @@
 
 ::
 
-    reader = load_reader(config, WindowConfig(), ReaderConfig(), world)
+    reader = Reader(config, WindowConfig(), ReaderConfig(), world)
     reply = reader.ask("What river runs through Paris?", "The Seine runs through Paris.")
     reply.answer.text                                   # "The Seine"; "" if the text holds no answer
     reply.context[slice(*reply.span)]                   # the same, at its place in the text
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bert.checkpoint.open_model import InferenceConfig, StartingPoint, load_start
+from bert.checkpoint.open_model import InferenceConfig, load_start
 from bert.config import flag
 from bert.distributed import World
 from bert.errors import UsageError
@@ -28,7 +28,6 @@ from bert.squad.answers import Answer, AnswerConfig, Candidate
 from bert.squad.examples import example_from_text
 from bert.squad.features import check_lengths
 from bert.squad.task import Questions, WindowConfig, answer, encode_questions
-from bert.train.precision import Precision
 
 SEARCHED = 20  # best starts and ends to combine, however few answers are shown
 BATCH_SIZE = 8  # windows
@@ -63,50 +62,36 @@ class Reply:
         return {**values, **odds, "nbest": [candidate._asdict() for candidate in self.answer.nbest]}
 
 
-@dataclass(frozen=True)
 class Reader:
-    """A model on its device, with everything needed to ask it questions."""
+    """A model fine-tuned on SQuAD. Raises UsageError if the checkpoint has no question-answering head."""
 
-    objective: QuestionAnsweringObjective
-    start: StartingPoint
-    windows: WindowConfig
-    answers: ReaderConfig
-    precision: Precision
-    world: World
+    def __init__(self, config: InferenceConfig, windows: WindowConfig, answers: ReaderConfig, world: World):
+        check_lengths(**vars(windows))
+        start = load_start(config.model, config.init_checkpoint, windows.max_seq_length)
+        state = start.state or {}
+        if not any("qa_outputs." in name for name in state.get("model", state)):
+            raise UsageError(f"{start.what}: has no question-answering head (qa_outputs); run_squad.py trains one")
+        model = BertForQuestionAnswering(start.model_config, config.model.attention)
+        start.load_into(model, ("bert.pooler.*",))  # answers do not use the pooler
+        version_2 = answers.version_2_with_negative or bool(state.get("version_2_with_negative"))
+        self._objective = QuestionAnsweringObjective(model.to(world.device))
+        self._tokenizer, self._windows, self._world = start.tokenizer, windows, world
+        self._answers = replace(answers, version_2_with_negative=version_2)
+        self._precision = config.number_format(world.device)
 
     def ask(self, question: str, context: str) -> Reply:
         """Answer ``question``; raises UsageError if it, or the context, is empty."""
         if not question.strip():
             raise UsageError(f"question {question!r}: expected some text")
-        questions = encode_questions([example_from_text(question, context)], self.windows, self.start.tokenizer)
+        questions = encode_questions([example_from_text(question, context)], self._windows, self._tokenizer)
         if not questions.features:
             raise UsageError(f"context {context!r}: expected some text")
-        outputs = predict(self.objective, questions.sequences, BATCH_SIZE, self.precision, self.world)
-        shown = self.answers.n_best_size
-        (found,) = answer(questions, outputs, replace(self.answers, n_best_size=max(shown, SEARCHED)))
+        outputs = predict(self._objective, questions.sequences, BATCH_SIZE, self._precision, self._world)
+        shown = self._answers.n_best_size
+        (found,) = answer(questions, outputs, replace(self._answers, n_best_size=max(shown, SEARCHED)))
         span = locate(found, questions, outputs) if found.text else None
         words = questions.examples[0].doc_tokens
         return Reply(question, " ".join(words), replace(found, nbest=found.nbest[:shown]), span)
-
-
-def load_reader(config: InferenceConfig, windows: WindowConfig, answers: ReaderConfig, world: World) -> Reader:
-    """Load a model fine-tuned on SQuAD. Raises UsageError if it has no question-answering head."""
-    check_lengths(**vars(windows))
-    start = load_start(config.model, config.init_checkpoint, windows.max_seq_length)
-    state = start.state or {}
-    if not any("qa_outputs." in name for name in state.get("model", state)):
-        raise UsageError(f"{start.what}: has no question-answering head (qa_outputs); run_squad.py trains one")
-    model = BertForQuestionAnswering(start.model_config, config.model.attention)
-    start.load_into(model, ("bert.pooler.*",))  # answers do not use the pooler
-    version_2 = answers.version_2_with_negative or bool(state.get("version_2_with_negative"))
-    return Reader(
-        QuestionAnsweringObjective(model.to(world.device)),
-        start,
-        windows,
-        replace(answers, version_2_with_negative=version_2),
-        config.number_format(world.device),
-        world,
-    )
 
 
 def locate(found: Answer, questions: Questions, outputs: Outputs) -> tuple[int, int] | None:
@@ -114,9 +99,7 @@ def locate(found: Answer, questions: Questions, outputs: Outputs) -> tuple[int, 
 
     If the text occurs several times, the answer is the one at its start logit.
     """
-    candidate = next((each for each in found.nbest if each.text == found.text), None)
-    if candidate is None:
-        return None
+    candidate = next(each for each in found.nbest if each.text == found.text)
     words, text = questions.examples[0].doc_tokens, " ".join(questions.examples[0].doc_tokens)
     for word in _first_words(candidate, questions, outputs):
         begin = len(" ".join([*words[:word], ""]))

@@ -63,10 +63,7 @@ class Questions:
 
 
 def check_files(config: SquadConfig, actions: Any) -> bool:
-    """Return whether the files are SQuAD 2.0; ``actions`` has do_train, do_predict and do_eval.
-
-    Raises UsageError if the actions need a file that is not given, or a flag does not fit the version.
-    """
+    """Return whether the files are SQuAD 2.0; raises UsageError for a missing file or a flag of the other version."""
     if (actions.do_predict or actions.do_eval) and config.predict_file is None:
         raise UsageError("--do_predict: --predict_file is needed")
     if actions.do_train and config.train_file is None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 from bert.distributed import StopSignal, World
-from bert.log import LogConfig, Logger, NullLogger, build_logger, resolve_tensorboard_dir
+from bert.log import LogConfig, Logger, build_logger, resolve_tensorboard_dir
 from bert.optim.build import OptimizerConfig
 from bert.optim.schedules import ScheduleConfig
 from bert.train.batch_geometry import BatchConfig, BatchGeometry, batch_geometry
@@ -54,7 +54,7 @@ class Run(Generic[S]):
     world: World
     precision: Precision
     stop: StopSignal = field(default_factory=StopSignal)
-    logger: Logger = field(default_factory=NullLogger)
+    logger: Logger = field(default_factory=Logger)
 
     @property
     def seed(self) -> int:

@@ -222,7 +222,7 @@ def test_a_folder_appears_whole(site, tmp_path, no_checksums, monkeypatch):
         raise KeyboardInterrupt
 
     site.files["/CoLA.zip"] = cola()
-    monkeypatch.setattr("bert.download.datasets._write_sums", stop)
+    monkeypatch.setattr("bert.download.datasets.write_sums", stop)
     assert run(site, tmp_path, "cola") == 130
     assert sorted(p.name for p in (tmp_path / "download/glue").iterdir()) == ["CoLA.zip", "CoLA.zip.sha256"]
 

@@ -4,7 +4,7 @@ import warnings
 import numpy as np
 import pytest
 
-from bert.glue.metrics import acc, acc_and_f1, acc_and_macro_f1, correlations, mcc
+from bert.glue.metrics import acc, acc_and_f1, acc_and_macro_f1, correlations, detailed, mcc
 
 # 4 true positives, 1 false positive, 2 false negatives, 3 true negatives
 LABELS = np.array([1, 1, 1, 1, 0, 1, 1, 0, 0, 0])
@@ -25,6 +25,9 @@ def test_scores_of_two_classes():
     assert acc(PREDICTIONS, LABELS) == {"acc": 0.7}
     assert acc_and_f1(PREDICTIONS, LABELS) == pytest.approx({"acc": 0.7, "f1": F1, "acc_and_f1": (0.7 + F1) / 2}, 1e-12)
     assert mcc(PREDICTIONS, LABELS) == pytest.approx({"mcc": MCC}, 1e-12)
+    assert detailed(PREDICTIONS, LABELS) == pytest.approx(
+        {"accuracy": 0.7, "matthews_corrcoef": MCC, "precision": PRECISION, "recall": RECALL, "f1": F1}, 1e-12
+    )
 
 
 def test_scores_of_three_classes():
@@ -65,6 +68,7 @@ def test_one_class_gives_zeros_without_warnings(predictions, labels):
     predictions, labels = np.array(predictions), np.array(labels)
     assert mcc(predictions, labels) == {"mcc": 0}
     assert acc_and_f1(predictions, labels)["f1"] == 0
+    assert detailed(predictions, labels)["precision"] == 0
     assert acc_and_macro_f1(predictions, labels)["acc"] == np.mean(predictions == labels)
 
 

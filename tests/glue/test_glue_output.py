@@ -108,16 +108,16 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 
 def test_seeds():
-    summary = summarise_seeds(
+    table, values = summarise_seeds(
         [
             {"seed": 1, "acc": 0.80, "eval_loss": 0.5},
             {"seed": 2, "acc": 0.90, "eval_loss": 0.3},
             {"seed": 3, "acc": 0.70, "eval_loss": 0.4},
         ]
     )
-    assert summary.values["acc"] == pytest.approx({"mean": 0.8, "std": 0.1, "best": 0.9, "seed": 2})
-    assert summary.values["eval_loss"] == pytest.approx({"mean": 0.4, "std": 0.1, "best": 0.3, "seed": 2})
-    assert summary.text == (
+    assert values["acc"] == pytest.approx({"mean": 0.8, "std": 0.1, "best": 0.9, "seed": 2})
+    assert values["eval_loss"] == pytest.approx({"mean": 0.4, "std": 0.1, "best": 0.3, "seed": 2})
+    assert table == (
         "| metric | mean | std | best | seed |\n"
         "| --- | ---: | ---: | ---: | ---: |\n"
         "| acc | 0.8000 | 0.1000 | 0.9000 | 2 |\n"
@@ -126,6 +126,6 @@ def test_seeds():
 
 
 def test_one_seed_without_a_number():
-    summary = summarise_seeds([{"mcc": 0.5}])
-    assert summary.values == {"mcc": {"mean": 0.5, "std": 0.0, "best": 0.5}}
-    assert summary.text.splitlines()[-1] == "| mcc | 0.5000 | 0.0000 | 0.5000 |  |"
+    table, values = summarise_seeds([{"mcc": 0.5}])
+    assert values == {"mcc": {"mean": 0.5, "std": 0.0, "best": 0.5}}
+    assert table.splitlines()[-1] == "| mcc | 0.5000 | 0.0000 | 0.5000 |  |"

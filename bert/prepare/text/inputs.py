@@ -102,7 +102,6 @@ def unpack(path: Path, work: Path, flag_name: str, show_progress: bool) -> Path:
     if target.exists():
         return target
     bar = progress(total=source.st_size, description=f"Unpacking {path.name}", unit="B", disable=not show_progress)
-    bar.unit_scale = True
     try:
         shutil.rmtree(target.parent, ignore_errors=True)  # what an interrupted run left
         target.parent.mkdir(parents=True)
