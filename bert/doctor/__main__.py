@@ -77,12 +77,11 @@ def probe_torch() -> Torch | str:
         import torch
         from torch.cuda import nccl
 
-        gpus = []
-        for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-            properties = torch.cuda.get_device_properties(index)
-            gpus.append(f"{properties.name}, {properties.total_memory / GIB:.0f} GiB")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        devices = [torch.cuda.get_device_properties(index) for index in range(count)]
+        gpus = tuple(f"{each.name}, {each.total_memory / GIB:.0f} GiB" for each in devices)
         nccl_version = ".".join(map(str, nccl.version())) if gpus else None
-        return Torch(torch.__version__, torch.version.cuda, tuple(gpus), nccl_version)
+        return Torch(torch.__version__, torch.version.cuda, gpus, nccl_version)
     except Exception as error:  # a broken installation raises nearly anything
         return f"{type(error).__name__}: {error}".splitlines()[0]
 

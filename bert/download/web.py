@@ -142,7 +142,7 @@ class Web:
             if not is_web_address(url):
                 raise FetchError("neither http nor https")
             # PoolManager does not follow redirects here, because each may need another proxy.
-            response = _make_pool(find_proxy(url)).request(
+            response = _make_pool(url).request(
                 "GET",
                 url,
                 headers={**HEADERS, **headers},
@@ -189,19 +189,13 @@ def _continues(begun: Version, offered: Version, validator: str | None) -> bool:
     return same_size and validator in (None, offered.validator)
 
 
-def find_proxy(url: str) -> str | None:
-    """Return the proxy that http_proxy, https_proxy, all_proxy and no_proxy in the environment set for ``url``."""
-    parts = urlsplit(url)
-    if urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
-        return None
-    proxies = urllib.request.getproxies()
+def _make_pool(url: str) -> PoolManager:
+    """Return a pool with the proxy that http_proxy, https_proxy, all_proxy and no_proxy in the environment set."""
+    parts, proxies = urlsplit(url), urllib.request.getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
-    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
-
-
-def _make_pool(proxy: str | None) -> PoolManager:
-    if proxy is None:
+    if not proxy or urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
         return PoolManager()
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
     try:
         account = parse_url(proxy).auth
         headers = make_headers(proxy_basic_auth=unquote(account)) if account else None

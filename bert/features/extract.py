@@ -74,8 +74,7 @@ class Features:
 
     def examples(self) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.float32]]]:
         """Yield (number of the line, ids, values [layers, tokens, hidden] or, pooled, [layers, hidden])."""
-        bounds = self.sequences.offsets.tolist()
-        for i, (start, stop) in enumerate(pairwise(bounds)):
+        for i, (start, stop) in enumerate(pairwise(self.sequences.offsets.tolist())):
             values = self.values[:, i] if self.pooled else self.values[:, start:stop]
             yield self.first + i, self.sequences.tokens[start:stop], values
 
@@ -165,15 +164,14 @@ def read_lines(path: str | Path) -> Iterator[str]:
 
 
 def _lines_of(file: TextIO, path: str | Path) -> Iterator[str]:
-    empty = True
+    line = ""
     try:
         with naming_os_errors(f"--input_file {path}"), file:
             for line in file:
-                empty = False
                 yield line
     except UnicodeDecodeError as error:
         raise UsageError(f"--input_file {path}: not UTF-8 text ({error.reason})") from error
-    if empty:
+    if not line:
         raise UsageError(f"--input_file {path}: is empty, expected one example a line")
 
 

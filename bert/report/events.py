@@ -44,10 +44,7 @@ class Phase:
 def read_events(path: str | Path, flag: str = "--logs") -> Iterator[dict[str, Any]]:
     """Yield the events of one log. Raises UsageError, which names ``flag``, where the file cannot be read."""
     with naming_os_errors(f"{flag} {path}"), Path(path).open(encoding="utf8", errors="replace") as file:
-        for line in file:
-            event = _parse(line)
-            if event is not None:
-                yield event
+        yield from filter(None, map(_parse, file))
 
 
 def collect(events: Iterable[dict[str, Any]]) -> list[Phase]:

@@ -26,12 +26,12 @@ def compare(runs: Sequence[Phase]) -> str:
 
 def _table(names: Sequence[str], runs: Sequence[Phase], rows: Rows) -> str:
     """Lay out a column for each run, without rows that have no value in any of them."""
-    lines = [_row(["", *names]), _row(["---", *["---:"] * len(runs)])]
+    table = [["", *names], ["---", *["---:"] * len(runs)]]
     for name, value_of in rows:
         cells = [value_of(run) for run in runs]
         if any(cells):
-            lines.append(_row([name, *cells]))
-    return "\n".join(lines) + "\n"
+            table.append([name, *cells])
+    return "".join(f"| {' | '.join(row)} |\n" for row in table)
 
 
 def _origin(run: Phase) -> str:
@@ -100,7 +100,3 @@ FINE_TUNING: Rows = [
     ("F1", _fact("F1", ".4g")),
     ("training time, s", _fact("e2e_train_time", ",.0f")),
 ]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from functools import cache, lru_cache
+from functools import lru_cache
 
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from bert.tokenization import SPECIAL_TOKENS, WordNormalizer
 
 CACHED_WORDS = 1 << 17
+NORMALIZERS = {lower: WordNormalizer(lower, never_split=SPECIAL_TOKENS) for lower in (True, False)}
 
 
 def detokenize(pieces: Iterable[str]) -> str:
@@ -46,14 +47,9 @@ def get_final_text(pred_text: str, orig_text: str, do_lower_case: bool, verbose_
 @lru_cache(maxsize=CACHED_WORDS)
 def _words(text: str, do_lower_case: bool) -> str:
     """Normalise ``text`` and separate its words and punctuation by blanks, as the tokenizer does before WordPiece."""
-    normalizer = _normalizer(do_lower_case)
+    normalizer = NORMALIZERS[do_lower_case]
     found: list[str] = []
     for kept, run in normalizer.runs(text):
         split = [] if kept else BertPreTokenizer().pre_tokenize_str(normalizer.rest.normalize_str(run))
         found += [run] if kept else [word for word, _ in split]
     return " ".join(found)
-
-
-@cache
-def _normalizer(do_lower_case: bool) -> WordNormalizer:
-    return WordNormalizer(do_lower_case, never_split=SPECIAL_TOKENS)

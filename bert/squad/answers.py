@@ -167,7 +167,8 @@ class ScoredWindow(NamedTuple):
     def spans(self, config: AnswerConfig) -> NDArray[np.float64]:
         """Return possible answers by rank: rows (first piece of the context, last piece, start logit, end logit)."""
         best, shift = self.feature.is_max_context, self.feature.segment_start
-        ranked = [best_indices(logits, config.n_best_size) - shift for logits in (self.start_logits, self.end_logits)]
+        both = (self.start_logits, self.end_logits)
+        ranked = (np.argsort(-logits, kind="stable")[: config.n_best_size] - shift for logits in both)
         starts, ends = (places[(places >= 0) & (places < len(best))] for places in ranked)
         starts = starts[best[starts]]
         length = ends[None, :] - starts[:, None] + 1
@@ -175,11 +176,6 @@ class ScoredWindow(NamedTuple):
         start, end = starts[rows], ends[columns]
         table = np.column_stack([start, end, self.start_logits[start + shift], self.end_logits[end + shift]])
         return table.astype(np.float64)
-
-
-def best_indices(logits: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Return the indices of the ``count`` highest logits, highest first; equal ones keep their order."""
-    return np.argsort(-logits, kind="stable")[:count]
 
 
 def _answer(
@@ -228,7 +224,7 @@ def _ranked(
     if null is not None:
         found.append(np.array([[0.0, 0.0, *null]]))
     table = np.concatenate([*found, np.zeros((0, 4))])
-    for index in best_indices(table[:, 2] + table[:, 3], len(table)).tolist():
+    for index in np.argsort(-(table[:, 2] + table[:, 3]), kind="stable").tolist():
         start, end, start_logit, end_logit = table[index].tolist()
         is_null = index == len(owners)
         text = "" if is_null else span_text(example, owners[index], int(start), int(end), do_lower_case, config)

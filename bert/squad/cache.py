@@ -3,7 +3,7 @@
 A cache is a ``.npz`` file of plain arrays, so reading one executes no code, whoever wrote it. A cache that is damaged,
 or made from anything else, is rebuilt with a notice; if its folder cannot be written, the run continues with a notice::
 
-    key = features_key([train_file], tokenizer, max_seq_length=384, doc_stride=128)
+    key = features_key(train_file, tokenizer, max_seq_length=384, doc_stride=128)
     path = cache_path(train_file, key)                      # train-v1.1.json.5f1c9d02ab34.npz
     encoded = load_or_make(path, key, lambda: EncodedSet(encode(...), {"examples": len(examples)}))
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,14 +37,11 @@ class EncodedSet:
     facts: dict[str, int] = field(default_factory=dict)
 
 
-def features_key(files: Iterable[str | Path], tokenizer: BertTokenizer, **arguments: Any) -> str:
-    """Return the SHA-256, in hexadecimal, of the files' content, the tokenizer and ``arguments`` (plain values)."""
-    parts = {
-        "format": FORMAT,
-        "files": [_sha256(Path(file)) for file in files],
-        "tokenizer": tokenizer.state_dict(),
-        "arguments": arguments,
-    }
+def features_key(data_file: str | Path, tokenizer: BertTokenizer, **arguments: Any) -> str:
+    """Return the SHA-256, in hexadecimal, of the file's content, the tokenizer and ``arguments`` (plain values)."""
+    with naming_os_errors(str(data_file)), open(data_file, "rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    parts = {"format": FORMAT, "files": [content], "tokenizer": tokenizer.state_dict(), "arguments": arguments}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -109,8 +106,3 @@ def _is_consistent(sequences: Sequences) -> bool:
         and bool(((starts >= 0) & (starts <= sequences.lengths)).all())
         and all(values.shape == starts.shape for values in sequences.labels.values())
     )
-
-
-def _sha256(path: Path) -> str:
-    with naming_os_errors(str(path)), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

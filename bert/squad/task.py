@@ -93,7 +93,7 @@ def training_set(config: SquadConfig, tokenizer: BertTokenizer, version_2: bool)
 
     if config.skip_cache or not Path(path).is_file():
         return make()
-    key = features_key([path], tokenizer, **windows, version_2_with_negative=version_2)
+    key = features_key(path, tokenizer, **windows, version_2_with_negative=version_2)
     return load_or_make(cache_path(path, key, config.cache_dir), key, make)
 
 

@@ -22,10 +22,8 @@ from bert.squad.reader import Reply
 NO_ANSWER = "(no answer)"
 BOLD, PLAIN = "\x1b[1;32m", "\x1b[0m"
 
-Ask = Callable[[str, str], Reply]
 
-
-def converse(ask: Ask, show: Callable[[Reply], None]) -> None:
+def converse(ask: Callable[[str, str], Reply], show: Callable[[Reply], None]) -> None:
     """Read contexts and questions from stdin and show the answers until stdin ends; bad input prints one line."""
     if sys.stdin.isatty():
         with suppress(ImportError):  # not available on every system

@@ -120,20 +120,19 @@ def test_the_key_covers_everything(tmp_path, vocab_file):
     data = tmp_path / "train.json"
     data.write_text("{}")
     tokenizer = BertTokenizer(vocab_file)
-    keys = [features_key([data], tokenizer, doc_stride=128, task="squad")]
-    assert features_key([str(data)], BertTokenizer(vocab_file), task="squad", doc_stride=128) == keys[0]
-    keys.append(features_key([data], tokenizer, doc_stride=64, task="squad"))
-    keys.append(features_key([data], tokenizer, doc_stride=128))
-    keys.append(features_key([data], BertTokenizer(vocab_file, do_lower_case=False), doc_stride=128, task="squad"))
-    keys.append(features_key([data, data], tokenizer, doc_stride=128, task="squad"))
+    keys = [features_key(data, tokenizer, doc_stride=128, task="squad")]
+    assert features_key(str(data), BertTokenizer(vocab_file), task="squad", doc_stride=128) == keys[0]
+    keys.append(features_key(data, tokenizer, doc_stride=64, task="squad"))
+    keys.append(features_key(data, tokenizer, doc_stride=128))
+    keys.append(features_key(data, BertTokenizer(vocab_file, do_lower_case=False), doc_stride=128, task="squad"))
     data.write_text("{ }")
-    keys.append(features_key([data], tokenizer, doc_stride=128, task="squad"))
+    keys.append(features_key(data, tokenizer, doc_stride=128, task="squad"))
     vocab_file.write_text(vocab_file.read_text() + "more\n")
-    keys.append(features_key([data], BertTokenizer(vocab_file), doc_stride=128, task="squad"))
-    assert len(set(keys)) == 7
+    keys.append(features_key(data, BertTokenizer(vocab_file), doc_stride=128, task="squad"))
+    assert len(set(keys)) == 6
     assert all(len(key) == 64 for key in keys)
     with pytest.raises(UsageError, match="nowhere.json: No such file"):
-        features_key([tmp_path / "nowhere.json"], tokenizer)
+        features_key(tmp_path / "nowhere.json", tokenizer)
 
 
 def test_the_name_of_a_cache(tmp_path):
