@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 
 from bert.checkpoint import CheckpointConfig, build_checkpoint_writer, find_checkpoint
 from bert.config import flag, run_command, to_dict
-from bert.data.loader import LoaderConfig, PretrainingLoader, Share
+from bert.data.dataset import LoaderConfig
+from bert.data.loader import PretrainingLoader, Share
 from bert.distributed import DistributedConfig, StopSignal, collective_errors, join_world, seed_everything
 from bert.errors import UsageError
 from bert.log import LogConfig

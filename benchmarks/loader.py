@@ -28,8 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.lddl import check_python, clean_environment, describe_shards
 from benchmarks.side_by_side import median_ratio, plural
 from bert.config import flag, run_command
+from bert.data.dataset import Dataset, LoaderConfig
 from bert.data.formats.table import Shard, write_shard
-from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader
+from bert.data.loader import PretrainingLoader
 from bert.data.masking import SPECIAL_TOKENS
 from bert.errors import UsageError
 from bert.ragged import offsets_of, rows_of

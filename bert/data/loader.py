@@ -24,13 +24,11 @@ import numpy as np
 
 from bert.batch import Batch
 from bert.data.collate import assemble
-from bert.data.dataset import Dataset, LoaderConfig
+from bert.data.dataset import Dataset
 from bert.data.masking import DynamicMasking
 from bert.data.order import BLOCK, GlobalOrder, Samples, choose_lanes
 from bert.errors import UsageError
 from bert.ragged import even_part
-
-__all__ = ["Dataset", "LoaderConfig", "PretrainingLoader", "Share", "eval_batches"]
 
 READ_AHEAD_CHECKS = 8  # times per block of samples that the shards of the next block are looked up
 

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any
 
 from torch import nn
 
@@ -25,20 +25,14 @@ from bert.train.foreign_flags import refuse_foreign_flags
 from bert.train.run import build_run
 
 
-class Config(Protocol):
-    @property
-    def training(self) -> TrainingConfig: ...
-
-
-C = TypeVar("C", bound=Config)
-
-
-def run_fine_tuning(config: C, story: Callable[[C, TaskRun], None], build: Callable[[BertConfig], nn.Module]) -> None:
-    """Run ``story``, or with --find_micro_batch print what fits; ``build`` makes the objective of a model size.
+def run_fine_tuning(
+    config: Any, story: Callable[[Any, TaskRun], None], build: Callable[[BertConfig], nn.Module]
+) -> None:
+    """Run ``story``, or with --find_micro_batch print what fits; ``build`` makes the objective.
 
     Raises UsageError where the flags ask for nothing, and KeyboardInterrupt after a Ctrl-C, once all is saved.
     """
-    training = config.training
+    training: TrainingConfig = config.training
     refuse_foreign_flags(training.foreign, to_dict(config))
     if training.run.find_micro_batch:
         find_micro_batches(training, build)

@@ -109,10 +109,9 @@ def place(config: TrainingConfig) -> DistributedConfig:
 
 def find_own_checkpoint(run: TaskRun) -> Found:
     """Return the checkpoint that a training run continues from; a run that does not train has none."""
-    settings = run.settings
-    if not settings.run.do_train:
+    if not run.settings.run.do_train:
         return Found()
-    return find_checkpoint(settings.checkpoint, run.output_dir, run.world, run.notice)
+    return find_checkpoint(run.settings.checkpoint, run.output_dir, run.world, run.notice)
 
 
 def load_objective(
@@ -122,10 +121,9 @@ def load_objective(
 
     Parameters that match a pattern of ``head`` may be missing from the checkpoint where training starts from it.
     """
-    settings = run.settings
     seed_everything(run.seed)
     objective = build(start.model_config)
-    report = start.load_into(objective.model, head if settings.run.do_train and found.state is None else ())
+    report = start.load_into(objective.model, head if run.settings.run.do_train and found.state is None else ())
     if report is not None:
         run.notice(f"{start.what}: {report}")
     return objective.to(run.world.device, run.precision.parameter_dtype)

@@ -7,5 +7,3 @@
 
 from bert.glue.examples import Example, Task, encode, read_examples
 from bert.glue.tasks import TASKS, GlueConfig, build_task, find_task
-
-__all__ = ["TASKS", "Example", "GlueConfig", "Task", "build_task", "encode", "find_task", "read_examples"]

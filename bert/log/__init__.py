@@ -13,5 +13,3 @@ and the infinities are strings that ``float`` reads back. Ranks other than 0 get
 
 from bert.log.logger import LogConfig, Logger, build_logger, resolve_tensorboard_dir
 from bert.log.progress import progress
-
-__all__ = ["LogConfig", "Logger", "build_logger", "progress", "resolve_tensorboard_dir"]

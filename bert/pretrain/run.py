@@ -19,7 +19,8 @@ from bert.checkpoint import CheckpointWriter, Found, NullCheckpointWriter, check
 from bert.checkpoint.formats import read_checkpoint
 from bert.checkpoint.formats.moments import as_state_dict, moments
 from bert.config import flag, to_dict
-from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader, eval_batches
+from bert.data.dataset import Dataset, LoaderConfig
+from bert.data.loader import PretrainingLoader, eval_batches
 from bert.data.manifest import check_manifests
 from bert.errors import UsageError
 from bert.model.config import BertConfig

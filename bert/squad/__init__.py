@@ -9,12 +9,3 @@ from bert.squad.answers import RawResult, write_predictions
 from bert.squad.examples import SquadExample, read_squad_examples
 from bert.squad.features import convert_examples_to_features
 from bert.squad.windows import InputFeatures
-
-__all__ = [
-    "InputFeatures",
-    "RawResult",
-    "SquadExample",
-    "convert_examples_to_features",
-    "read_squad_examples",
-    "write_predictions",
-]

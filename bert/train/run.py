@@ -75,19 +75,14 @@ class Run(Generic[S]):
 
     def notice(self, line: object) -> None:
         """Tell the user, once and not from every rank."""
-        notice(self.world, line)
+        if self.world.is_main:
+            print(line)
 
 
 def build_run(settings: S, world: World, stop: StopSignal) -> Run[S]:
     """Return a run that has written nothing yet; its log opens with :func:`open_log`."""
-    precision = Precision(settings.precision, world.device, lambda line: notice(world, line))
-    return Run(settings, world, precision, stop)
-
-
-def notice(world: World, line: object) -> None:
-    """Print ``line`` on rank 0."""
-    if world.is_main:
-        print(line)
+    notice = print if world.is_main else lambda line: None
+    return Run(settings, world, Precision(settings.precision, world.device, notice), stop)
 
 
 @contextmanager

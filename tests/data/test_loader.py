@@ -9,8 +9,9 @@ import torch
 
 import bert.data.dataset
 from bert.config import parse_args
+from bert.data.dataset import Dataset, LoaderConfig
 from bert.data.formats.table import find_shards, read_shard, write_shard
-from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader, Share, eval_batches
+from bert.data.loader import PretrainingLoader, Share, eval_batches
 from bert.errors import UsageError
 
 

@@ -10,6 +10,7 @@ from crc32c import crc32c
 
 import bert.data.formats.examples
 import bert.data.formats.records
+from bert.data.dataset import Dataset, LoaderConfig
 from bert.data.formats.protobuf import LENGTH, Malformed, Spans, field, integers, packed_integers, read_fields
 from bert.data.formats.table import (
     Shard,
@@ -19,7 +20,7 @@ from bert.data.formats.table import (
     splice_shards,
     write_shard,
 )
-from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader
+from bert.data.loader import PretrainingLoader
 from bert.data.shard import RowRange, ShardInfo, concatenate
 from bert.errors import UsageError
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bert.data.dataset import Dataset, LoaderConfig
 from bert.data.formats.table import Shard, find_shards, read_shard, write_shard
-from bert.data.loader import Dataset, LoaderConfig, PretrainingLoader
+from bert.data.loader import PretrainingLoader
 from bert.prepare.masks import mask_shard
 from bert.prepare.pairs import PairConfig, assemble, draw_pairs
 from bert.prepare.tokens import Tokens

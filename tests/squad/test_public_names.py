@@ -1,19 +1,11 @@
-"""What `bert.squad` and `bert.glue` export, and that a fresh interpreter can import it."""
+"""The published names of `bert.squad` import in a fresh interpreter, whichever module of it comes first."""
 
 import subprocess
 import sys
 
 import pytest
 
-import bert.glue
-import bert.squad
-
 SQUAD = "from bert.squad import read_squad_examples, convert_examples_to_features, RawResult, write_predictions"
-
-
-@pytest.mark.parametrize("package", [bert.squad, bert.glue], ids=lambda package: package.__name__)
-def test_every_public_name_exists(package):
-    assert all(hasattr(package, name) for name in package.__all__)
 
 
 @pytest.mark.parametrize("first", ["", "import bert.squad.task"])

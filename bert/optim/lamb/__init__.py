@@ -6,5 +6,3 @@ CPU in blocks that stay in the cache, ``triton`` in two CUDA kernels. ``optimize
 
 from bert.optim.lamb.optimizer import IMPLEMENTATIONS, Lamb, default_implementation
 from bert.optim.lamb.reference import LambOptions, lamb_step
-
-__all__ = ["IMPLEMENTATIONS", "Lamb", "LambOptions", "default_implementation", "lamb_step"]
