@@ -71,7 +71,7 @@ def check_files(config: SquadConfig, actions: Any) -> bool:
     files = [path for path in (config.train_file, config.predict_file) if path is not None]
     version_2 = config.answers.version_2_with_negative or any(map(has_impossible, files))
     if config.tune_threshold and not version_2:
-        raise UsageError(f"--tune_threshold: {' and '.join(files)}: expected SQuAD 2.0, found 1.1 without null answers")
+        raise UsageError(f"--tune_threshold: {' and '.join(files)}: SQuAD 1.1, expected 2.0 with null answers")
     return version_2
 
 
