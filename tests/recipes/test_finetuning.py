@@ -229,7 +229,7 @@ BAD = [
         run_squad,
         squad,
         {"do_predict": True, "tune_threshold": True},
-        "--tune_threshold: .*dev.json: expected SQuAD 2.0, found 1.1",
+        "--tune_threshold: .*dev.json: SQuAD 1.1, expected 2.0",
     ),
 ]
 
