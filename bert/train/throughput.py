@@ -36,7 +36,7 @@ def training_flops(
     """Return the floating-point operations of a forward and backward pass over unpadded sequences.
 
     A multiply-add counts as two; the backward pass as twice the forward; embeddings, LayerNorm, softmax and activations
-    as nothing; recomputation (activation checkpointing) as nothing, since it is no useful work. ``sum_squared_lengths``
+    as nothing; so does recomputation (activation checkpointing), which is not useful work. ``sum_squared_lengths``
     is the sum of every sequence's length squared: attention within a sequence takes 4·length²·hidden per layer.
     ``predictions`` are the masked positions, the only rows that the MLM head sees; its columns are the ``vocab_size``
     of ``config``, so give the padded one.
