@@ -6,14 +6,13 @@ import random
 import signal
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
-import bert  # noqa: F401  # first: keeps ./triton from posing as the compiler
 from bert.batch import Batch
+from bert.model.attention import HAS_TRITON
 from bert.model.config import BertConfig
 from bert.tokenization import SPECIAL_TOKENS
 
@@ -36,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("triton") and not find_spec("triton"):
+    if item.get_closest_marker("triton") and not HAS_TRITON:
         pytest.skip("the package triton is not installed")
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("no CUDA device")

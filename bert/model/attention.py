@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._triton import has_triton_package
 
 from bert.errors import UsageError
 from bert.model.dropout import draw_keys
 from bert.model.dropout import dropout as drop
 
-HAS_TRITON = find_spec("triton") is not None
+HAS_TRITON = has_triton_package()
 
 
 class Layout(NamedTuple):

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._triton import has_triton_package
 from torch.utils.checkpoint import checkpoint
 
 from bert.config import flag
@@ -89,7 +89,7 @@ def resolve_compile(config: ParallelConfig, device: torch.device, flops: float, 
 def missing_compiler(device: torch.device) -> str | None:
     """Return what torch.compile lacks on this machine, or None."""
     if device.type == "cuda":
-        return None if find_spec("triton") else "the triton package is not installed"
+        return None if has_triton_package() else "the triton package is not installed"
     compiler = os.environ.get("CXX", "g++")
     return None if shutil.which(compiler) else f"no C++ compiler ({compiler}) was found"
 

@@ -12,11 +12,11 @@ master copy, in memory and in the state dict::
 """
 
 from collections.abc import Callable, Iterable
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._triton import has_triton_package
 
 from bert.errors import UsageError
 from bert.optim.gradients import global_norm, gradient_factor
@@ -30,7 +30,7 @@ GROUP_OPTIONS = ("lr", "betas", "eps", "weight_decay", "bias_correction", "grad_
 
 
 def _build_triton() -> Update:
-    if not find_spec("triton"):
+    if not has_triton_package():
         raise UsageError(
             "LAMB implementation triton: the package `triton` is not installed (it comes with torch for CUDA)"
         )
@@ -51,7 +51,7 @@ def default_implementation(device: torch.device, dtypes: set[torch.dtype]) -> st
     """Return the fastest implementation for parameters of ``dtypes`` on ``device``."""
     if device.type == "cpu":
         return "blocked"
-    fused = device.type == "cuda" and find_spec("triton") is not None and torch.float64 not in dtypes
+    fused = device.type == "cuda" and has_triton_package() and torch.float64 not in dtypes
     return "triton" if fused else "foreach"
 
 
