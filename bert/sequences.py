@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from bert.batch import TaskBatch
 from bert.ragged import columns_of, offsets_of, ranges
 from bert.tokenization import BertTokenizer
+
+if TYPE_CHECKING:
+    from bert.batch import TaskBatch
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,10 @@ def fitting(a: int, b: int, room: int) -> tuple[int, int]:
 
 def collate(sequences: Sequences, chosen: NDArray[np.int64]) -> TaskBatch:
     """Gather the sequences ``chosen`` into a token stream, in that order."""
+    import torch  # imported here: a server that only encodes text starts faster without
+
+    from bert.batch import TaskBatch
+
     lengths = sequences.lengths[chosen]
     bounds = offsets_of(lengths)
     ids = sequences.tokens[ranges(sequences.offsets[chosen], lengths)]

@@ -17,6 +17,7 @@ LAYERS = [
     {"checkpoint", "features", "prepare"},
     {"pretrain", "finetune", "download"},
     {"squad", "glue", "doctor", "lddl_commands"},
+    {"serve"},
 ]
 LAYER_OF = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}
 

@@ -88,7 +88,7 @@ def check_optional(torch: Torch | str, has: Callable[[str], bool]) -> list[Findi
     ]
     if not isinstance(torch, str) and torch.gpus:
         slow = Finding("triton", "none", WARNING, "no torch.compile, no fused LAMB: slower on the GPU")
-        rows.append(Finding("triton", "installed") if has("triton") else slow)
+        rows.append(Finding("triton", "installed") if has("triton.language") else slow)
     return rows
 
 

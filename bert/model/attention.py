@@ -92,10 +92,16 @@ class GatherRows(torch.autograd.Function):
 
 
 def scatter_rows(rows: Tensor, index: Tensor, size: int) -> Tensor:
+    """Put row i at ``index[i]`` of a zeroed table of ``size`` rows."""
+    if not torch.is_grad_enabled():  # plain operators, which can be exported
+        return rows.new_zeros((size, *rows.shape[1:])).index_copy(0, index, rows)
     return ScatterRows.apply(rows, index, size)  # type: ignore[return-value]
 
 
 def gather_rows(table: Tensor, index: Tensor) -> Tensor:
+    """Take ``table[index]``, of distinct indices."""
+    if not torch.is_grad_enabled():
+        return table.index_select(0, index)
     return GatherRows.apply(table, index)  # type: ignore[return-value]
 
 

@@ -55,10 +55,13 @@ class BertModel(BertPreTrainedModel):
         self.pooler = BertPooler(config)
         self.initialize()
 
+    def encode_tokens(self, input_ids: Tensor, token_type_ids: Tensor, layout: Layout) -> list[Tensor]:
+        """Run a stream without the pooler: [T], [T] -> every layer's output, each [T, hidden]."""
+        return self.encoder(self.embeddings(input_ids, token_type_ids, layout.position_ids), layout)
+
     def encode(self, input_ids: Tensor, token_type_ids: Tensor, layout: Layout) -> tuple[list[Tensor], Tensor]:
         """Run a stream: [T], [T] -> (every layer's output, each [T, hidden]; pooled [S, hidden])."""
-        hidden = self.embeddings(input_ids, token_type_ids, layout.position_ids)
-        layers = self.encoder(hidden, layout)
+        layers = self.encode_tokens(input_ids, token_type_ids, layout)
         return layers, self.pooler(layers[-1][layout.cu_seqlens[:-1]])
 
     def forward(

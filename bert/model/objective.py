@@ -28,6 +28,12 @@ def encode(bert: BertModel, batch: TokenStream) -> tuple[list[Tensor], Tensor]:
     return bert.encode(batch.input_ids, batch.token_type_ids, layout)
 
 
+def encode_tokens(bert: BertModel, batch: TokenStream) -> Tensor:
+    """Run a token stream without the pooler: the last layer's output, [T, hidden]."""
+    layout = build_layout(batch.cu_seqlens, batch.max_seqlen, batch.num_tokens, bert.attention)
+    return bert.encode_tokens(batch.input_ids, batch.token_type_ids, layout)[-1]
+
+
 class PreTrainingObjective(nn.Module):
     """MLM and NSP cross-entropy of a stream, each summed.
 
@@ -120,8 +126,7 @@ class QuestionAnsweringObjective(nn.Module):
 
     def predict(self, batch: TokenStream) -> Tensor:
         """Return start and end logits of every token [T, 2]."""
-        layers, _ = encode(self.model.bert, batch)
-        return self.model.qa_outputs(layers[-1])
+        return self.model.qa_outputs(encode_tokens(self.model.bert, batch))
 
     def forward(self, batch: TaskBatch) -> dict[str, Tensor]:
         logits = self.predict(batch).float()

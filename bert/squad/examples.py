@@ -16,6 +16,7 @@ import sys
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,16 @@ class Words:
     def at(self, character: int) -> int:
         """Return the word that contains ``character``, else the one before it, else the first."""
         return max(bisect_right(self._starts, character) - 1, 0)
+
+    def in_text(self, span: tuple[int, int]) -> tuple[int, int]:
+        """Translate characters (start, end) of the words joined by blanks to characters of the text itself."""
+        joined = [0, *accumulate(len(word) + 1 for word in self.texts)]
+
+        def place(character: int) -> int:
+            word = bisect_right(joined, character) - 1
+            return self._starts[word] + character - joined[word]
+
+        return place(span[0]), place(span[1] - 1) + 1
 
 
 def load_dataset(input_file: str | Path) -> dict[str, Any]:

@@ -15,8 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from bert.checkpoint.open_model import InferenceConfig, load_start
 from bert.config import flag
 from bert.distributed import World
@@ -24,9 +22,10 @@ from bert.errors import UsageError
 from bert.finetune.predict import Outputs, predict
 from bert.model.bert import BertForQuestionAnswering
 from bert.model.objective import QuestionAnsweringObjective
-from bert.squad.answers import Answer, AnswerConfig, Candidate
+from bert.squad.answers import Answer, AnswerConfig
 from bert.squad.examples import example_from_text
 from bert.squad.features import check_lengths
+from bert.squad.places import locate
 from bert.squad.task import Questions, WindowConfig, answer, encode_questions
 
 SEARCHED = 20  # best starts and ends to combine, however few answers are shown
@@ -89,30 +88,14 @@ class Reader:
         outputs = predict(self._objective, questions.sequences, BATCH_SIZE, self._precision, self._world)
         shown = self._answers.n_best_size
         (found,) = answer(questions, outputs, replace(self._answers, n_best_size=max(shown, SEARCHED)))
-        span = locate(found, questions, outputs) if found.text else None
+        span = locate_answer(found, questions, outputs) if found.text else None
         words = questions.examples[0].doc_tokens
         return Reply(question, " ".join(words), replace(found, nbest=found.nbest[:shown]), span)
 
 
-def locate(found: Answer, questions: Questions, outputs: Outputs) -> tuple[int, int] | None:
-    """Return the characters (start, end) of ``found.text`` in the context's words joined by blanks.
-
-    If the text occurs several times, the answer is the one at its start logit.
-    """
+def locate_answer(found: Answer, questions: Questions, outputs: Outputs) -> tuple[int, int] | None:
+    """Return the characters (start, end) of ``found.text`` in the context's words joined by blanks."""
     candidate = next(each for each in found.nbest if each.text == found.text)
-    words, text = questions.examples[0].doc_tokens, " ".join(questions.examples[0].doc_tokens)
-    for word in _first_words(candidate, questions, outputs):
-        begin = len(" ".join([*words[:word], ""]))
-        place = text.find(candidate.text, begin, begin + len(words[word]) + len(candidate.text))
-        if place >= 0:
-            return place, place + len(candidate.text)
-    return None
-
-
-def _first_words(candidate: Candidate, questions: Questions, outputs: Outputs) -> list[int]:
-    """Return the words of the context where an answer with the candidate's start logit may begin."""
-    bounds, found = questions.sequences.offsets, []
-    for number, feature in enumerate(questions.features):
-        logits = outputs.values[bounds[number] + feature.segment_start : bounds[number + 1] - 1, 0]
-        found += feature.words[(logits == np.float32(candidate.start_logit)) & feature.is_max_context].tolist()
-    return found
+    bounds = questions.sequences.offsets
+    windows = ((feature, outputs.values[bounds[i] :, 0]) for i, feature in enumerate(questions.features))
+    return locate(candidate, questions.examples[0].doc_tokens, windows)

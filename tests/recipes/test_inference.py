@@ -19,7 +19,7 @@ from bert.model.bert import BertForQuestionAnswering
 from bert.model.config import BertConfig
 from bert.squad.answers import Answer, Candidate
 from bert.squad.examples import example_from_text
-from bert.squad.reader import locate
+from bert.squad.reader import locate_answer
 from bert.squad.task import WindowConfig, encode_questions
 from bert.squad.terminal import render, sentence_around, wants_color
 from bert.tokenization import BertTokenizer
@@ -238,7 +238,7 @@ def test_an_answer_is_marked_where_it_was_found(vocab_file):
     assert len(places) > 1  # it is in several windows
     values[places, 0] = 1.25
     found = Answer("0", "river", "river", None, [Candidate("river", 1.0, 1.25, 0.0)])
-    start, end = locate(found, questions, Outputs(values, 0.0))
+    start, end = locate_answer(found, questions, Outputs(values, 0.0))
     assert (start, end) == (context.index("(river)") + 1, context.index("(river)") + 6)
     first, last = sentence_around(context, start, end)
     assert context[first:last] == "The table, the (river) and a song."

@@ -1,0 +1,166 @@
+"""Write a served model into a Triton model repository, which a server may be using at the time.
+
+    model_repository/
+      bert/       config.pbtxt  1/ model.onnx settings.json parity.json model.py batchstrategy.so     the engine
+      bert_qa/    config.pbtxt  1/ settings.json model.py                                             its text front
+
+Everything is written beside the repository, passes the parity gate there, and is then moved in: a new export is a new
+version folder that appears whole. A server reads it when it next loads the model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bert.config import flag
+from bert.errors import UsageError, naming_os_errors
+from bert.files import replacing
+from bert.serve.engine import SETTINGS, load_engine
+from bert.serve.export import FORMATS, check_precision, write_model
+from bert.serve.gate import Parity, check_parity
+from bert.serve.model_config import NATIVE, Config, ServingConfig, engine_config, native_config, text_config, to_text
+from bert.serve.tasks import Served, ServedConfig, open_checkpoint
+
+MODELS = {  # task -> (engine, text front)
+    "qa": ("bert", "bert_qa"),
+    "classify": ("bert_classifier_engine", "bert_classifier"),
+    "embed": ("bert_embed_engine", "bert_embed"),
+}
+KEPT_VERSIONS = 2
+STRATEGY = Path(__file__).with_name("token_budget.c")
+
+
+@dataclass
+class ExportConfig:
+    output: str = flag(help="Model repository; made where it is missing, and updated where a server uses it.")
+    format: str = flag(
+        "onnx", "onnx, torch_export, aoti (compiled ahead of time) or torchscript (deprecated).", choices=tuple(FORMATS)
+    )
+    precision: str = flag(
+        "fp32", "Number format: fp32, fp16, bf16 or int8 (dynamic).", choices=("fp32", "fp16", "bf16", "int8")
+    )
+    native: str = flag(
+        "none", "Also write configs/native.pbtxt for a backend of NVIDIA's container.", choices=("none", *NATIVE)
+    )
+    served: ServedConfig = field(default_factory=ServedConfig)  # type: ignore[arg-type]
+    serving: ServingConfig = field(default_factory=ServingConfig)
+
+
+def export(config: ExportConfig, notice: Callable[[str], None] = print) -> None:
+    """Write --checkpoint to --output, or raise UsageError and leave the repository as it was."""
+    check_precision(config.format, config.precision)
+    target = Path(config.output)
+    with naming_os_errors(f"--output {target}"):
+        target.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f".{target.resolve().name}-", dir=target.resolve().parent))
+    try:
+        served = open_checkpoint(config.served)
+        engine, front = MODELS[config.served.task]
+        _write_engine(config, served, stage / engine, notice)
+        _write_front(config, served, engine, stage / front)
+        with naming_os_errors(f"--output {target}"):
+            for name in (engine, front):
+                version = move_in(stage / name, target / name)
+                notice(f"{target / name}/{version}")
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _write_engine(config: ExportConfig, served: Served, folder: Path, notice: Callable[[str], None]) -> None:
+    version = _new_version(folder, "engine_model")
+    device = "cuda" if config.serving.gpu else "cpu"
+    stages = ["fp32", "int8"] if config.precision == "int8" else [config.precision]
+    for precision in stages:  # int8 is the quantised fp32 graph, which has to pass first
+        write_model(served, config.format, precision, version, device, config.serving.batch_tokens)
+        parities = check_parity(served, load_engine(version, device=device))
+        for parity in parities:
+            notice(f"{config.format} {precision}, {parity}")
+        refuse_disparity(parities, f"--format {config.format} --precision {precision}")
+    rows = [{"case": each.case, "difference": each.difference, "bound": each.bound} for each in parities]
+    (version / "parity.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf8")
+    by_tokens = compile_strategy(version / "batchstrategy.so", config.serving.batch_tokens)
+    if not by_tokens:
+        notice("note: no C compiler here: batches are counted in requests, not in tokens (Debian: apt install gcc)")
+    settings = json.loads((version / SETTINGS).read_text(encoding="utf8"))
+    _write_config(folder, engine_config(folder.name, settings, config.serving, by_tokens))
+    if config.native != "none":
+        _write_native(config, served, folder, settings)
+
+
+def refuse_disparity(parities: list[Parity], what: str) -> None:
+    """Raise UsageError for an engine that differs from the trained model."""
+    wrong = [parity for parity in parities if not parity.holds]
+    if wrong:
+        raise UsageError(f"{what}: the exported model differs from the trained one ({wrong[0]}); nothing was written")
+
+
+def _write_native(config: ExportConfig, served: Served, folder: Path, settings: Config) -> None:
+    """Write the second configuration, and the standard ONNX graph that it or TensorRT's builder reads."""
+    version, (_, file) = folder / "1", NATIVE[config.native]
+    if config.native == "libtorch" and config.format != "torchscript":
+        raise UsageError("--native libtorch: expected --format torchscript")
+    if config.native != "libtorch":
+        from bert.serve.export import write_onnx
+
+        write_onnx(served, "fp32", version / "padded.onnx", "cpu", attention="padded")
+    del file
+    (folder / "configs").mkdir()
+    native = to_text(native_config(folder.name, config.native, settings, config.serving))
+    (folder / "configs" / "native.pbtxt").write_text(native, encoding="utf8")
+
+
+def _write_front(config: ExportConfig, served: Served, engine: str, folder: Path) -> None:
+    version = _new_version(folder, "text_model")
+    settings = {**served.settings, "engine": engine, "outputs": served.model.outputs}
+    settings["tokenizer"] = served.start.tokenizer.state_dict()
+    (version / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf8")
+    _write_config(folder, text_config(folder.name, served.task, config.serving))
+
+
+def _new_version(folder: Path, module: str) -> Path:
+    version = folder / "1"
+    version.mkdir(parents=True)
+    code = (
+        f"from bert.serve.{module} import TritonPythonModel  # noqa: F401  # what Triton's python backend looks for\n"
+    )
+    (version / "model.py").write_text(code, encoding="utf8")
+    return version
+
+
+def _write_config(folder: Path, config: dict[str, Any]) -> None:
+    (folder / "config.pbtxt").write_text(to_text(config), encoding="utf8")
+
+
+def compile_strategy(path: Path, budget: int) -> bool:
+    """Compile the library that makes Triton count a batch's tokens; return whether there was a compiler."""
+    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
+    if compiler is None:
+        return False
+    command = [compiler, "-shared", "-fPIC", "-O2", f"-DBUDGET={budget}", "-o", str(path), str(STRATEGY)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def move_in(staged: Path, target: Path) -> int:
+    """Move a model's only version into ``target`` as the next one; older ones but the last are removed. Returns it."""
+    if not target.exists():
+        os.rename(staged, target)
+        return 1
+    versions = sorted(int(each.name) for each in target.iterdir() if each.name.isdecimal())
+    number = max(versions, default=0) + 1
+    os.rename(staged / "1", target / str(number))
+    for file in sorted(path for path in staged.rglob("*") if path.is_file()):
+        place = target / file.relative_to(staged)
+        place.parent.mkdir(exist_ok=True)
+        with replacing(place) as temporary:
+            shutil.copyfile(file, temporary)
+    for old in versions[: -(KEPT_VERSIONS - 1)]:
+        shutil.rmtree(target / str(old))
+    return number
