@@ -23,7 +23,7 @@ from bert.errors import UsageError
 
 try:
     from bert.serve.gateway import GatewayConfig, build_app
-    from bert.serve.listen import ListenConfig, open_socket, serve, url_of
+    from bert.serve.listen import ListenConfig, build_server, open_socket, serve, url_of
     from bert.serve.watchdog import OK, Watchdog
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed: run `bash triton/setup.sh`")
@@ -47,7 +47,7 @@ def main(config: Config) -> None:
             await asyncio.sleep(0.05)
         print(f"ready: {url_of(opened)}", flush=True)
 
-    serve(build_app(config.gateway, PAGE, announce), opened, config.listen)
+    serve(build_server(build_app(config.gateway, PAGE, announce), config.listen), opened)
 
 
 def check_addresses(config: GatewayConfig) -> None:

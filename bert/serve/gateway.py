@@ -72,7 +72,10 @@ def build_app(config: GatewayConfig, page: Path, on_start: Callable[[Watchdog], 
             await watchdog.close()
         await upstream.close()
 
-    app = FastAPI(title="BERT", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    # No docs pages: theirs load scripts from a CDN, which the policy forbids.
+    app = FastAPI(
+        title="BERT", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan
+    )
     app.add_exception_handler(Refusal, show_refusal)
     app.add_exception_handler(HTTPException, show_http_error)
     app.add_exception_handler(Exception, show_fault)
@@ -147,7 +150,7 @@ def add_page(app: FastAPI, folder: Path) -> None:
 async def healthz(request: Request) -> JSONResponse:
     """Ask every text model for an inference, and tell how each of them is."""
     models = await request.app.state.gateway.watchdog.check()
-    wrong = [f"{name}: {state}" for name, state in models.items() if state != OK]
+    wrong = dict.fromkeys(state for state in models.values() if state != OK)  # each once
     if models and not wrong:
         return JSONResponse({"status": OK, "models": models})
     return JSONResponse({"status": "; ".join(wrong) or "no text model is loaded", "models": models}, 503)

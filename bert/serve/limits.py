@@ -163,6 +163,11 @@ async def read_body(receive: Receive, limits: Limits) -> bytes:
     return bytes(body)
 
 
+async def disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 async def run_while_connected(app: App, scope: Message, body: bytes, receive: Receive, send: Send) -> None:
     """Run ``app`` on the whole body, and cancel it when the client leaves."""
 
@@ -170,7 +175,7 @@ async def run_while_connected(app: App, scope: Message, body: bytes, receive: Re
         return {"type": "http.request", "body": body, "more_body": False}
 
     work = asyncio.ensure_future(app(scope, replay, send))
-    gone = asyncio.ensure_future(receive())  # after the body, the only message is http.disconnect
+    gone = asyncio.ensure_future(disconnected(receive))
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():

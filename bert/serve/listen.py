@@ -3,8 +3,7 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import uvicorn
@@ -42,18 +41,13 @@ def url_of(opened: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server that ends with exit code 0 on SIGTERM; its own re-raises the signal."""
+    """uvicorn's server without its signal handlers, which end a process by the signal instead of with exit code 0."""
 
-    @contextmanager
     def capture_signals(self):
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        yield
+        return nullcontext()
 
 
-def serve(app: App, opened: socket.socket, config: ListenConfig) -> None:
-    """Serve ``app`` on a bound socket until SIGTERM or SIGINT."""
+def build_server(app: App, config: ListenConfig) -> uvicorn.Server:
     settings = uvicorn.Config(
         app,  # type: ignore[arg-type]
         http="h11",  # refuses ambiguous requests, and headers of more than 64 KiB
@@ -65,4 +59,15 @@ def serve(app: App, opened: socket.socket, config: ListenConfig) -> None:
         limit_concurrency=config.max_connections,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    asyncio.run(_Server(settings).serve(sockets=[opened]))
+    return _Server(settings)
+
+
+def serve(server: uvicorn.Server, opened: socket.socket) -> None:
+    """Serve on a bound socket until SIGTERM or SIGINT, and finish the requests at hand."""
+
+    async def until_signal() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
+        await server.serve(sockets=[opened])
+
+    asyncio.run(until_signal())

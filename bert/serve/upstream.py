@@ -134,12 +134,12 @@ def to_plain(row: np.ndarray) -> Any:
 def refusal_of(error: InferenceServerException, model: str) -> Refusal:
     """Say of a gRPC error what a client may know. The rest goes to the log: it can hold paths and tracebacks."""
     message, code = error.message() or "", (error.status() or "").removeprefix("StatusCode.")
+    if code == "INVALID_ARGUMENT":  # first: it may quote the client's text, whatever that says
+        return Refusal(422, message)
     if dead := DEAD_STUB.search(message) or NOT_LOADED.search(message):
         return ModelDown(dead[1])
     if ANY_DEAD_STUB.search(message):
         return ModelDown(model)
-    if code == "INVALID_ARGUMENT":
-        return Refusal(422, message)
     if code == "NOT_FOUND":
         return ModelAbsent(404, f"this server has no model {model}")
     if code == "DEADLINE_EXCEEDED":

@@ -138,7 +138,8 @@ class Watchdog:
         except ModelDown as error:
             self.states[front] = f"restarting {error.model}"
         except Refusal as refusal:
-            self.states[front] = refusal.line
+            slow = f"no answer from {front} within {self.config.probe_deadline:g} s"
+            self.states[front] = slow if refusal.status == 504 else refusal.line
 
     async def run(self) -> None:
         while True:
