@@ -1,8 +1,7 @@
 """Serve questions, classes and embeddings over HTTP, in front of Triton, with a page to try them on.
 
     python triton/gateway.py --triton 127.0.0.1:8001 --metrics_url http://127.0.0.1:8002/metrics
-    curl -H 'Content-Type: application/json' http://127.0.0.1:8080/v1/answer \
-        -d '{"question": "Who wrote it?", "context": "Ada Lovelace wrote it in 1843."}'
+    curl http://127.0.0.1:8080/v1/answer --json '{"question": "Who wrote it?", "context": "Ada wrote it in 1843."}'
 
 It prints `ready: URL` once a model has answered, and ends on SIGTERM. Triton itself should listen on 127.0.0.1 only.
 The environment variable BERT_SERVE_ADMIN_KEY holds the key of Triton's restricted APIs; with it, models whose process

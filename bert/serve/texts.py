@@ -129,3 +129,5 @@ def check_text(name: str, text: str, limits: Limits) -> None:
         raise Refusal(422, f"{name}: {len(text)} characters, expected at most {getattr(limits, flag)} (--{flag})")
     if not text.strip():
         raise Refusal(422, f"{name}: expected some text")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise Refusal(422, f"{name}: half a character, such as \\ud800 alone")

@@ -52,6 +52,10 @@ class ModelAbsent(Refusal):
     """The server has no such model."""
 
 
+class Unreachable(Refusal):
+    """There is no server, or it is starting or stopping."""
+
+
 class Upstream:
     def __init__(self, address: str, admin_key: str | None):
         self._client = triton_grpc.InferenceServerClient(address, channel_args=CHANNEL)
@@ -74,7 +78,7 @@ class Upstream:
                     model, to_tensors(values), priority=priority, client_timeout=seconds + 0.5
                 )
         except TimeoutError:
-            raise Refusal(504, f"no answer within {seconds:g} s") from None
+            raise Refusal(504, "no answer in time, try a shorter text or later") from None
         except InferenceServerException as error:
             raise refusal_of(error, model) from None
         finally:
@@ -143,9 +147,10 @@ def refusal_of(error: InferenceServerException, model: str) -> Refusal:
     if code == "NOT_FOUND":
         return ModelAbsent(404, f"this server has no model {model}")
     if code == "DEADLINE_EXCEEDED":
-        return Refusal(504, "no answer in time")
-    LOG.warning("%s: %s %s", model, code, " | ".join(message.splitlines())[:1000])
+        return Refusal(504, "no answer in time, try a shorter text or later")
+    if code in ("UNAVAILABLE", "CANCELLED") and re.search("queue|timeout", message):
+        return Refusal(503, "the model server is busy, try again shortly", retry_after=1)
     if code in ("UNAVAILABLE", "CANCELLED"):
-        line = "the model server is " + ("busy" if "queue" in message or "timeout" in message else "not reachable")
-        return Refusal(503, f"{line}, try again shortly", retry_after=1)
+        return Unreachable(503, "the model server is not reachable, try again shortly", retry_after=1)
+    LOG.warning("%s: %s %s", model, code, " | ".join(message.splitlines())[:1000])
     return Refusal(502, f"{model} failed")

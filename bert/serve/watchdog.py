@@ -20,7 +20,7 @@ from bert.config import flag
 from bert.serve.refusal import Refusal
 from bert.serve.texts import KINDS
 from bert.serve.traffic import Meters
-from bert.serve.upstream import ModelAbsent, ModelDown, Upstream
+from bert.serve.upstream import ModelAbsent, ModelDown, Unreachable, Upstream
 
 LOG = logging.getLogger("gateway")
 OK = "ok"
@@ -127,19 +127,25 @@ class Watchdog:
         await asyncio.gather(*(self._probe(kind) for kind in KINDS))
 
     async def _probe(self, kind: str) -> None:
-        front = KINDS[kind].model
-        values = KINDS[kind].probe(next(self._numbers))
+        front, probe = KINDS[kind].model, KINDS[kind].probe
         try:
-            await self.infer(front, values, self.config.probe_deadline, AHEAD)
-            self.states[front] = OK
+            await self.infer(front, probe(next(self._numbers)), self.config.probe_deadline, AHEAD)
             self._seen.add(front)
+            state = OK
         except ModelAbsent:
             self.states.pop(front, None)
+            return
+        except Unreachable as error:
+            self._seen.clear()  # another server may have other models
+            state = error.line
         except ModelDown as error:
-            self.states[front] = f"restarting {error.model}"
+            state = f"restarting {error.model}"
         except Refusal as refusal:
             slow = f"no answer from {front} within {self.config.probe_deadline:g} s"
-            self.states[front] = slow if refusal.status == 504 else refusal.line
+            state = slow if refusal.status == 504 else refusal.line
+        if state != self.states.get(front):
+            LOG.warning("%s: %s", front, state)
+        self.states[front] = state
 
     async def run(self) -> None:
         while True:
