@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import time
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def chromium() -> str | None:
 class Browser:
     def __init__(self, folder: Path, width: int = 1100, height: int = 900):
         self.folder, self.size = folder, f"{width},{height}"
+        self.stack = ExitStack()
         self.console: list[str] = []  # errors and messages of the page
 
     def __enter__(self):
@@ -41,7 +43,7 @@ class Browser:
             port = self._port()
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=SECONDS) as reply:
                 target = next(each for each in json.load(reply) if each["type"] == "page")
-            self.socket = connect(target["webSocketDebuggerUrl"], max_size=None)
+            self.socket = self.stack.enter_context(connect(target["webSocketDebuggerUrl"], max_size=None))
         except BaseException:
             self.process.kill()
             raise
@@ -51,7 +53,7 @@ class Browser:
         return self
 
     def __exit__(self, *error):
-        self.socket.close()
+        self.stack.close()
         self.process.terminate()
         self.process.wait(SECONDS)
 

@@ -30,9 +30,9 @@ def triton():
 
 @pytest.fixture(scope="module")
 def client(triton):
-    with running(GatewayConfig(triton=triton.address, limits=LIMITS)) as url:
-        with httpx.Client(base_url=url, timeout=20, trust_env=False) as client:
-            yield client
+    config = GatewayConfig(triton=triton.address, limits=LIMITS)
+    with running(config) as url, httpx.Client(base_url=url, timeout=20, trust_env=False) as client:
+        yield client
 
 
 def post(client: httpx.Client, body: str | bytes, **headers: str) -> tuple[int, str]:
@@ -184,7 +184,7 @@ PATHS += ["/v1/answer/", "//v1/answer", "/v1", "/page/page.js", "/..%2f..%2fetc/
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("path", PATHS)
 def test_other_paths(client, method, path):
-    body = f"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}" if method == "POST" else "\r\n"
+    body = "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}" if method == "POST" else "\r\n"
     reply = exchange(client, f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{body}")
     assert reply == (404, {"error": "Not Found"})
 
@@ -236,30 +236,30 @@ def test_the_rate(triton):
 
 def test_requests_at_once(triton):
     limits = Limits(rate=0, max_in_flight=2, deadline_seconds=20)
-    with running(GatewayConfig(triton=triton.address, limits=limits)) as url:
-        with httpx.Client(base_url=url, timeout=20) as client:
-            hanging = [open_request(client, '{"text": "hang"}') for _ in range(2)]
-            wait_until(lambda: triton.hanging == 2)
-            reply = client.post("/v1/embed", json={"text": "x"})
-            assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
-            assert reply.json() == {"error": "too many requests at once, try again shortly"}
-            for connection in hanging:
-                connection.close()
-            wait_until(lambda: client.post("/v1/embed", json={"text": "x"}).status_code == 200)
+    config = GatewayConfig(triton=triton.address, limits=limits)
+    with running(config) as url, httpx.Client(base_url=url, timeout=20) as client:
+        hanging = [open_request(client, '{"text": "hang"}') for _ in range(2)]
+        wait_until(lambda: triton.hanging == 2)
+        reply = client.post("/v1/embed", json={"text": "x"})
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+        assert reply.json() == {"error": "too many requests at once, try again shortly"}
+        for connection in hanging:
+            connection.close()
+        wait_until(lambda: client.post("/v1/embed", json={"text": "x"}).status_code == 200)
 
 
 def test_slow_bodies_do_not_take_the_places_of_others(triton):
     limits = Limits(rate=0, max_in_flight=2, body_seconds=20)
-    with running(GatewayConfig(triton=triton.address, limits=limits)) as url:
-        with httpx.Client(base_url=url, timeout=20) as client:
-            slow = [open_request(client, "{", length=50) for _ in range(3)]
-            time.sleep(0.2)
-            assert client.post("/v1/embed", json={"text": "x"}).status_code == 200
-            slow.append(open_request(client, "{", length=50))
-            wait_until(lambda: client.post("/v1/embed", json={"text": "x"}).status_code == 503)
-            for connection in slow:
-                connection.close()
-            wait_until(lambda: client.post("/v1/embed", json={"text": "x"}).status_code == 200)
+    config = GatewayConfig(triton=triton.address, limits=limits)
+    with running(config) as url, httpx.Client(base_url=url, timeout=20) as client:
+        slow = [open_request(client, "{", length=50) for _ in range(3)]
+        time.sleep(0.2)
+        assert client.post("/v1/embed", json={"text": "x"}).status_code == 200
+        slow.append(open_request(client, "{", length=50))
+        wait_until(lambda: client.post("/v1/embed", json={"text": "x"}).status_code == 503)
+        for connection in slow:
+            connection.close()
+        wait_until(lambda: client.post("/v1/embed", json={"text": "x"}).status_code == 200)
 
 
 def open_request(client: httpx.Client, body: str, length: int | None = None) -> socket.socket:

@@ -1,6 +1,6 @@
 // What the server returns is shown with textContent only, so that text stays text.
 
-const HEALTH_MS = 5000;
+const HEALTH_MS = 3000;
 const find = (selector, root = document) => root.querySelector(selector);
 
 const make = (tag, text = "", properties = {}) => {
@@ -128,7 +128,9 @@ const connect = (form, action) => {
     try {
       await action(form, mine.signal);
     } catch (error) {
-      if (!mine.signal.aborted) show(form, "error", error.message);
+      if (mine.signal.aborted) return;
+      show(form, "error", error.message);
+      checkHealth();
     }
   });
   form.addEventListener("keydown", (event) => {
