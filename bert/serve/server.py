@@ -157,7 +157,6 @@ class TritonServer:
             "backend-directory": self._folder / "backends",
             "model-control-mode": "explicit",
             "load-model": "*",
-            "disable-auto-complete-config": "true",
             "http-address": loopback,
             "http-port": config.http_port,
             "grpc-address": loopback,
@@ -174,6 +173,7 @@ class TritonServer:
         cache = [f"--cache-directory={self._wheel.caches}", f"--cache-config=local,size={config.cache_mb << 20}"]
         return [
             str(self._wheel.binary),
+            "--disable-auto-complete-config",
             *(f"--{name}={value}" for name, value in options.items()),
             *(f"--backend-config={value}" for value in several),
             *(cache if config.cache_mb else []),
