@@ -11,7 +11,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +27,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 LOCAL_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
 GUARDED = "/v1/"  # the paths that cost an inference
 ADDRESSES = 10_000  # whose rate is remembered
+DRAIN_SECONDS = 1.0
 
 
 @dataclass
@@ -82,7 +83,7 @@ class Guard:
             check_origin(headers, self.hosts)
             if scope["method"] != "POST" or not scope["path"].startswith(GUARDED):
                 return await self.app(scope, receive, send)
-            check_body_headers(headers, self.limits.max_body_bytes)
+            await check_body_headers(headers, self.limits.max_body_bytes, receive)
             self.check_rate(address_of(scope))
             with self.slot("reading"):
                 body = await read_body(receive, self.limits)
@@ -124,15 +125,31 @@ def urlsplit_or_none(url: str) -> str | None:
     return parts.netloc if parts.scheme in ("http", "https") else None
 
 
-def check_body_headers(headers: dict[str, str], max_bytes: int) -> None:
+async def check_body_headers(headers: dict[str, str], max_bytes: int, receive: Receive) -> None:
+    if refusal := refusal_of_body(headers, max_bytes):
+        if "expect" not in headers:  # otherwise the client waits before it sends
+            await drain(receive)
+        raise refusal
+
+
+def refusal_of_body(headers: dict[str, str], max_bytes: int) -> Refusal | None:
     if "transfer-encoding" in headers or not headers.get("content-length", "").isdecimal():
-        raise Refusal(411, "Content-Length: needed; chunked bodies are not accepted")
+        return Refusal(411, "Content-Length: needed; chunked bodies are not accepted")
     if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
-        raise Refusal(415, "Content-Type: expected application/json")
+        return Refusal(415, "Content-Type: expected application/json")
     if headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refusal(415, "Content-Encoding: compressed bodies are not accepted")
-    if int(headers["content-length"][:20]) > max_bytes:
-        raise Refusal(413, too_large(max_bytes))
+        return Refusal(415, "Content-Encoding: compressed bodies are not accepted")
+    if int(headers["content-length"]) > max_bytes:
+        return Refusal(413, too_large(max_bytes))
+    return None
+
+
+async def drain(receive: Receive) -> None:
+    """Throw away what comes for a moment: a client that is still sending would not see the refusal."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while (await receive()).get("more_body", False):
+                pass
 
 
 def too_large(max_bytes: int) -> str:

@@ -27,6 +27,7 @@ OK = "ok"
 AHEAD = 1  # priority; the models' default is 2
 GRACE = 0.5  # seconds for calls in flight when a reload begins: other instances may still answer
 CALM = 30.0  # seconds without a death, after which reloads start without delay again
+SHUTDOWN = 10.0  # seconds
 MAX_DELAY = 30.0  # seconds between reloads that do not help
 
 
@@ -150,10 +151,13 @@ class Watchdog:
     async def run(self) -> None:
         while True:
             await asyncio.sleep(self.config.probe_seconds)
-            await self.check()
+            try:
+                await self.check()
+            except Exception:  # nothing may end the watch
+                LOG.exception("the probe failed")
 
     async def close(self) -> None:
         """Wait for reloads: one that is cut off leaves its model unloaded."""
-        tasks = [each.task for each in self._reloads.values() if each.task is not None]
+        tasks = [task for task in (self._round, *(each.task for each in self._reloads.values())) if task]
         if tasks:
-            await asyncio.wait(tasks, timeout=10)
+            await asyncio.wait(tasks, timeout=SHUTDOWN)

@@ -65,6 +65,11 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_sent(client):
     assert post(client, text)[0] == 400  # not JSON: exactly 5,000 bytes are read
 
 
+def test_a_client_that_sends_all_of_a_large_body_sees_why_it_is_refused(client):
+    """Closing the connection while a body arrives would reset it, and the answer with it."""
+    assert post(client, b" " * 20_000_000) == (413, "body: larger than 5000 bytes (--max_body_bytes)")
+
+
 @pytest.mark.parametrize("length", ["", "Content-Length: \r\n", "Content-Length: -1\r\n", "Content-Length: 1e3\r\n"])
 def test_a_body_without_a_length(client, length):
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as connection:
