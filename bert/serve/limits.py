@@ -113,11 +113,11 @@ def check_origin(headers: dict[str, str], hosts: set[str]) -> None:
     host = headers.get("host", "").lower()
     if re.sub(r":\d+$", "", host) not in hosts:
         raise Refusal(421, "Host: not a name of this server (--allowed_host)")
-    if "origin" in headers and urlsplit_or_none(headers["origin"].lower()) != host:
+    if "origin" in headers and server_of(headers["origin"].lower()) != host:
         raise Refusal(403, "Origin: a page of another server may not ask here")
 
 
-def urlsplit_or_none(url: str) -> str | None:
+def server_of(url: str) -> str | None:
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -105,7 +105,7 @@ class Watchdog:
             self.upstream.hurry(front, GRACE)
 
     async def _reload(self, name: str, reloads: Reloads, delay: float) -> None:
-        LOG.warning("%s: its process is dead; reloading in %.1f s", name, delay)
+        LOG.warning("%s: down, reloading in %.1f s", name, delay)
         await asyncio.sleep(delay)
         result = "ok"
         try:

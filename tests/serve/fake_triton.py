@@ -52,7 +52,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.calls: list[tuple[str, str, int]] = []  # model, its first word, priority
         self.admin: list[str] = []
         self.hanging = self.most_hanging = self.cancelled = 0
-        self.load_seconds, self.lock = 0.0, threading.Lock()
+        self.failing_loads, self.load_seconds, self.lock = 0, 0.0, threading.Lock()
         self.server = grpc.server(futures.ThreadPoolExecutor(64), options=[("grpc.so_reuseport", 0)])
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self.server)
         self.port = self.server.add_insecure_port(f"127.0.0.1:{port}")
@@ -110,6 +110,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     def RepositoryModelUnload(self, request, context):
         self.check_key(context)
         self.admin.append(f"unload {request.model_name}")
+        self.models.discard(request.model_name)
         self.dead = {front: stub for front, stub in self.dead.items() if not stub.startswith(f"{request.model_name}_")}
         return service_pb2.RepositoryModelUnloadResponse()
 
@@ -117,6 +118,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.check_key(context)
         time.sleep(self.load_seconds)
         self.admin.append(f"load {request.model_name}")
+        if self.failing_loads:
+            self.failing_loads -= 1
+            context.abort(grpc.StatusCode.INTERNAL, "load failed: no memory")
+        self.models.add(request.model_name)
         return service_pb2.RepositoryModelLoadResponse()
 
 

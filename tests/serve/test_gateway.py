@@ -243,6 +243,18 @@ def test_probes_find_a_dead_process_without_traffic():
         wait_until(lambda: triton.admin == ["unload bert_embed", "load bert_embed"])
 
 
+def test_a_reload_that_fails_is_repeated():
+    with FakeTriton() as triton:
+        config = GatewayConfig(triton=triton.address, watchdog=FAST)
+        with running(config) as url:
+            wait_until(lambda: httpx.get(f"{url}/healthz").status_code == 200)
+            triton.failing_loads, triton.dead["bert_qa"] = 2, "bert_qa_0_0"
+            wait_until(lambda: httpx.get(f"{url}/healthz").json()["status"] == "restarting bert_qa")
+            wait_until(lambda: httpx.get(f"{url}/healthz").status_code == 200)
+            assert triton.admin == ["unload bert_qa", "load bert_qa"] * 3
+            assert 'reloads_total{model="bert_qa",result="failed"} 2.0' in httpx.get(f"{url}/metrics").text
+
+
 def test_a_slow_model_is_not_reloaded():
     with FakeTriton() as triton:
         config = GatewayConfig(triton=triton.address, watchdog=WatchdogConfig(probe_seconds=0.05, probe_deadline=0.2))
