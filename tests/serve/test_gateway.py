@@ -357,6 +357,14 @@ def test_bad_flags(command, flags, named):
         assert line.startswith(f"error: {named.replace('TAKEN', port)}")
 
 
+@pytest.mark.slow
+def test_a_missing_package_is_one_line():
+    code = f"import runpy, sys; sys.modules['fastapi'] = None; runpy.run_path({str(ROOT / 'triton/gateway.py')!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    line = "error: fastapi is not installed: run `bash triton/setup.sh`\n"
+    assert (done.returncode, done.stderr) == (2, line)
+
+
 def test_answers_leave_without_delay():
     """asyncio sets TCP_NODELAY only on sockets that name their protocol; without it an answer takes 40 ms more."""
     with open_socket(ListenConfig(port=0)) as opened:
