@@ -41,6 +41,7 @@ class Config:
 def main(config: Config) -> None:
     check_addresses(config.gateway)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger("gateway").setLevel(logging.INFO)
     opened = open_socket(config.listen)
 
     async def announce(watchdog: Watchdog) -> None:

@@ -32,7 +32,9 @@ DRAIN_SECONDS = 1.0
 
 @dataclass
 class Limits:
-    allowed_host: list[str] | None = flag(None, f"Host names of this server, without port. Default: {LOCAL_HOSTS}.")
+    allowed_host: list[str] | None = flag(
+        None, f"Names of this server, without port, besides {', '.join(LOCAL_HOSTS)}."
+    )
     max_body_bytes: int = flag(1 << 20, "Largest body of a request.", minimum=1)
     body_seconds: float = flag(10.0, "Time for a body to arrive.", minimum=0.01)
     deadline_seconds: float = flag(10.0, "Time for an answer, from the whole body on.", minimum=0.01)
@@ -71,7 +73,7 @@ class Guard:
 
     def __init__(self, app: App, limits: Limits):
         self.app, self.limits = app, limits
-        self.hosts = {host.lower() for host in limits.allowed_host or LOCAL_HOSTS}
+        self.hosts = {host.lower() for host in [*LOCAL_HOSTS, *(limits.allowed_host or [])]}
         self.rates = Rates(limits.rate, limits.burst)
         self.slots = {"reading": 2 * limits.max_in_flight, "answering": limits.max_in_flight}
 

@@ -183,7 +183,12 @@ class TritonServer:
         """Start the server and return at once; its models load meanwhile."""
         libraries = [sysconfig.get_config_var("LIBDIR"), str(self._wheel.libraries)]  # Python's own before Debian's
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        environment = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(libraries), "PATH": path, "HOME": "/nonexistent"}
+        environment = {
+            **os.environ,
+            "LD_LIBRARY_PATH": os.pathsep.join(libraries),
+            "PATH": path,
+            "HOME": "/nonexistent",
+        }
         environment["OMP_NUM_THREADS"] = "1"  # an engine sets its own number
         self._process = subprocess.Popen(
             self.command(),
@@ -208,7 +213,9 @@ class TritonServer:
             return
         if self._loading and code is not None:
             raise UsageError(f"--model_repository {self._repository}: Triton could not load it (exit code {code})")
-        self._notice("Triton has died: starting it again" if code is not None else "Triton is silent: starting it again")
+        self._notice(
+            "Triton has died: starting it again" if code is not None else "Triton is silent: starting it again"
+        )
         self.stop()
         self.start()
         self._loading = False

@@ -38,6 +38,8 @@ CHANNEL = [
 DEAD_STUB = re.compile(r"Stub process '([^']+?)(?:_\d+_\d+)?' is not healthy")
 UNNAMED_STUB = re.compile(r"stub process", re.IGNORECASE)
 NOT_LOADED = re.compile(r"Model '([^']+)' is not ready")
+FULL_QUEUE = re.compile(r"queue|timeout")
+NO_CONNECTION = re.compile(r"connect|socket|recvmsg|GOAWAY", re.IGNORECASE)
 
 
 class ModelDown(Refusal):
@@ -157,9 +159,9 @@ def refusal_of(error: InferenceServerException, model: str) -> Refusal:
         return ModelAbsent(404, f"this server has no model {model}")
     if code == "DEADLINE_EXCEEDED":
         return Refusal(504, "no answer in time, try a shorter text or later")
-    if code == "UNAVAILABLE" and re.search("queue|timeout", message):
+    if code == "UNAVAILABLE" and FULL_QUEUE.search(message):
         return Refusal(503, "the model server is busy, try again shortly", retry_after=1)
-    if code == "UNAVAILABLE":
+    if code == "UNAVAILABLE" and NO_CONNECTION.search(message):
         return unreachable()
     LOG.warning("%s: %s %s", model, code, " | ".join(message.splitlines())[:1000])
-    return Refusal(502, f"{model} failed")
+    return Refusal(503 if code == "UNAVAILABLE" else 502, f"{model} failed")

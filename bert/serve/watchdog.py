@@ -110,7 +110,7 @@ class Watchdog:
         result = "ok"
         try:
             await self.upstream.reload(name)
-            LOG.warning("%s: reloaded", name)
+            LOG.info("%s: reloaded", name)
         except Refusal as refusal:
             result = "failed"
             LOG.error("%s: reload failed: %s", name, refusal.line)
@@ -145,7 +145,7 @@ class Watchdog:
             slow = f"no answer from {front} within {self.config.probe_deadline:g} s"
             state = slow if refusal.status == 504 else refusal.line
         if state != self.states.get(front):
-            LOG.warning("%s: %s", front, state)
+            LOG.log(logging.INFO if state == OK else logging.WARNING, "%s: %s", front, state)
         self.states[front] = state
 
     async def run(self) -> None:

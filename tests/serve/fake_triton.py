@@ -33,6 +33,7 @@ FAILURES = {
     "busy": (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size"),
     "wrong": (grpc.StatusCode.INVALID_ARGUMENT, "context: wrong, expected another\nAt: /srv/models"),
     "quoting": (grpc.StatusCode.INVALID_ARGUMENT, "context: Stub process 'bert_0_0' is not healthy."),
+    "memory": (grpc.StatusCode.UNAVAILABLE, "bert: CUDA out of memory"),
     "broken": (grpc.StatusCode.INTERNAL, TRACE),
 }
 SECONDS = 20.0  # until a test gives up
@@ -85,7 +86,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         if name not in self.models:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{name}' is not found")
         if name in self.dead:
-            context.abort(grpc.StatusCode.INTERNAL, f"engine: Stub process '{self.dead[name]}' is not healthy.")
+            stub = self.dead[name]
+            code = grpc.StatusCode.INTERNAL if stub.startswith(name) else grpc.StatusCode.UNAVAILABLE  # its engine's
+            context.abort(code, f"engine: Stub process '{stub}' is not healthy.")
         if word == "hang":
             self.hang(context)
         if word in FAILURES:

@@ -100,13 +100,14 @@ def test_an_empty_list_has_an_empty_answer(client):
         ("busy", 503, "the model server is busy, try again shortly"),
         ("wrong", 422, "context: wrong, expected another"),
         ("broken", 502, "bert_qa failed"),
+        ("memory", 503, "bert_qa failed"),
         ("nan", 502, "the model returned a number that is not finite"),
     ],
 )
 def test_errors_of_the_model(client, context, status, line):
     reply = client.post("/v1/answer", json=question(context))
     assert (reply.status_code, reply.json()) == (status, {"error": line})
-    assert ("retry-after" in reply.headers) == (status == 503)
+    assert ("retry-after" in reply.headers) == (context == "busy")
 
 
 def test_an_error_that_quotes_the_client_reloads_nothing(client, triton):

@@ -17,7 +17,9 @@ from bert.serve.gateway import GatewayConfig
 from bert.serve.limits import ADDRESSES, Limits, Rates, address_of
 from bert.serve.refusal import MAX_LINE
 
-LIMITS = Limits(rate=0, max_body_bytes=5000, body_seconds=0.5, max_question_chars=20, max_context_chars=100)
+LIMITS = Limits(
+    ["Bert.example"], rate=0, max_body_bytes=5000, body_seconds=0.5, max_question_chars=20, max_context_chars=100
+)
 HEAD = "POST /v1/answer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 QUESTION = '{"question": "Who?", "context": "Ada."}'
 
@@ -112,7 +114,7 @@ def test_foreign_hosts(client, host):
     assert client.get("/", headers={"host": host}).status_code == 421
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1", "[::1]:8080"])
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1", "[::1]:8080", "bert.example:443"])
 def test_own_hosts(client, host):
     assert post(client, QUESTION, host=host) == (200, "Ada.")
 
