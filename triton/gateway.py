@@ -25,7 +25,9 @@ try:
     from bert.serve.listen import ListenConfig, build_server, open_socket, serve, url_of
     from bert.serve.watchdog import OK, Watchdog
 except ModuleNotFoundError as missing:
-    sys.exit(f"error: {missing.name} is not installed: run `bash triton/setup.sh`")
+    package = (missing.name or "").split(".")[0]
+    print(f"error: {package} is not installed: run `bash triton/setup.sh`", file=sys.stderr)
+    sys.exit(2)
 
 PAGE = Path(__file__).parent / "page"
 
@@ -39,6 +41,7 @@ class Config:
 def main(config: Config) -> None:
     check_addresses(config.gateway)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger("gateway").setLevel(logging.INFO)
     opened = open_socket(config.listen)
 
     async def announce(watchdog: Watchdog) -> None:

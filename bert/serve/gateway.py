@@ -8,7 +8,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ ADMIN_KEY = "BERT_SERVE_ADMIN_KEY"  # in the environment: a flag would show it i
 PAGE = {"/": ("index.html", "text/html"), "/page.css": ("page.css", "text/css")}
 PAGE["/page.js"] = ("page.js", "text/javascript")
 METRICS_SECONDS = 1.0
+OnStart = Callable[[Watchdog], Coroutine[Any, Any, None]]
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Gateway(NamedTuple):
     http: httpx.AsyncClient
 
 
-def build_app(config: GatewayConfig, page: Path, on_start: Callable[[Watchdog], Awaitable[None]] | None = None) -> App:
+def build_app(config: GatewayConfig, page: Path, on_start: OnStart | None = None) -> App:
     """Build the ASGI application. ``page`` is the folder of the page; ``on_start`` runs beside the server."""
     meters = Meters()
 
@@ -76,9 +77,8 @@ def build_app(config: GatewayConfig, page: Path, on_start: Callable[[Watchdog], 
     app = FastAPI(
         title="BERT", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan
     )
-    app.add_exception_handler(Refusal, show_refusal)
-    app.add_exception_handler(HTTPException, show_http_error)
-    app.add_exception_handler(Exception, show_fault)
+    for kind_of_error in (Refusal, HTTPException, Exception):
+        app.add_exception_handler(kind_of_error, show_error)
     for name in KINDS:
         add_kind(app, name)
     add_page(app, page)
@@ -169,13 +169,10 @@ async def metrics(request: Request) -> Response:
     return Response(text, headers={"content-type": METRICS_TYPE})
 
 
-async def show_refusal(request: Request, refusal: Refusal) -> Response:
-    return Response(error_body(refusal.line), refusal.status, refusal.headers, "application/json")
-
-
-async def show_http_error(request: Request, error: HTTPException) -> Response:
-    return Response(error_body(str(error.detail)), error.status_code, error.headers, "application/json")
-
-
-async def show_fault(request: Request, error: Exception) -> Response:
-    return Response(error_body("internal error"), 500, media_type="application/json")
+async def show_error(request: Request, error: Exception) -> Response:
+    status, line, headers = 500, "internal error", None  # the traceback goes to the log only
+    if isinstance(error, Refusal):
+        status, line, headers = error.status, error.line, error.headers
+    elif isinstance(error, HTTPException):
+        status, line, headers = error.status_code, str(error.detail), error.headers
+    return Response(error_body(line), status, headers, "application/json")

@@ -11,7 +11,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,11 +27,14 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 LOCAL_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
 GUARDED = "/v1/"  # the paths that cost an inference
 ADDRESSES = 10_000  # whose rate is remembered
+DRAIN_SECONDS = 1.0
 
 
 @dataclass
 class Limits:
-    allowed_host: list[str] | None = flag(None, f"Host names of this server, without port. Default: {LOCAL_HOSTS}.")
+    allowed_host: list[str] | None = flag(
+        None, f"Names of this server, without port, besides {', '.join(LOCAL_HOSTS)}."
+    )
     max_body_bytes: int = flag(1 << 20, "Largest body of a request.", minimum=1)
     body_seconds: float = flag(10.0, "Time for a body to arrive.", minimum=0.01)
     deadline_seconds: float = flag(10.0, "Time for an answer, from the whole body on.", minimum=0.01)
@@ -70,7 +73,7 @@ class Guard:
 
     def __init__(self, app: App, limits: Limits):
         self.app, self.limits = app, limits
-        self.hosts = {host.lower() for host in limits.allowed_host or LOCAL_HOSTS}
+        self.hosts = {host.lower() for host in [*LOCAL_HOSTS, *(limits.allowed_host or [])]}
         self.rates = Rates(limits.rate, limits.burst)
         self.slots = {"reading": 2 * limits.max_in_flight, "answering": limits.max_in_flight}
 
@@ -82,7 +85,7 @@ class Guard:
             check_origin(headers, self.hosts)
             if scope["method"] != "POST" or not scope["path"].startswith(GUARDED):
                 return await self.app(scope, receive, send)
-            check_body_headers(headers, self.limits.max_body_bytes)
+            await check_body_headers(headers, self.limits.max_body_bytes, receive)
             self.check_rate(address_of(scope))
             with self.slot("reading"):
                 body = await read_body(receive, self.limits)
@@ -112,11 +115,11 @@ def check_origin(headers: dict[str, str], hosts: set[str]) -> None:
     host = headers.get("host", "").lower()
     if re.sub(r":\d+$", "", host) not in hosts:
         raise Refusal(421, "Host: not a name of this server (--allowed_host)")
-    if "origin" in headers and urlsplit_or_none(headers["origin"].lower()) != host:
+    if "origin" in headers and server_of(headers["origin"].lower()) != host:
         raise Refusal(403, "Origin: a page of another server may not ask here")
 
 
-def urlsplit_or_none(url: str) -> str | None:
+def server_of(url: str) -> str | None:
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -124,15 +127,31 @@ def urlsplit_or_none(url: str) -> str | None:
     return parts.netloc if parts.scheme in ("http", "https") else None
 
 
-def check_body_headers(headers: dict[str, str], max_bytes: int) -> None:
+async def check_body_headers(headers: dict[str, str], max_bytes: int, receive: Receive) -> None:
+    if refusal := refusal_of_body(headers, max_bytes):
+        if "expect" not in headers:  # otherwise the client waits before it sends
+            await drain(receive)
+        raise refusal
+
+
+def refusal_of_body(headers: dict[str, str], max_bytes: int) -> Refusal | None:
     if "transfer-encoding" in headers or not headers.get("content-length", "").isdecimal():
-        raise Refusal(411, "Content-Length: needed; chunked bodies are not accepted")
+        return Refusal(411, "Content-Length: needed; chunked bodies are not accepted")
     if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
-        raise Refusal(415, "Content-Type: expected application/json")
+        return Refusal(415, "Content-Type: expected application/json")
     if headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refusal(415, "Content-Encoding: compressed bodies are not accepted")
-    if int(headers["content-length"][:20]) > max_bytes:
-        raise Refusal(413, too_large(max_bytes))
+        return Refusal(415, "Content-Encoding: compressed bodies are not accepted")
+    if int(headers["content-length"]) > max_bytes:
+        return Refusal(413, too_large(max_bytes))
+    return None
+
+
+async def drain(receive: Receive) -> None:
+    """Throw away what comes for a moment: a client that is still sending would not see the refusal."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while (await receive()).get("more_body", False):
+                pass
 
 
 def too_large(max_bytes: int) -> str:

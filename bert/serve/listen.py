@@ -26,8 +26,9 @@ class ListenConfig:
 def open_socket(config: ListenConfig) -> socket.socket:
     """Bind the port; raises UsageError if it is taken."""
     with naming_os_errors(f"--host {config.host}"):
-        family, kind, _, _, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
-    opened = socket.socket(family, kind)
+        family, kind, protocol, _, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
+    # asyncio sets TCP_NODELAY only where the protocol is named; without it every answer takes 40 ms more.
+    opened = socket.socket(family, kind, protocol)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     with naming_os_errors(f"--port {config.port}"):
         opened.bind(address)

@@ -36,8 +36,10 @@ CHANNEL = [
 ]
 # "Stub process 'bert_0_1' is not healthy.": model, group and instance. A front quotes its engine's error.
 DEAD_STUB = re.compile(r"Stub process '([^']+?)(?:_\d+_\d+)?' is not healthy")
-ANY_DEAD_STUB = re.compile(r"Stub process is not healthy|stub process", re.IGNORECASE)
+UNNAMED_STUB = re.compile(r"stub process", re.IGNORECASE)
 NOT_LOADED = re.compile(r"Model '([^']+)' is not ready")
+FULL_QUEUE = re.compile(r"queue|timeout")
+NO_CONNECTION = re.compile(r"connect|socket|recvmsg|GOAWAY", re.IGNORECASE)
 
 
 class ModelDown(Refusal):
@@ -81,6 +83,10 @@ class Upstream:
             raise Refusal(504, "no answer in time, try a shorter text or later") from None
         except InferenceServerException as error:
             raise refusal_of(error, model) from None
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise
+            raise unreachable() from None  # the server cancelled the call, not we
         finally:
             self._waiting[model].discard(limit)
         return from_tensors(result)
@@ -117,7 +123,8 @@ def to_tensors(values: Mapping[str, str | int]) -> list[InferInput]:
     return tensors
 
 
-def from_tensors(result: InferResult) -> dict[str, Any]:
+def from_tensors(result: InferResult | None) -> dict[str, Any]:
+    assert result is not None
     named = {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
     return {name: to_plain(array[0]) for name, array in named.items() if array is not None}
 
@@ -135,6 +142,10 @@ def to_plain(row: np.ndarray) -> Any:
     return values[0] if len(values) == 1 else values
 
 
+def unreachable() -> Unreachable:
+    return Unreachable(503, "the model server is not reachable, try again shortly", retry_after=1)
+
+
 def refusal_of(error: InferenceServerException, model: str) -> Refusal:
     """Say of a gRPC error what a client may know. The rest goes to the log: it can hold paths and tracebacks."""
     message, code = error.message() or "", (error.status() or "").removeprefix("StatusCode.")
@@ -142,15 +153,15 @@ def refusal_of(error: InferenceServerException, model: str) -> Refusal:
         return Refusal(422, message)
     if dead := DEAD_STUB.search(message) or NOT_LOADED.search(message):
         return ModelDown(dead[1])
-    if ANY_DEAD_STUB.search(message):
+    if UNNAMED_STUB.search(message):
         return ModelDown(model)
     if code == "NOT_FOUND":
         return ModelAbsent(404, f"this server has no model {model}")
     if code == "DEADLINE_EXCEEDED":
         return Refusal(504, "no answer in time, try a shorter text or later")
-    if code in ("UNAVAILABLE", "CANCELLED") and re.search("queue|timeout", message):
+    if code == "UNAVAILABLE" and FULL_QUEUE.search(message):
         return Refusal(503, "the model server is busy, try again shortly", retry_after=1)
-    if code in ("UNAVAILABLE", "CANCELLED"):
-        return Unreachable(503, "the model server is not reachable, try again shortly", retry_after=1)
+    if code == "UNAVAILABLE" and NO_CONNECTION.search(message):
+        return unreachable()
     LOG.warning("%s: %s %s", model, code, " | ".join(message.splitlines())[:1000])
-    return Refusal(502, f"{model} failed")
+    return Refusal(503 if code == "UNAVAILABLE" else 502, f"{model} failed")

@@ -27,6 +27,7 @@ OK = "ok"
 AHEAD = 1  # priority; the models' default is 2
 GRACE = 0.5  # seconds for calls in flight when a reload begins: other instances may still answer
 CALM = 30.0  # seconds without a death, after which reloads start without delay again
+SHUTDOWN = 10.0  # seconds
 MAX_DELAY = 30.0  # seconds between reloads that do not help
 
 
@@ -104,12 +105,12 @@ class Watchdog:
             self.upstream.hurry(front, GRACE)
 
     async def _reload(self, name: str, reloads: Reloads, delay: float) -> None:
-        LOG.warning("%s: its process is dead; reloading in %.1f s", name, delay)
+        LOG.warning("%s: down, reloading in %.1f s", name, delay)
         await asyncio.sleep(delay)
         result = "ok"
         try:
             await self.upstream.reload(name)
-            LOG.warning("%s: reloaded", name)
+            LOG.info("%s: reloaded", name)
         except Refusal as refusal:
             result = "failed"
             LOG.error("%s: reload failed: %s", name, refusal.line)
@@ -144,16 +145,19 @@ class Watchdog:
             slow = f"no answer from {front} within {self.config.probe_deadline:g} s"
             state = slow if refusal.status == 504 else refusal.line
         if state != self.states.get(front):
-            LOG.warning("%s: %s", front, state)
+            LOG.log(logging.INFO if state == OK else logging.WARNING, "%s: %s", front, state)
         self.states[front] = state
 
     async def run(self) -> None:
         while True:
             await asyncio.sleep(self.config.probe_seconds)
-            await self.check()
+            try:
+                await self.check()
+            except Exception:  # nothing may end the watch
+                LOG.exception("the probe failed")
 
     async def close(self) -> None:
         """Wait for reloads: one that is cut off leaves its model unloaded."""
-        tasks = [each.task for each in self._reloads.values() if each.task is not None]
+        tasks = [task for task in (self._round, *(each.task for each in self._reloads.values())) if task]
         if tasks:
-            await asyncio.wait(tasks, timeout=10)
+            await asyncio.wait(tasks, timeout=SHUTDOWN)

@@ -33,6 +33,7 @@ FAILURES = {
     "busy": (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size"),
     "wrong": (grpc.StatusCode.INVALID_ARGUMENT, "context: wrong, expected another\nAt: /srv/models"),
     "quoting": (grpc.StatusCode.INVALID_ARGUMENT, "context: Stub process 'bert_0_0' is not healthy."),
+    "memory": (grpc.StatusCode.UNAVAILABLE, "bert: CUDA out of memory"),
     "broken": (grpc.StatusCode.INTERNAL, TRACE),
 }
 SECONDS = 20.0  # until a test gives up
@@ -52,7 +53,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.calls: list[tuple[str, str, int]] = []  # model, its first word, priority
         self.admin: list[str] = []
         self.hanging = self.most_hanging = self.cancelled = 0
-        self.load_seconds, self.lock = 0.0, threading.Lock()
+        self.failing_loads, self.load_seconds, self.lock = 0, 0.0, threading.Lock()
         self.server = grpc.server(futures.ThreadPoolExecutor(64), options=[("grpc.so_reuseport", 0)])
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self.server)
         self.port = self.server.add_insecure_port(f"127.0.0.1:{port}")
@@ -85,7 +86,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         if name not in self.models:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{name}' is not found")
         if name in self.dead:
-            context.abort(grpc.StatusCode.INTERNAL, f"engine: Stub process '{self.dead[name]}' is not healthy.")
+            stub = self.dead[name]
+            code = grpc.StatusCode.INTERNAL if stub.startswith(name) else grpc.StatusCode.UNAVAILABLE  # its engine's
+            context.abort(code, f"engine: Stub process '{stub}' is not healthy.")
         if word == "hang":
             self.hang(context)
         if word in FAILURES:
@@ -110,6 +113,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     def RepositoryModelUnload(self, request, context):
         self.check_key(context)
         self.admin.append(f"unload {request.model_name}")
+        self.models.discard(request.model_name)
         self.dead = {front: stub for front, stub in self.dead.items() if not stub.startswith(f"{request.model_name}_")}
         return service_pb2.RepositoryModelUnloadResponse()
 
@@ -117,6 +121,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.check_key(context)
         time.sleep(self.load_seconds)
         self.admin.append(f"load {request.model_name}")
+        if self.failing_loads:
+            self.failing_loads -= 1
+            context.abort(grpc.StatusCode.INTERNAL, "load failed: no memory")
+        self.models.add(request.model_name)
         return service_pb2.RepositoryModelLoadResponse()
 
 
@@ -126,8 +134,12 @@ def qa_outputs(word, values):
         return {"answer": "", "start": -1, "end": -1, "probability": 0.9, "nbest": json.dumps(spans)}
     start = values["context"].index(word)
     span = {"text": word, "start": start, "end": start + len(word), "probability": 0.5}
+    spans = [span]
+    if word == "twice":
+        second = values["context"].split()[1]
+        spans.append({"text": second, "start": len("twice "), "end": len(f"twice {second}"), "probability": 0.25})
     probability = float("nan") if word == "nan" else 0.5
-    return {**span, "answer": word, "probability": probability, "nbest": json.dumps([span])}
+    return {**span, "answer": word, "probability": probability, "nbest": json.dumps(spans)}
 
 
 OUTPUTS = {

@@ -17,7 +17,9 @@ from bert.serve.gateway import GatewayConfig
 from bert.serve.limits import ADDRESSES, Limits, Rates, address_of
 from bert.serve.refusal import MAX_LINE
 
-LIMITS = Limits(rate=0, max_body_bytes=5000, body_seconds=0.5, max_question_chars=20, max_context_chars=100)
+LIMITS = Limits(
+    ["Bert.example"], rate=0, max_body_bytes=5000, body_seconds=0.5, max_question_chars=20, max_context_chars=100
+)
 HEAD = "POST /v1/answer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 QUESTION = '{"question": "Who?", "context": "Ada."}'
 
@@ -65,6 +67,11 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_sent(client):
     assert post(client, text)[0] == 400  # not JSON: exactly 5,000 bytes are read
 
 
+def test_a_client_that_sends_all_of_a_large_body_sees_why_it_is_refused(client):
+    """Closing the connection while a body arrives would reset it, and the answer with it."""
+    assert post(client, b" " * 20_000_000) == (413, "body: larger than 5000 bytes (--max_body_bytes)")
+
+
 @pytest.mark.parametrize("length", ["", "Content-Length: \r\n", "Content-Length: -1\r\n", "Content-Length: 1e3\r\n"])
 def test_a_body_without_a_length(client, length):
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as connection:
@@ -107,7 +114,7 @@ def test_foreign_hosts(client, host):
     assert client.get("/", headers={"host": host}).status_code == 421
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1", "[::1]:8080"])
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1", "[::1]:8080", "bert.example:443"])
 def test_own_hosts(client, host):
     assert post(client, QUESTION, host=host) == (200, "Ada.")
 

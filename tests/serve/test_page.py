@@ -82,6 +82,17 @@ def test_the_mark_counts_code_points(page):
     assert text_of(page, "#passage") == "\U0001f389\U0001f600 \U0001f389"
 
 
+def test_another_answer_can_be_shown_in_the_context(page):
+    fill(page, context="twice Ada twice Ada")
+    assert submit(page, "answer") == "twice"
+    pressed = "[...document.querySelectorAll('#n-best-rows button')].map(each => each.getAttribute('aria-pressed'))"
+    assert page.run(pressed) == ["true", "false"]
+    page.run("document.querySelectorAll('#n-best-rows button')[1].click()")
+    assert page.run(pressed) == ["false", "true"]
+    assert text_of(page, "#passage mark") == "Ada"
+    assert page.run("document.querySelector('#passage').firstChild.textContent") == "twice "
+
+
 def test_markup_is_text(page):
     fill(page, context=f"{SCRIPT} said <b>Ada</b>", question=SCRIPT)
     assert submit(page, "answer") == SCRIPT.split()[0]
