@@ -43,9 +43,9 @@ def _example(device: str) -> tuple[Tensor, ...]:
     return tuple(value.to(device) for value in values)
 
 
-def _stream(served: Served, precision: str, device: str) -> Stream:
+def _stream(served: Served, precision: str, device: str, attention: str = "sdpa") -> Stream:
     model = served.model
-    model.bert.attention = "varlen" if device == "cuda" else "sdpa"  # without padding, where a kernel can
+    model.bert.attention = attention
     return Stream(model).to(device, DTYPES[precision]).eval()
 
 
@@ -90,7 +90,9 @@ def write_torch_export(served: Served, precision: str, path: Path, device: str) 
 
 def write_aoti(served: Served, precision: str, path: Path, device: str) -> None:
     """Compile ahead of time, which takes a C++ compiler and a minute or two."""
-    program = exported_program(_stream(served, precision, device), device)
+    # The kernel without padding; a .pt2 that is not compiled cannot hold it, since it returns an unsigned random state.
+    attention = "varlen" if device == "cuda" else "sdpa"
+    program = exported_program(_stream(served, precision, device, attention), device)
     torch._inductor.aoti_compile_and_package(program, package_path=str(path))
 
 
