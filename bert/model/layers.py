@@ -83,7 +83,8 @@ class BertSelfAttention(nn.Module):
 
 def _kernels(hidden: Tensor) -> Any:
     """Return :mod:`bert.model.kernels.fused` if it is faster (half precision on CUDA), else None."""
-    if hidden.device.type != "cuda" or _compute_dtype(hidden) == torch.float32 or not HAS_TRITON:
+    exporting = torch.compiler.is_exporting() or torch.jit.is_tracing()  # other runtimes lack them
+    if hidden.device.type != "cuda" or _compute_dtype(hidden) == torch.float32 or not HAS_TRITON or exporting:
         return None
     from bert.model.kernels import fused  # imported here: a CPU installation has no Triton
 

@@ -93,9 +93,7 @@ class StreamGraph(Graph):
 
     def dense(self, x: str, name: str, linear: nn.Linear, scale: float = 1.0) -> str:
         """x [N, in] -> [N, out], times ``scale``."""
-        return self._product(x, name, linear.weight.numpy() * scale, linear.bias.numpy() * scale)
-
-    def _product(self, x: str, name: str, weight: NDArray, bias: NDArray) -> str:
+        weight, bias = (values.numpy() * scale for values in (linear.weight, linear.bias))
         return self.op("Add", self.op("MatMul", x, self.weight(f"{name}.w", weight.T)), self.weight(f"{name}.b", bias))
 
     def _norm(self, x: str, name: str, norm: nn.LayerNorm) -> str:
@@ -125,19 +123,12 @@ class StreamGraph(Graph):
 
     def _layer(self, name: str, layer: BertLayer, hidden: str, first_only: bool = False) -> str:
         own = layer.attention.self
+        key, value = self.dense(hidden, f"{name}key", own.key), self.dense(hidden, f"{name}value", own.value)
+        if first_only:  # the first tokens ask; all tokens are asked
+            hidden = self.op("Gather", hidden, self.starts)
         # The scores' factor 1/sqrt(head_size) is multiplied into the query.
-        parts = [own.query, own.key, own.value]
-        factors = [1 / math.sqrt(own.head_size), 1.0, 1.0]
-        if first_only:  # queries of the first tokens only; keys and values of all
-            rows = self.op("Gather", hidden, self.starts)
-            query = self.dense(rows, f"{name}query", own.query, factors[0])
-            weight, bias = _joined(parts[1:], factors[1:])
-            key, value = self._split(self._product(hidden, f"{name}kv", weight, bias), 2)
-            context, hidden = self._attend(query, key, value, own, first_only), rows
-        else:
-            weight, bias = _joined(parts, factors)
-            query, key, value = self._split(self._product(hidden, f"{name}qkv", weight, bias), 3)
-            context = self._attend(query, key, value, own, first_only)
+        query = self.dense(hidden, f"{name}query", own.query, 1 / math.sqrt(own.head_size))
+        context = self._attend(query, key, value, own, first_only)
         hidden = self._output(f"{name}attention", layer.attention.output, context, hidden)
         middle = self.dense(hidden, f"{name}intermediate", layer.intermediate.dense)
         for kind, attributes in ACTIVATIONS[self.config.hidden_act]:
@@ -146,9 +137,6 @@ class StreamGraph(Graph):
 
     def _output(self, name: str, module: BertOutput, x: str, residual: str) -> str:
         return self._norm(self.op("Add", self.dense(x, name, module.dense), residual), f"{name}.norm", module.LayerNorm)
-
-    def _split(self, x: str, parts: int) -> list[str]:
-        return self.op("Split", x, outputs=parts, axis=-1, num_outputs=parts)
 
     def _attend(self, query: str, key: str, value: str, own: Any, first_only: bool) -> str:
         """[N, hidden] × 3 -> [N, hidden]; the query is scaled and has S rows with ``first_only``."""
@@ -183,7 +171,9 @@ class StreamGraph(Graph):
         ]
         subgraph = helper.make_graph(body.nodes, "attention", inputs, outputs, list(body.constants.values()))
         contexts = self.op("Loop", self.number, "", self.op("SequenceEmpty", dtype=kind), body=subgraph)
-        return self.op("ConcatFromSequence", contexts, axis=0)
+        joined = self.op("ConcatFromSequence", contexts, axis=0)
+        # The shape of what a loop returns is unknown, and ONNX Runtime fuses products of known shapes only.
+        return self.op("Reshape", joined, self.integers(-1, self.config.hidden_size))
 
     def _attend_padded(self, query: str, key: str, value: str, own: Any, first_only: bool) -> str:
         q = self.op("Unsqueeze", query, self.integers(1)) if first_only else self._table(query)  # [S, 1 or M, hidden]
@@ -220,14 +210,6 @@ class StreamGraph(Graph):
         lengths = self.op("Unsqueeze", self.op("Sub", self.ends, self.starts), self.integers(1))
         real = self.op("Unsqueeze", self.op("Less", columns, lengths), self.integers(1, 2))
         return self.op("Where", real, self.weight("zero", np.zeros(1)), self.weight("masked", np.array([MASKED])))
-
-
-def _joined(parts: list[nn.Linear], factors: list[float]) -> tuple[NDArray, NDArray]:
-    """Stack linear layers of the same input: weight [sum of out, in] and bias."""
-    scaled = [
-        (part.weight.numpy() * factor, part.bias.numpy() * factor) for part, factor in zip(parts, factors, strict=True)
-    ]
-    return np.concatenate([weight for weight, _ in scaled]), np.concatenate([bias for _, bias in scaled])
 
 
 def question_answering(graph: StreamGraph, model: Any) -> list[str]:
