@@ -64,7 +64,7 @@ def export(config: ExportConfig, notice: Callable[[str], None] = print) -> None:
         target.mkdir(parents=True, exist_ok=True)
         for name in (engine, front):
             check_model_folder(target / name)
-        stage = Path(tempfile.mkdtemp(prefix=f".{target.resolve().name}-", dir=target.resolve().parent))
+        stage = _stage(target.resolve())
     try:
         served = open_checkpoint(config.served)
         with naming_os_errors(f"--output {target}"):
@@ -75,6 +75,12 @@ def export(config: ExportConfig, notice: Callable[[str], None] = print) -> None:
                 notice(f"{target / name}/{version}")
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _stage(target: Path) -> Path:
+    """Make a hidden folder on the same file system: beside ``target``, or in it if that is a mounted volume."""
+    beside = target.stat().st_dev == target.parent.stat().st_dev and os.access(target.parent, os.W_OK)
+    return Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent if beside else target))
 
 
 def _write_engine(config: ExportConfig, served: Served, folder: Path, notice: Callable[[str], None]) -> None:

@@ -3,9 +3,11 @@
 import json
 import re
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from serve.conftest import LENGTHS, eager, stream_of  # pyright: ignore[reportMissingImports]
 
 from bert.errors import UsageError
@@ -38,14 +40,27 @@ def test_every_format_equals_the_model(open_model, tmp_path, kind, precision, ta
         pytest.importorskip("onnxruntime")
     served = open_model(task, pooling)
     write_model(served, kind, precision, tmp_path, "cpu", batch_tokens=64)
-    engine, trained = load_engine(tmp_path), open_model(task, pooling)  # a fresh one: exporting may change the other
+    engine = load_engine(tmp_path)
     streams = [stream_of(lengths, served.start.model_config.vocab_size) for lengths in LENGTHS]
-    expected = [eager(trained, *stream) for stream in streams]
+    expected = [eager(served, *stream) for stream in streams]
     bound = BOUNDS[precision] * max(float(np.abs(values).max()) for outputs in expected for values in outputs)
     for stream, outputs in zip(streams, expected, strict=True):  # among them a lone sequence, and a lone token
         for got, wanted in zip(engine(*stream), outputs, strict=True):
             assert got.shape == wanted.shape and got.dtype == np.float32
             assert np.abs(got - wanted).max() <= bound, np.diff(stream[2])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("kind", ["torchscript", "onnx", pytest.param("torch_export", marks=pytest.mark.slow)])
+def test_the_model_stays_as_it_was(open_model, tmp_path, kind):
+    """The gate takes it for the reference."""
+    served, before = open_model("qa"), open_model("qa")
+    write_model(served, kind, "fp16", tmp_path, "cpu", batch_tokens=64)
+    assert served.model.bert.attention == before.model.bert.attention
+    for (name, now), (_, then) in zip(
+        served.model.state_dict().items(), before.model.state_dict().items(), strict=True
+    ):
+        assert now.dtype == torch.float32 and torch.equal(now, then), name
 
 
 @pytest.mark.parametrize("kind", ["onnx", pytest.param("torch_export", marks=pytest.mark.slow), "torchscript"])
@@ -59,7 +74,7 @@ def test_one_call_equals_many(open_model, tmp_path, kind):
     engine = load_engine(tmp_path)
     ids, types, offsets = stream_of([5, 31, 2, 64, 8, 1, 12], served.start.model_config.vocab_size)
     together = engine(ids, types, offsets)
-    for begin, end in zip(offsets[:-1], offsets[1:], strict=True):
+    for begin, end in pairwise(offsets.tolist()):
         alone = engine(ids[begin:end], types[begin:end], np.array([0, end - begin]))
         for one, every in zip(alone, together, strict=True):
             np.testing.assert_allclose(one, every[begin:end], atol=5e-6)

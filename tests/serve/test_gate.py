@@ -110,7 +110,8 @@ class FirstTokenToTheLeft(onnx_graph.StreamGraph):
     def _locate_tokens(self):
         super()._locate_tokens()
         begun = self.op("Less", self.starts, self.op("Unsqueeze", self.tokens, self.integers(1)))
-        count = self.op("ReduceSum", self.op("Cast", begun, to=onnx_graph.TensorProto.INT64), self.integers(1), keepdims=0)
+        begun = self.op("Cast", begun, to=onnx_graph.TensorProto.INT64)
+        count = self.op("ReduceSum", begun, self.integers(1), keepdims=0)
         self.sequence = self.op("Max", self.op("Sub", count, self.integer(1)), self.integer(0))
         self.position = self.op("Sub", self.tokens, self.op("Gather", self.starts, self.sequence))
 

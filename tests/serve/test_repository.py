@@ -149,7 +149,8 @@ def test_bad_flags(write_model, tmp_path, changes, message):
     with pytest.raises(UsageError) as error:
         run(**flags)
     assert str(error.value).startswith(message.format(**flags))
-    assert not list(tmp_path.glob(".models*")) and not files(tmp_path / "models" if (tmp_path / "models").exists() else tmp_path / "x")
+    assert {path.name for path in tmp_path.iterdir()} <= {"qa.bin", "vocab.txt", "models"}
+    assert not list(tmp_path.glob("models/*"))
 
 
 def test_labels_are_counted(write_model, tmp_path):
@@ -183,8 +184,8 @@ def test_links_are_not_followed(write_model, tmp_path, name, dangling):
         (models / name).rename(outside)
     elif not dangling:
         outside.mkdir()
-    if dangling:
-        shutil.move(outside, tmp_path / "moved") if outside.exists() else None
+    if dangling and outside.exists():
+        outside.rename(tmp_path / "moved")
     (models / name).symlink_to(outside)
     before = contents(tmp_path)
     with pytest.raises(UsageError, match=f"^--output: {models}/{name} is a symbolic link, which an export does not "):
@@ -197,6 +198,17 @@ def test_the_repository_itself_may_be_a_link(write_model, tmp_path):
     (tmp_path / "models").symlink_to(tmp_path / "disk" / "store")
     run(write_model("qa"), "qa", tmp_path / "models")
     assert files(tmp_path / "disk") == [f"store/{name}" for name in listed("bert", "bert_qa", [1])]
+
+
+def test_where_nothing_may_be_written_beside_it(write_model, tmp_path, monkeypatch):
+    """As where the repository is a mounted volume: what is being written is hidden in it, and gone in the end."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    made = []
+    real = repository.tempfile.mkdtemp
+    monkeypatch.setattr(repository.tempfile, "mkdtemp", lambda **named: made.append(named) or real(**named))
+    run(write_model("qa"), "qa", tmp_path / "models")
+    assert {"prefix": ".models-", "dir": tmp_path / "models"} in made
+    assert files(tmp_path / "models") == listed("bert", "bert_qa", [1])
 
 
 # --- a kill between two steps
@@ -228,7 +240,7 @@ def test_a_kill_leaves_whole_models(tmp_path, monkeypatch, before):
             shutil.rmtree(root / "staged", ignore_errors=True)
         staged(root / "staged", "new")
 
-        def counted(function):
+        def counted(function, stop=stop):
             def call(*arguments, **named):
                 nonlocal calls
                 if calls == stop:

@@ -219,7 +219,11 @@ def test_nul_characters_are_dropped(tokenizer):
 
 def test_the_same_texts_as_run_squad(tokenizer, tmp_path):
     """Every question of a file with random logits: the reader of files, all features at once, against the front."""
-    contexts = ["The river\nwalks (the stone). Songs!", "a  b c d e a b c d e river a b\u202fc", "北京 在中国, the café"]
+    contexts = [
+        "The river\nwalks (the stone). Songs!",
+        "a  b c d e a b c d e river a b\u202fc",
+        "北京 在中国, the café",
+    ]
     questions = [
         {"id": f"{i}{j}", "question": text, "answers": []}
         for i in range(3)

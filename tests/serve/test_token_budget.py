@@ -35,7 +35,8 @@ void *TRITONBACKEND_ModelBatchFinalize(void *);
 int main(int count, char **words) {
   void *batcher = (void *)1, *batch;
   uint64_t used = 0;
-  if (TRITONBACKEND_ModelBatcherInitialize(&batcher, NULL) || TRITONBACKEND_ModelBatchInitialize(batcher, &batch)) return 1;
+  if (TRITONBACKEND_ModelBatcherInitialize(&batcher, NULL)) return 1;
+  if (TRITONBACKEND_ModelBatchInitialize(batcher, &batch)) return 1;
   printf("[[");
   for (int k = 1; k < count; k++) {
     uint64_t tokens = strtoull(words[k], NULL, 10);

@@ -2,36 +2,56 @@
 
 import json
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from serve.conftest import eager, open_saved, save_model, stream_of  # pyright: ignore[reportMissingImports]
+from serve.real_triton import KEY, free_ports, is_installed, wait_for_port  # pyright: ignore[reportMissingImports]
 
 from bert.config import parse_args
 from bert.serve.repository import ExportConfig, export
 from bert.serve.requests import PADDING
+from bert.serve.server import ServerConfig, TritonServer
 from bert.serve.text import build_front
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
 DELAY = 300_000  # microseconds in which requests are collected
 TASKS = ("qa", "classify", "embed")
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory, write_vocabulary, start_triton):
+def served(tmp_path_factory, write_vocabulary):
     """A server of all tasks: a client, and the trained models."""
+    if not is_installed():
+        pytest.skip("Triton's wheel is not installed")
     grpc = pytest.importorskip("tritonclient.grpc")
     folder = tmp_path_factory.mktemp("served")
     vocabulary, models = write_vocabulary(folder / "vocab.txt"), {}
     for task in TASKS:
-        path = save_model(folder / f"{task}.bin", vocabulary, task, **({"state": {"labels": ["x", "y", "z"]}}))
+        path = save_model(folder / f"{task}.bin", vocabulary, task, state={"labels": ["x", "y", "z"]})
         values = {"checkpoint": path, "task": task, "output": folder / "models", "queue_delay": DELAY}
         values |= {"max_seq_length": 64, "max_query_length": 16, "text_instances": 1}
         export(parse_args(ExportConfig, [f"--{name}={value}" for name, value in values.items()]), lambda line: None)
         models[task] = open_saved(path, task)
-    with grpc.InferenceServerClient(start_triton(folder / "models")) as client:
-        yield SimpleNamespace(client=client, grpc=grpc, models=models)
+    (folder / "models" / "lost+found").mkdir()  # as in a mounted volume
+    (folder / "models" / ".models-killed" / "bert" / "1").mkdir(parents=True)  # left behind by a killed export
+    http, port, metrics = free_ports(3)
+    config = ServerConfig(str(folder / "models"), http, port, metrics, cache_mb=1, allow_root=True)
+    with TritonServer(config, KEY) as server:
+        # Python in the server ignores PYTHONPATH, but looks into its folder first: test this bert, no installed one.
+        (server._folder / "empty" / "bert").symlink_to(ROOT / "bert")
+        server.start()
+        wait_for_port(port, server._process, folder / "vocab.txt")
+        with grpc.InferenceServerClient(f"127.0.0.1:{port}") as client:
+            yield SimpleNamespace(client=client, grpc=grpc, models=models)
+
+
+def statistics(served, model):
+    headers = {"triton-grpc-protocol-admin-key": KEY}
+    return served.client.get_inference_statistics(model, headers=headers).model_stats[0]
 
 
 def infer(served, model, **tensors):
@@ -82,7 +102,7 @@ def test_requests_of_several_lengths_share_a_batch(served, task):
     model, engine = served.models[task], engine_of(task)
     lengths = [5, 31, 2, 64, 8, 1, 12, 20]
     ids, types, offsets = stream_of(lengths, model.start.model_config.vocab_size)
-    before = served.client.get_inference_statistics(engine).model_stats[0]
+    before = statistics(served, engine)
     found: dict[int, dict] = {}
 
     def send(number):
@@ -94,7 +114,7 @@ def test_requests_of_several_lengths_share_a_batch(served, task):
         thread.start()
     for thread in threads:
         thread.join()
-    after = served.client.get_inference_statistics(engine).model_stats[0]
+    after = statistics(served, engine)
     assert after.inference_count - before.inference_count == len(lengths)
     assert after.execution_count - before.execution_count < len(lengths)
     expected = eager(model, ids, types, offsets)
