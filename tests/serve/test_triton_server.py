@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -58,12 +59,18 @@ def infer(served, model, **tensors):
     """Send arrays, or texts, and return the outputs by name."""
     inputs = []
     for name, value in tensors.items():
-        array = np.array([[value]], object) if isinstance(value, (str, bytes)) else np.asarray(value, np.int32)
+        array = texts(value) if isinstance(value, (str, bytes)) else np.asarray(value)
+        array = array if array.dtype == object else array.astype(np.int32)
         kind = "BYTES" if array.dtype == object else "INT32"
         inputs.append(served.grpc.InferInput(name, list(array.shape), kind))
         inputs[-1].set_data_from_numpy(array)
     result = served.client.infer(model, inputs, client_timeout=60)
     return {each.name: result.as_numpy(each.name) for each in result.get_response().outputs}
+
+
+def texts(*values):
+    """A tensor [b, 1] of texts."""
+    return np.array([[value] for value in values], object)
 
 
 def tensors_of(*arrays):
@@ -114,8 +121,10 @@ def test_requests_of_several_lengths_share_a_batch(served, task):
         thread.start()
     for thread in threads:
         thread.join()
-    after = statistics(served, engine)
-    assert after.inference_count - before.inference_count == len(lengths)
+    end = time.monotonic() + 30  # the server counts a request a little after it has answered
+    while (after := statistics(served, engine)).inference_count < before.inference_count + len(lengths):
+        assert time.monotonic() < end
+        time.sleep(0.02)
     assert after.execution_count - before.execution_count < len(lengths)
     expected = eager(model, ids, types, offsets)
     for number in range(len(lengths)):
@@ -149,6 +158,15 @@ def test_a_question(served):
     assert json.loads(infer(served, "bert_qa", **values)["nbest"].item()) == nbest[:1]  # without n_best
 
 
+def test_several_questions_in_a_request(served):
+    questions = ("What walks?", "the song", "river of stone")
+    got = infer(served, "bert_qa", question=texts(*questions), context=texts(CONTEXT, "The song.", CONTEXT))
+    for row, (question, context) in enumerate(zip(questions, (CONTEXT, "The song.", CONTEXT), strict=True)):
+        expected = expected_reply(served, "qa", {"question": question, "context": context})
+        assert got["answer"][row, 0].decode() == expected["answer"]
+        assert (got["start"][row, 0], got["end"][row, 0]) == (expected["start"], expected["end"])
+
+
 def test_a_label(served):
     for values in ({"text": "green song"}, {"text": "green song", "text_pair": "The table"}):
         got, expected = infer(served, "bert_classifier", **values), expected_reply(served, "classify", values)
@@ -172,6 +190,7 @@ def test_a_vector(served):
         ("bert", tensors_of([[1] * 65]), "a sequence of 65 tokens: expected at most 64"),
         ("bert", tensors_of([[1, 2]], [[0, 2]]), "segment id 2: expected 0 to 1"),
         ("bert", tensors_of([[1, 2]], [[0, 1]], [[0, 0]]), "a sequence without a real token"),
+        ("bert", tensors_of(np.zeros((1, 0))), "a sequence without a real token"),
         ("bert", tensors_of([[1, 2]], [[0]]), "ids, types and mask of shapes [1, 2], [1, 1], [1, 2]"),
         ("bert_qa", {"question": " ", "context": "a"}, "question ' ': expected some text"),
         ("bert_qa", {"question": "a", "context": b"a\xff"}, "a text that is not UTF-8 (byte 1)"),
@@ -188,6 +207,13 @@ def test_wrong_requests(served, model, tensors, message):
     assert message in error.value.message() and "\n" not in error.value.message()
     assert "INVALID_ARGUMENT" in str(error.value.status())
     assert infer(served, "bert_embed", text="river")["embedding"].shape == (1, 32)
+
+
+def test_a_request_without_sequences(served):
+    exception = pytest.importorskip("tritonclient.utils").InferenceServerException
+    with pytest.raises(exception):
+        infer(served, "bert", **tensors_of(np.zeros((0, 5))))
+    assert infer(served, "bert", **tensors_of([[1, 2]]))["output__0"].shape == (1, 2)
 
 
 def test_wrong_requests_do_not_harm_their_batch(served):
