@@ -87,6 +87,12 @@ def test_the_wrong_number_of_labels(write_model, given):
         served(write_model("classify"), "classify", labels=given)
 
 
+@pytest.mark.parametrize("given", ["a,b,a", "a,,b"])
+def test_labels_that_cannot_be_told_apart(write_model, given):
+    with pytest.raises(UsageError, match=f"^--labels {given}: expected 3 different names$"):
+        served(write_model("classify"), "classify", labels=given)
+
+
 def test_the_model_neither_drops_nor_learns(write_model):
     model = served(write_model("qa"), "qa").model
     assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
