@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bert.errors import UsageError
+from bert.errors import UsageError, naming_os_errors
 from bert.ragged import offsets_of, ranges
 
 SETTINGS = "settings.json"
@@ -71,8 +71,12 @@ def _restored(parts: list[NDArray], places: NDArray) -> NDArray[np.float32]:
 def load_engine(folder: str | Path, threads: int = 1, device: str = "cpu") -> Engine:
     """Load the model of a version folder; raises UsageError where a file or a package is missing."""
     folder = Path(folder)
-    settings = json.loads((folder / SETTINGS).read_text(encoding="utf8"))
-    return Engine(LOADERS[settings["format"]](folder / settings["file"], threads, device), settings)
+    with naming_os_errors(str(folder / SETTINGS)):
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf8"))
+    path = folder / settings["file"]
+    with naming_os_errors(str(path)):
+        path.stat()
+    return Engine(LOADERS[settings["format"]](path, threads, device), settings)
 
 
 def _load_onnx(path: Path, threads: int, device: str) -> Run:

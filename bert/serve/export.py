@@ -5,6 +5,7 @@ write_model(served, "onnx", "fp32", Path("model_repository/bert/1"))     # model
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ def _example(device: str) -> tuple[Tensor, ...]:
 
 
 def _stream(served: Served, precision: str, device: str, attention: str = "sdpa") -> Stream:
-    model = served.model
+    model = copy.deepcopy(served.model)  # the gate compares with the trained one, in fp32
     model.bert.attention = attention
     return Stream(model).to(device, DTYPES[precision]).eval()
 

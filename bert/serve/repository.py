@@ -23,8 +23,8 @@ from typing import Any
 from bert.config import flag
 from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
-from bert.serve.engine import SETTINGS, load_engine
-from bert.serve.export import FORMATS, check_precision, write_model
+from bert.serve.engine import LOADERS, SETTINGS, Engine, load_engine
+from bert.serve.export import FORMATS, check_precision, write_model, write_onnx
 from bert.serve.gate import Parity, check_parity
 from bert.serve.model_config import NATIVE, Config, ServingConfig, engine_config, native_config, text_config, to_text
 from bert.serve.tasks import Served, ServedConfig, open_checkpoint
@@ -57,21 +57,30 @@ class ExportConfig:
 def export(config: ExportConfig, notice: Callable[[str], None] = print) -> None:
     """Write --checkpoint to --output, or raise UsageError and leave the repository as it was."""
     check_precision(config.format, config.precision)
-    target = Path(config.output)
+    if config.native == "libtorch" and config.format != "torchscript":
+        raise UsageError(f"--native libtorch: it runs --format torchscript, not {config.format}")
+    target, (engine, front) = Path(config.output), MODELS[config.served.task]
     with naming_os_errors(f"--output {target}"):
         target.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{target.resolve().name}-", dir=target.resolve().parent))
+        for name in (engine, front):
+            check_model_folder(target / name)
+        stage = _stage(target.resolve())
     try:
         served = open_checkpoint(config.served)
-        engine, front = MODELS[config.served.task]
-        _write_engine(config, served, stage / engine, notice)
-        _write_front(config, served, engine, stage / front)
         with naming_os_errors(f"--output {target}"):
+            _write_engine(config, served, stage / engine, notice)
+            _write_front(config, served, engine, stage / front)
             for name in (engine, front):
                 version = move_in(stage / name, target / name)
                 notice(f"{target / name}/{version}")
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _stage(target: Path) -> Path:
+    """Make a hidden folder on the same file system: beside ``target``, or in it if that is a mounted volume."""
+    beside = target.stat().st_dev == target.parent.stat().st_dev and os.access(target.parent, os.W_OK)
+    return Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent if beside else target))
 
 
 def _write_engine(config: ExportConfig, served: Served, folder: Path, notice: Callable[[str], None]) -> None:
@@ -104,14 +113,11 @@ def refuse_disparity(parities: list[Parity], what: str) -> None:
 
 def _write_native(config: ExportConfig, served: Served, folder: Path, settings: Config) -> None:
     """Write the second configuration, and the standard ONNX graph that it or TensorRT's builder reads."""
-    version, (_, file) = folder / "1", NATIVE[config.native]
-    if config.native == "libtorch" and config.format != "torchscript":
-        raise UsageError("--native libtorch: expected --format torchscript")
     if config.native != "libtorch":
-        from bert.serve.export import write_onnx
-
-        write_onnx(served, "fp32", version / "padded.onnx", "cpu", attention="padded")
-    del file
+        graph = folder / "1" / "padded.onnx"
+        write_onnx(served, "fp32", graph, "cpu", attention="padded")
+        engine = Engine(LOADERS["onnx"](graph, 1, "cpu"), {**settings, "precision": "fp32"})
+        refuse_disparity(check_parity(served, engine), f"--native {config.native}")
     (folder / "configs").mkdir()
     native = to_text(native_config(folder.name, config.native, settings, config.serving))
     (folder / "configs" / "native.pbtxt").write_text(native, encoding="utf8")
@@ -146,6 +152,15 @@ def compile_strategy(path: Path, budget: int) -> bool:
         return False
     command = [compiler, "-shared", "-fPIC", "-O2", f"-DBUDGET={budget}", "-o", str(path), str(STRATEGY)]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def check_model_folder(folder: Path) -> None:
+    """Raise UsageError for what an export must not write to: a file, or a link that may lead out of the repository."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--output: {folder} is a file, expected the folder of a model")
+    for path in (folder, *(folder.iterdir() if folder.is_dir() else ())):
+        if path.is_symlink():
+            raise UsageError(f"--output: {path} is a symbolic link, which an export does not follow")
 
 
 def move_in(staged: Path, target: Path) -> int:

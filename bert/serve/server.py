@@ -155,6 +155,10 @@ class TritonServer:
         assert self._process is not None
         return self._process.pid
 
+    def models(self) -> list[str]:
+        """Return the models of the repository, engines first."""
+        return sorted((path.parent.name for path in self._repository.glob("*/config.pbtxt")), key=_front_last)
+
     def command(self) -> list[str]:
         """Return the command that starts the server."""
         config, loopback = self._config, "127.0.0.1"
@@ -162,7 +166,6 @@ class TritonServer:
             "model-repository": self._repository,
             "backend-directory": self._folder / "backends",
             "model-control-mode": "explicit",
-            "load-model": "*",
             "http-address": loopback,
             "http-port": config.http_port,
             "grpc-address": loopback,
@@ -180,6 +183,7 @@ class TritonServer:
         return [
             str(self._wheel.binary),
             "--disable-auto-complete-config",
+            *(f"--load-model={name}" for name in self.models()),  # "*" fails for any other folder, such as lost+found
             *(f"--{name}={value}" for name, value in options.items()),
             *(f"--backend-config={value}" for value in several),
             *(cache if config.cache_mb else []),
@@ -236,8 +240,7 @@ class TritonServer:
 
     def reload(self) -> None:
         """Load every model of the repository again, engines first, so that new versions are served."""
-        names = sorted((path.parent.name for path in self._repository.glob("*/config.pbtxt")), key=_front_last)
-        for name in names:
+        for name in self.models():
             url = f"http://127.0.0.1:{self._config.http_port}/v2/repository/models/{name}/load"
             request = urllib.request.Request(url, b"{}", {"admin-key": self._key, "Content-Type": "application/json"})
             try:

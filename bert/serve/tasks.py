@@ -170,4 +170,6 @@ def _labels(config: ServedConfig, start: StartingPoint, classes: int) -> list[st
         return [f"label_{index}" for index in range(classes)]
     if classes > 1 and len(given) != classes:
         raise UsageError(f"--labels {','.join(given)}: {len(given)} labels, expected {classes}, one for each class")
+    if classes > 1 and (not all(given) or len(set(given)) < classes):
+        raise UsageError(f"--labels {','.join(given)}: expected {classes} different names")
     return given if classes > 1 else []

@@ -28,6 +28,7 @@ from bert.squad.windows import InputFeatures
 from bert.tokenization import BertTokenizer
 
 SEARCHED = 20  # best starts and ends to combine, however few answers are shown
+NO_PIECES = "{}: no word of it is text to the model"  # control characters only
 Values = dict[str, Any]  # by the name of an input or output
 
 
@@ -62,8 +63,8 @@ def inputs_of(sequences: Sequences) -> list[Input]:
 
 
 def checked(values: Values, name: str) -> str:
-    """Return a text; raises UsageError if it is blank or not Unicode."""
-    text = values[name]
+    """Return a text; raises UsageError if it is missing, blank or not Unicode."""
+    text = values.get(name, "")
     check_unicode(text, name)
     if not text.strip():
         raise UsageError(f"{name} {text!r}: expected some text")
@@ -95,7 +96,9 @@ class AnswerFront:
         example = SquadExample("0", checked(values, "question"), words.texts)
         features = convert_examples_to_features([example], self._tokenizer, **self._windows, is_training=False)
         if not features:
-            raise UsageError("context: no word of it is text to the model")
+            raise UsageError(NO_PIECES.format("context"))
+        if features[0].segment_start < 3:  # [CLS] [SEP]
+            raise UsageError(NO_PIECES.format("question"))
         shown = int(values.get("n_best", 1))
         if not 1 <= shown <= SEARCHED:
             raise UsageError(f"n_best {shown}: expected 1 to {SEARCHED}")
@@ -139,10 +142,13 @@ class _TextFront:
         self.settings, self._tokenizer = settings, tokenizer
 
     def prepare(self, values: Values) -> Encoded:
-        texts = [checked(values, name) for name in ("text", "text_pair") if values.get(name) is not None]
-        first, *second = self._tokenizer.encode_batch(texts)
-        pair = [second[0]] if second else None
-        return Encoded(inputs_of(encode_pairs([first], pair, self.settings["max_seq_length"], self._tokenizer)))
+        names = ["text", *(["text_pair"] if values.get("text_pair") is not None else [])]
+        encoded = self._tokenizer.encode_batch([checked(values, name) for name in names])
+        for name, pieces in zip(names, encoded, strict=True):
+            if not pieces:
+                raise UsageError(NO_PIECES.format(name))
+        pair = encoded[1:] or None
+        return Encoded(inputs_of(encode_pairs(encoded[:1], pair, self.settings["max_seq_length"], self._tokenizer)))
 
 
 class ClassifyFront(_TextFront):
