@@ -103,6 +103,12 @@ class Parser(argparse.ArgumentParser):
         formatter = argparse.RawDescriptionHelpFormatter
         super().__init__(description=description, formatter_class=formatter, allow_abbrev=False, add_help=False)
 
+    def load(self, path: str, name: str, what: str) -> Any:
+        """Return a function or class of a file, after adding the flags of its parameters."""
+        symbol = load_symbol(path, name, what)
+        add_signature_flags(self, symbol)
+        return symbol
+
     def first(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
         """Parse the flags known so far; --help waits unless they cannot be parsed."""
         words = sys.argv[1:] if argv is None else argv
@@ -123,3 +129,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> typing.NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run ``main``; a :class:`UsageError` becomes one line on stderr and exit code 2."""
+    try:
+        main()
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
