@@ -1,6 +1,6 @@
 """Draw throughput and latency against the load, from CSV files of run_performance_on_triton.py.
 
-    python triton/plot_performance.py --results static.csv dynamic.csv --output performance.png
+python triton/plot_performance.py --results static.csv dynamic.csv --output performance.png
 """
 
 import sys

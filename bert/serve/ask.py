@@ -1,8 +1,8 @@
 """Questions for a running server: to the gateway over HTTP, or straight to Triton over gRPC.
 
-    async with open_asker(AskConfig()) as asker:
-        reply = await asker.ask({"question": "Who wrote it?", "context": "Ada wrote it."})
-        reply["answer"], reply["start"], reply["end"]       # "Ada", 0, 3; or reply["error"], one line
+async with open_asker(AskConfig()) as asker:
+    reply = await asker.ask({"question": "Who wrote it?", "context": "Ada wrote it."})
+    reply["answer"], reply["start"], reply["end"]       # "Ada", 0, 3; or reply["error"], one line
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Many requests at once, their results in order.
 
-    async for reply in in_order(ask, items, concurrency=16):
-        print(reply)
+async for reply in in_order(ask, items, concurrency=16):
+    print(reply)
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The models of the inference commands, where they run, and the dumps of what they return.
 
-    run = open_model(parser, args)                      # pyt, ts-trace, ts-script or onnx: arrays -> arrays
-    dumper = Dumper.of(args)
-    for batch in batches():
-        dumper.write(batch, run(batch[1]))
+run = open_model(parser, args)                      # pyt, ts-trace, ts-script or onnx: arrays -> arrays
+dumper = Dumper.of(args)
+for batch in batches():
+    dumper.write(batch, run(batch[1]))
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from bert.log import progress
 from bert.serve.ask import GatewayAsker, answer_in, read_file_questions
 from bert.serve.flow import in_order
 
-WORDS = "river stone green seven walks under the on and of bright song table city north built old bridge war".split()
+WORDS = ["river", "stone", "green", "seven", "walks", "under", "the", "on", "and", "of", "bright", "song", "bridge"]
 HOSTILE_SHARE = 0.2
 REFUSALS = {400, 403, 404, 408, 411, 413, 415, 421, 422, 429, 503, 504}
 BIG_BODY = 64 << 20
@@ -79,7 +79,9 @@ class Counts:
         if answered:
             values = zip((50, 90, 95, 99), np.percentile(answered, (50, 90, 95, 99)) * 1000, strict=True)
             lines.append("latency  " + ", ".join(f"p{rank} {value:.0f} ms" for rank, value in values))
-        lines.append(f"{len(answered) / self.seconds:.1f} answers/s, {len(self.outcomes) / self.seconds:.1f} requests/s")
+        lines.append(
+            f"{len(answered) / self.seconds:.1f} answers/s, {len(self.outcomes) / self.seconds:.1f} requests/s"
+        )
         return "\n".join(lines)
 
 
@@ -141,6 +143,7 @@ def judge(sent: Sent, reply: httpx.Response) -> tuple[str, str]:
         return "answered", sent.name
     reason = f"{sent.name + ': ' if sent.name else ''}{reply.status_code} {values['error']}"
     has_reason = "HTTP " not in values["error"]
+    has_reason = not values["error"].startswith("HTTP ")  # else answer_in() found none
     return ("refused" if has_reason and reply.status_code in REFUSALS else "failed"), reason
 
 

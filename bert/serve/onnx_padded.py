@@ -1,6 +1,6 @@
 """The ONNX graph of a question-answering model on padded batches: the stream's graph between two small ones.
 
-    onnx.save(build_padded(served), "model.onnx")       # input__0..2 [B, L] int32 -> output__0, output__1 [B, L]
+onnx.save(build_padded(served), "model.onnx")       # input__0..2 [B, L] int32 -> output__0, output__1 [B, L]
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ class Rows(Graph):
         return self.op("ScatterND", empty, self.places, values)
 
 
-def build_padded(
-    served: Served, dtype: type[np.floating] = np.float32, batch: int | None = None
-) -> onnx.ModelProto:
+def build_padded(served: Served, dtype: type[np.floating] = np.float32, batch: int | None = None) -> onnx.ModelProto:
     """Return the graph, in standard operators; ``batch`` fixes the batch size."""
     model = build_onnx(served.task, served.model, "padded", dtype)
     rows = Rows()

@@ -56,6 +56,7 @@ class Padded(nn.Module):
         empty = torch.full_like(input__0, self.padding, dtype=torch.float32)
         return empty.masked_scatter(real, start), empty.masked_scatter(real, end)
 
+
 def update_argparser(parser: argparse.ArgumentParser) -> None:
     """Add the flags of :func:`get_model`."""
     parser.add_argument("--checkpoint", required=True, help="Model that run_squad.py trained, in any known format.")
@@ -129,7 +130,11 @@ def _specs(tensors: dict[str, Tensor]) -> dict[str, Any]:
 
 def _write_trace(model: nn.Module, names: Names, path: Path, tensors: tuple[Tensor, ...], options: Any) -> None:
     del names, options
-    torch.jit.trace(model, tensors, check_trace=False).save(str(path))
+    _traced(model, tensors).save(str(path))
+
+
+def _traced(model: nn.Module, tensors: tuple[Tensor, ...]) -> Any:
+    return torch.jit.trace(model, tensors, check_trace=False)
 
 
 def _write_script(model: nn.Module, names: Names, path: Path, tensors: tuple[Tensor, ...], options: Any) -> None:
@@ -139,13 +144,11 @@ def _write_script(model: nn.Module, names: Names, path: Path, tensors: tuple[Ten
         real = tensors[2] != 0
         offsets = nn.functional.pad(real.sum(1).cumsum(0), (2, 0)).int()
         stream = (tensors[0][real], tensors[1][real], offsets, tensors[0][0])
-        model = Padded(torch.jit.trace(model.stream, stream, check_trace=False))
+        model = Padded(_traced(model.stream, stream))
     torch.jit.script(model).save(str(path))
 
 
-def _write_onnx(
-    model: nn.Module, names: Names, path: Path, tensors: tuple[Tensor, ...], options: WriteOptions
-) -> None:
+def _write_onnx(model: nn.Module, names: Names, path: Path, tensors: tuple[Tensor, ...], options: WriteOptions) -> None:
     if isinstance(model, Padded) and model.served is not None:
         import onnx  # imported here: the other formats do not need it
 

@@ -29,7 +29,7 @@ from bert.files import replacing
 
 TOOL = Path(sys.prefix, "perf_analyzer")  # a folder: the program, and the libraries that it asks for in lib
 TRIALS = 5  # windows until three in a row agree
-UNSTABLE = 4  # windows in the one measurement of a load for which they do not
+UNSTABLE = 4  # windows in the one measurement of a load for which they do not, as random arrivals never do
 RANDOM_IDS = 100  # a random token id is below, so that any vocabulary has it
 RANDOM_ROWS = 64
 # Parts of the mean latency in microseconds, as perf_analyzer calls them.
@@ -75,9 +75,10 @@ def measure(args: argparse.Namespace, loads: Sequence[Load]) -> list[Row]:
         raise UsageError(f"{tool}: not installed: run `bash triton/install_perf_analyzer.sh`")
     rows: list[Row] = []
     for load in loads:
-        row, reason = run_once(args, load)
+        row, reason = None, "not stable"
+        if load.kind != "poisson":
+            row, reason = run_once(args, load)
         if row is None and "stable" in reason:
-            print(f"{load}: not stable, the next line is the mean of one measurement", file=sys.stderr)
             row, reason = run_once(args, load, args.measurement_request_count * UNSTABLE)
         if row is None:
             print(f"{load}: {reason}", file=sys.stderr)
@@ -195,7 +196,7 @@ def draw(files: dict[str, list[Row]], path: Path) -> None:
     figure = Figure(figsize=(9, 3.4 * len(columns)), layout="constrained")
     for axes, column in zip(figure.subplots(len(columns), 2, squeeze=False), columns, strict=True):
         for name, rows in files.items():
-            _draw_lines(*axes, name, column, [row for row in rows if column in row])
+            _draw_lines(axes, name, column, [row for row in rows if column in row])
         for each, title in zip(axes, ("inferences per second", "latency in ms"), strict=True):
             each.set(title=title, xlabel=AXES[column], xlim=(0, None), ylim=(0, None))
             each.grid(alpha=0.3)
@@ -204,7 +205,8 @@ def draw(files: dict[str, list[Row]], path: Path) -> None:
         figure.savefig(temporary, dpi=120)
 
 
-def _draw_lines(speed: Any, latency: Any, name: str, column: str, rows: list[Row]) -> None:
+def _draw_lines(axes: Any, name: str, column: str, rows: list[Row]) -> None:
+    speed, latency = axes
     for kind, batch in dict.fromkeys((row["Load"], row["Batch"]) for row in rows):
         chosen = [row for row in rows if (row["Load"], row["Batch"]) == (kind, batch)]
         x, label = [float(row[column]) for row in chosen], f"{name}, {kind}, batch {batch}"

@@ -1,11 +1,11 @@
 """A SQuAD file asked of a running server: the answers, their scores, and those of the checkpoint beside them.
 
-    rows = compare(config)
-    print(render(rows))
+rows = compare(config)
+print(render(rows))
 
-               exact match     F1  texts that differ  questions/s
-    served           47.56  51.17                  0         93.1
-    offline          47.56  51.17                           120.4
+           exact match     F1  texts that differ  questions/s
+served           47.56  51.17                  0         93.1
+offline          47.56  51.17                           120.4
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Calls to a model on Triton over gRPC, as arrays.
 
-    async with TritonClient("127.0.0.1:8001", "bert") as triton:
-        outputs = await triton.infer({"input__0": ids, "input__1": types, "input__2": mask})
+async with TritonClient("127.0.0.1:8001", "bert") as triton:
+    outputs = await triton.infer({"input__0": ids, "input__1": types, "input__2": mask})
 """
 
 from __future__ import annotations
