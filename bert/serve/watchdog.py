@@ -69,7 +69,7 @@ class Watchdog:
 
     async def infer(self, front: str, values: Mapping[str, str | int], seconds: float, priority: int = 0) -> Any:
         """Ask a text model, and take note of a dead process."""
-        if priority != AHEAD:  # a probe may find that the server itself was started again
+        if priority != AHEAD or not self._waits(front):  # meanwhile the server may have been started again
             self.refuse_while_restarting(front)
         asked_at = asyncio.get_running_loop().time()
         try:
@@ -105,6 +105,10 @@ class Watchdog:
         if reloads.running:
             self.states[front] = f"restarting {dead}"
             self.upstream.hurry(front, GRACE)
+
+    def _waits(self, front: str) -> bool:
+        """Whether every reload that keeps ``front`` from answering waits for its delay."""
+        return all(each.waiting for each in self._reloads.values() if front in each.fronts and each.running)
 
     def _forget_delays(self, front: str) -> None:
         """Drop the reloads of ``front`` that wait for their delay: the model answers."""
