@@ -17,21 +17,29 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # runs from a checkout without installation
 
-from bert.config import flag, run_command
-from bert.serve.server import ServerConfig, TritonServer, check_port, child
+from bert.config import run_command, to_dict
+
+try:
+    from bert.serve.limits import Limits
+    from bert.serve.listen import ListenConfig
+    from bert.serve.server import ServerConfig, TritonServer, check_port, child
+    from bert.serve.watchdog import WatchdogConfig
+except ModuleNotFoundError as missing:
+    print(f"error: {missing.name} is not installed: run `bash triton/setup.sh`", file=sys.stderr)
+    sys.exit(2)
 
 
 @dataclass
 class Config:
-    host: str = flag("127.0.0.1", "Address of the gateway; 0.0.0.0 = all of this machine's.")
-    port: int = flag(8080, "Port of the gateway.", minimum=1, maximum=65535)
-    allowed_host: list[str] | None = flag(None, "Names that browsers may call the gateway by, besides localhost.")
-    server: ServerConfig = field(default_factory=ServerConfig)  # type: ignore[arg-type]
+    server: ServerConfig = field(default_factory=ServerConfig)  # type: ignore[arg-type]  # its flags are required
+    listen: ListenConfig = field(default_factory=ListenConfig)
+    limits: Limits = field(default_factory=Limits)
+    watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
 
 
 def main(config: Config) -> None:
     """Run the command."""
-    check_port("port", config.port, config.host)
+    check_port("port", config.listen.port, config.listen.host)
     key = secrets.token_urlsafe(24)
     ended, reload = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -52,10 +60,13 @@ def main(config: Config) -> None:
 
 def gateway_command(config: Config) -> list[str]:
     """Return the command that starts the gateway."""
-    command = [sys.executable, str(ROOT / "triton" / "gateway.py"), "--host", config.host, "--port", str(config.port)]
-    command += ["--triton", f"127.0.0.1:{config.server.grpc_port}"]
+    command = [sys.executable, str(ROOT / "triton" / "gateway.py"), "--triton", f"127.0.0.1:{config.server.grpc_port}"]
     command += ["--metrics_url", f"http://127.0.0.1:{config.server.metrics_port}/metrics"]
-    return command + (["--allowed_host", *config.allowed_host] if config.allowed_host else [])
+    for part in (config.listen, config.limits, config.watchdog):
+        for name, value in to_dict(part).items():
+            if value is not None:
+                command += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return command
 
 
 if __name__ == "__main__":
