@@ -54,7 +54,7 @@ cd "$ROOT"
 
 step "Export"
 python triton/export.py --checkpoint "$checkpoint" --task qa "${lengths[@]}" --output "$repository"
-pretrained=$(find "$quickstart/checkpoints" -name 'ckpt_*.pt' 2>/dev/null | sort -V | tail -n 1)
+pretrained=$(find "$quickstart/checkpoints" -name 'ckpt_*.pt' 2>/dev/null | sort -V | tail -n 1 || true)
 [[ -z $pretrained ]] || python triton/export.py --checkpoint "$pretrained" --task embed --output "$repository"
 
 step "Server"

@@ -27,7 +27,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 LOCAL_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
 GUARDED = "/v1/"  # the paths that cost an inference
 ADDRESSES = 10_000  # whose rate is remembered
-DRAIN_SECONDS = 1.0
+DRAIN_SECONDS = 5.0
 
 
 @dataclass

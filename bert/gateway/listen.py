@@ -59,6 +59,7 @@ def build_server(app: App, config: ListenConfig) -> uvicorn.Server:
         log_level="warning",
         limit_concurrency=config.max_connections,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        timeout_keep_alive=75,  # longer than clients keep a connection, which else send into one that closes
     )
     return _Server(settings)
 

@@ -29,11 +29,11 @@ class ServingConfig:
     threads: int = flag(
         1, "Threads of each copy. Copies of one thread give the most, one of many answers soonest.", minimum=1
     )
-    text_instances: int = flag(2, "Copies of the model that reads text.", minimum=1)
+    text_instances: int = flag(1, "Copies of the model that reads text, each a process of its own.", minimum=1)
     batch_tokens: int = flag(512, "Most tokens in a batch of the engine.", minimum=1)
     queue_delay: int = flag(0, "Microseconds that the engine waits for more requests to a batch.", minimum=0)
-    queue_size: int = flag(256, "Requests that may wait for a model; more are refused.", minimum=1)
-    queue_timeout: float = flag(20.0, "Seconds that a request may wait.", minimum=0.001)
+    queue_size: int = flag(0, "Requests that may wait for a model; more are refused. 0 = any number.", minimum=0)
+    queue_timeout: float = flag(0.0, "Seconds that a request may wait. 0 = any time.", minimum=0)
     gpu: bool = flag(False, "Run the engine on a GPU.")
 
 
@@ -59,15 +59,18 @@ def tensor(name: str, kind: str, dims: list[int], **more: Any) -> Config:
 
 
 def _batching(serving: ServingConfig, delay: int = 0) -> Config:
-    """Requests of any client share batches; a probe (priority 1) goes before the others (2)."""
-    policy = {
-        "timeout_action": Word("REJECT"),
-        "default_timeout_microseconds": int(serving.queue_timeout * 1e6),
-        "allow_timeout_override": True,
-        "max_queue_size": serving.queue_size,
-    }
-    levels = {"priority_levels": 2, "default_priority_level": 2}
-    return {"max_queue_delay_microseconds": delay, "default_queue_policy": policy, **levels}
+    """Requests of any client share batches.
+
+    With a queue policy or priorities Triton 2.51 lets waiting requests rest for up to half a second, so there is none
+    unless it is asked for; the gateway limits requests and their time.
+    """
+    batching: Config = {"max_queue_delay_microseconds": delay}
+    if serving.queue_size or serving.queue_timeout:
+        policy = {"timeout_action": Word("REJECT"), "allow_timeout_override": True}
+        policy["default_timeout_microseconds"] = int(serving.queue_timeout * 1e6)
+        policy["max_queue_size"] = serving.queue_size
+        batching |= {"default_queue_policy": policy, "priority_levels": 2, "default_priority_level": 2}
+    return batching
 
 
 def _engine_inputs(**more: Any) -> list[Config]:

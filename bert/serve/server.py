@@ -52,7 +52,7 @@ class ServerConfig:
     cache_mb: int = flag(256, "Megabytes of answers to keep for equal requests; 0 = none.", minimum=0)
     user: str = flag("nobody", "If started by root: the user that the servers run as.")
     allow_root: bool = flag(False, "Run as root all the same.")
-    verbose: bool = flag(False, "Show Triton's log; otherwise only its warnings and errors.")
+    verbose: bool = flag(False, "Show Triton's log; otherwise only the errors of a server that cannot start.")
 
 
 @dataclass(frozen=True)
@@ -209,6 +209,7 @@ class TritonServer:
             cwd=self._folder / "empty",
             env=environment,
             stdout=subprocess.DEVNULL,
+            stderr=None if self._config.verbose else (self._folder / "errors.log").open("ab"),
             start_new_session=True,
             preexec_fn=die_with_parent,
             **self._rights,
@@ -222,10 +223,18 @@ class TritonServer:
         if trouble is None:
             return
         if not self._usual:
+            for line in self._errors():
+                print(line, file=sys.stderr)
             raise UsageError(f"--model_repository {self._repository}: {trouble} before it could load the models")
         self._notice(f"{trouble}: starting it again")
         self.stop(patience=0)
         self.start()
+
+    def _errors(self) -> list[str]:
+        """Return the errors that the server has logged, without what it says on every machine without a GPU."""
+        log = self._folder / "errors.log"
+        lines = log.read_text(encoding="utf8", errors="replace").splitlines() if log.exists() else []
+        return [line for line in lines if line.startswith(("E", "error")) and "CudaDriverHelper" not in line][-5:]
 
     def _trouble(self) -> str | None:
         """Say what is wrong with the server, if anything is."""

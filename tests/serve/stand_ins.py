@@ -9,8 +9,6 @@
 from pathlib import Path
 
 QUEUE = """dynamic_batching {
-  priority_levels: 2 default_priority_level: 2
-  default_queue_policy { timeout_action: REJECT default_timeout_microseconds: 10000000 max_queue_size: 256 }
 }"""
 
 QA_CONFIG = (

@@ -83,6 +83,13 @@ def check_batching(config, delay):
     assert config.version_policy.latest.num_versions == 1
 
 
+def test_without_a_limit_there_is_no_queue_policy(parsed):
+    """Triton 2.51 lets requests rest for half a second where there is one."""
+    for config in (engine_config("bert", TOKENS, ServingConfig(), True), text_config("bert_qa", "qa", ServingConfig())):
+        batching = parsed(config).dynamic_batching
+        assert batching.priority_levels == 0 and not batching.HasField("default_queue_policy")
+
+
 def described(tensors):
     name = type(tensors[0]).DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number
     return [(each.name, name[each.data_type].name.removeprefix("TYPE_"), list(each.dims)) for each in tensors]
