@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 def build_session(model: str, runtime: str) -> Any:
     """Return a function of padded ids, types and mask [B, L] int64 -> start and end logits [B, L]; one thread."""
     if runtime == "openvino":
-        import openvino
+        import openvino  # type: ignore[import-not-found]  # optional
 
         core = openvino.Core()
         options = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}

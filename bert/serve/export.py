@@ -44,9 +44,9 @@ def _example(device: str) -> tuple[Tensor, ...]:
     return tuple(value.to(device) for value in values)
 
 
-def _stream(served: Served, precision: str, device: str, attention: str = "sdpa") -> Stream:
+def _stream(served: Served, precision: str, device: str) -> Stream:
     model = copy.deepcopy(served.model)  # the gate compares with the trained one, in fp32
-    model.bert.attention = attention
+    model.bert.attention = "sdpa"
     return Stream(model).to(device, DTYPES[precision]).eval()
 
 
@@ -91,9 +91,7 @@ def write_torch_export(served: Served, precision: str, path: Path, device: str) 
 
 def write_aoti(served: Served, precision: str, path: Path, device: str) -> None:
     """Compile ahead of time, which takes a C++ compiler and a minute or two."""
-    # The kernel without padding; a .pt2 that is not compiled cannot hold it, since it returns an unsigned random state.
-    attention = "varlen" if device == "cuda" else "sdpa"
-    program = exported_program(_stream(served, precision, device, attention), device)
+    program = exported_program(_stream(served, precision, device), device)
     torch._inductor.aoti_compile_and_package(program, package_path=str(path))
 
 

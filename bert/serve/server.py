@@ -37,6 +37,8 @@ from bert.errors import UsageError
 RESTRICTED = "model-repository,shared-memory,model-config,trace,logging,statistics"
 ANSWER_SECONDS = 5.0  # a server that gives no sign of life for so long is started anew
 STOP_SECONDS = 10
+# Triton 2.51 never ends the other processes of a model that it reloads because one of them has died.
+SPARE_PROCESSES = 4
 
 
 @dataclass
@@ -96,7 +98,7 @@ def check_port(name: str, port: int, host: str = "127.0.0.1") -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise UsageError(f"--{name} {port}: {error.strerror.lower()}; choose another") from error
+            raise UsageError(f"--{name} {port}: {(error.strerror or str(error)).lower()}; choose another") from error
 
 
 def unprivileged(config: ServerConfig, *needed: Path) -> dict[str, Any]:
@@ -132,8 +134,10 @@ class TritonServer:
             check_port(name, getattr(config, name))
         self._rights = unprivileged(config, self._repository, self._wheel.binary, Path(sys.executable))
         self._config, self._key, self._notice = config, key, notice
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Any = None
         self._heard = 0.0  # when the server last answered
+        self._loading = True  # until the first answer
+        self._usual = 0  # its processes when it first answered; 0 = it has not
 
     def __enter__(self) -> TritonServer:
         """Make the server's own folder, from which it runs: a folder `triton` beside it would hide the compiler."""
@@ -213,22 +217,35 @@ class TritonServer:
         self._loading = True
 
     def revive(self) -> None:
-        """Start the server anew if it has died, or if it answered before and has been silent for too long."""
-        assert self._process is not None
-        code = self._process.poll()
-        if code is None and self._answers():
-            self._heard, self._loading = time.monotonic(), False
-        silent = time.monotonic() - self._heard > ANSWER_SECONDS
-        if code is None and (self._loading or not silent):
+        """Start the server again if it is in trouble; raises UsageError if it has never answered."""
+        trouble = self._trouble()
+        if trouble is None:
             return
-        if self._loading and code is not None:
-            raise UsageError(f"--model_repository {self._repository}: Triton could not load it (exit code {code})")
-        self._notice(
-            "Triton has died: starting it again" if code is not None else "Triton is silent: starting it again"
-        )
+        if not self._usual:
+            raise UsageError(f"--model_repository {self._repository}: {trouble} before it could load the models")
+        self._notice(f"{trouble}: starting it again")
         self.stop()
         self.start()
-        self._loading = False
+
+    def _trouble(self) -> str | None:
+        """Say what is wrong with the server, if anything is."""
+        if self._process.poll() is not None:
+            return f"Triton has died (exit code {self._process.returncode})"
+        now = time.monotonic()
+        if self._answers():
+            self._usual, self._loading = self._usual or self._processes(), False
+            self._heard = now
+            left_behind = self._processes() > self._usual + SPARE_PROCESSES
+            return "Triton has processes of models that died" if left_behind else None
+        return "Triton is silent" if not self._loading and now - self._heard > ANSWER_SECONDS else None
+
+    def _processes(self) -> int:
+        """Count the processes of the server's session."""
+        count = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # one that has ended meanwhile
+                count += int(stat.read_text().rpartition(")")[2].split()[3]) == self._process.pid
+        return count
 
     def _answers(self) -> bool:
         try:
@@ -269,7 +286,7 @@ def _front_last(name: str) -> tuple[bool, str]:
 
 
 @contextlib.contextmanager
-def child(command: list[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+def child(command: list[str], **options: Any) -> Iterator[Any]:
     """Run a process that ends with the block, or with this process."""
     process = subprocess.Popen(command, preexec_fn=die_with_parent, **options)
     try:
