@@ -92,14 +92,17 @@ def engine_config(name: str, settings: Config, serving: ServingConfig, by_tokens
     }
 
 
+# A number that only makes a request different from others, for which the cache may hold an answer.
+ATTEMPT = tensor("attempt", "INT32", [1], optional=True)
 TEXT_INPUTS = {
     "qa": [
         tensor("question", "STRING", [1]),
         tensor("context", "STRING", [1]),
         tensor("n_best", "INT32", [1], optional=True),
+        ATTEMPT,
     ],
-    "classify": [tensor("text", "STRING", [1]), tensor("text_pair", "STRING", [1], optional=True)],
-    "embed": [tensor("text", "STRING", [1])],
+    "classify": [tensor("text", "STRING", [1]), tensor("text_pair", "STRING", [1], optional=True), ATTEMPT],
+    "embed": [tensor("text", "STRING", [1]), ATTEMPT],
 }
 TEXT_OUTPUTS = {
     "qa": [

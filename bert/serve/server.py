@@ -201,7 +201,7 @@ class TritonServer:
         if not self._usual:
             raise UsageError(f"--model_repository {self._repository}: {trouble} before it could load the models")
         self._notice(f"{trouble}: starting it again")
-        self.stop()
+        self.stop(patience=0)
         self.start()
 
     def _trouble(self) -> str | None:
@@ -243,13 +243,13 @@ class TritonServer:
             except OSError as error:
                 self._notice(f"{name} could not be loaded and is served as before: {error}")
 
-    def stop(self) -> None:
-        """End the server and what it started."""
+    def stop(self, patience: float = STOP_SECONDS) -> None:
+        """End the server and what it started; calls in flight have ``patience`` seconds."""
         if self._process is None:
             return
         self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOP_SECONDS)
+            self._process.wait(patience)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

@@ -11,6 +11,7 @@ process has died::
 import asyncio
 import logging
 import re
+import secrets
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -39,7 +40,7 @@ DEAD_STUB = re.compile(r"Stub process '([^']+?)(?:_\d+_\d+)?' is not healthy")
 UNNAMED_STUB = re.compile(r"stub process", re.IGNORECASE)
 NOT_LOADED = re.compile(r"Model '([^']+)' is not ready")
 FULL_QUEUE = re.compile(r"queue|timeout")
-NO_CONNECTION = re.compile(r"connect|socket|recvmsg|GOAWAY", re.IGNORECASE)
+NO_CONNECTION = re.compile(r"connect|socket|recvmsg|GOAWAY|server not ready", re.IGNORECASE)
 
 
 class ModelDown(Refusal):
@@ -89,7 +90,12 @@ class Upstream:
             raise unreachable() from None  # the server cancelled the call, not we
         finally:
             self._waiting[model].discard(limit)
-        return from_tensors(result)
+        outputs = from_tensors(result)
+        if not outputs and "attempt" not in values:
+            # Triton 2.51 caches the failure of a request whose process died, as an answer without outputs.
+            values = {**values, "attempt": secrets.randbelow(2**31)}
+            return await self.infer(model, values, seconds, priority)
+        return outputs
 
     def hurry(self, model: str, seconds: float) -> None:
         """Give the calls in flight to ``model`` at most ``seconds`` more."""

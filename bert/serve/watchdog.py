@@ -46,6 +46,7 @@ class Reloads:
         self.fronts: set[str] = set()  # the text models that it has kept from answering
         self.done_at = float("-inf")
         self.repeated = 0
+        self.waiting = False  # for its delay, and not begun
 
     @property
     def running(self) -> bool:
@@ -68,7 +69,8 @@ class Watchdog:
 
     async def infer(self, front: str, values: Mapping[str, str | int], seconds: float, priority: int = 0) -> Any:
         """Ask a text model, and take note of a dead process."""
-        self.refuse_while_restarting(front)
+        if priority != AHEAD or not self._waits(front):  # meanwhile the server may have been started again
+            self.refuse_while_restarting(front)
         asked_at = asyncio.get_running_loop().time()
         try:
             return await self.upstream.infer(front, values, seconds, priority)
@@ -104,9 +106,22 @@ class Watchdog:
             self.states[front] = f"restarting {dead}"
             self.upstream.hurry(front, GRACE)
 
+    def _waits(self, front: str) -> bool:
+        """Whether every reload that keeps ``front`` from answering waits for its delay."""
+        return all(each.waiting for each in self._reloads.values() if front in each.fronts and each.running)
+
+    def _forget_delays(self, front: str) -> None:
+        """Drop the reloads of ``front`` that wait for their delay: the model answers."""
+        for name, reloads in list(self._reloads.items()):
+            if front in reloads.fronts and reloads.running and reloads.waiting and reloads.task:
+                reloads.task.cancel()
+                del self._reloads[name]
+
     async def _reload(self, name: str, reloads: Reloads, delay: float) -> None:
         LOG.warning("%s: down, reloading in %.1f s", name, delay)
+        reloads.waiting = True
         await asyncio.sleep(delay)
+        reloads.waiting = False
         result = "ok"
         try:
             await self.upstream.reload(name)
@@ -131,6 +146,7 @@ class Watchdog:
         front, probe = KINDS[kind].model, KINDS[kind].probe
         try:
             await self.infer(front, probe(next(self._numbers)), self.config.probe_deadline, AHEAD)
+            self._forget_delays(front)
             self._seen.add(front)
             state = OK
         except ModelAbsent:

@@ -1,0 +1,85 @@
+"""Ask a running server: one question, the questions of a SQuAD file, or objects from stdin.
+
+    python triton/client.py --question "Who wrote it?" --context "Ada wrote it in 1843."
+    python triton/client.py --predict_file dev-v1.1.json --output predictions.json
+    python triton/client.py < questions.jsonl > answers.jsonl
+
+A line of stdin is {"question": ..., "context": ..., "n_best": 3}; the answers come in the same order, an object a line,
+or {"error": "why"}. It asks the gateway at --url, or Triton itself at --grpc.
+"""
+
+import asyncio
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from bert.config import flag, run_command
+from bert.errors import UsageError
+
+try:
+    from bert.serve.ask import AskConfig, Asker, open_asker, parse_question
+    from bert.serve.flow import in_order, stdin_lines
+    from bert.serve.score import ask_file, write_predictions
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {missing.name} is not installed: run `bash triton/setup.sh`")
+
+
+@dataclass
+class Config:
+    question: str | None = flag(None, "The question.")
+    context: str | None = flag(None, "The text that contains the answer.")
+    n_best: int = flag(3, "Answers to show.", minimum=1, maximum=20)
+    json: bool = flag(False, "Print the answer to --question as a JSON object.")
+    predict_file: str | None = flag(None, "SQuAD file whose questions to ask.")
+    output: str | None = flag(None, "File for the answers to --predict_file: {id: text}.")
+    ask: AskConfig = field(default_factory=AskConfig)
+
+
+def main(config: Config) -> None:
+    if (config.question is None) != (config.context is None):
+        raise UsageError("--question and --context: expected both or neither")
+    if (config.predict_file is None) != (config.output is None):
+        raise UsageError("--predict_file and --output: expected both or neither")
+    if config.question is not None:
+        asyncio.run(ask_one(config))
+    elif config.predict_file is not None and config.output is not None:
+        answers = asyncio.run(ask_file(config.ask, config.predict_file))
+        write_predictions(answers, config.output)
+    else:
+        asyncio.run(ask_lines(config.ask))
+
+
+async def ask_one(config: Config) -> None:
+    async with open_asker(config.ask) as asker:
+        reply = await asker.ask({"question": config.question, "context": config.context, "n_best": config.n_best})
+    if config.json:
+        print(json.dumps(reply, ensure_ascii=False))
+    if "error" in reply:
+        raise UsageError(reply["error"])
+    if not config.json:
+        for each in reply["nbest"]:
+            print(f"{each['probability']:6.1%}  {each['text'] or '(no answer)'}")
+
+
+async def ask_lines(config: AskConfig) -> None:
+    """Answer stdin line by line; a line that is wrong gets its error in its place."""
+    async with open_asker(config) as asker:
+        async for reply in in_order(lambda line: ask_line(asker, line), stdin_lines(), config.concurrency):
+            print(json.dumps(reply, ensure_ascii=False), flush=True)
+
+
+async def ask_line(asker: Asker, line: bytes) -> dict[str, Any]:
+    try:
+        return await asker.ask(parse_question(line.decode()))
+    except UnicodeDecodeError as error:
+        return {"error": f"not UTF-8 (byte {error.start})"}
+    except UsageError as error:
+        return {"error": str(error)}
+
+
+if __name__ == "__main__":
+    run_command(main, Config)
