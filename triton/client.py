@@ -25,7 +25,8 @@ try:
     from bert.serve.flow import in_order, stdin_lines
     from bert.serve.score import ask_file, write_predictions
 except ModuleNotFoundError as missing:
-    sys.exit(f"error: {missing.name} is not installed: run `bash triton/setup.sh`")
+    print(f"error: {missing.name} is not installed: run `bash triton/setup.sh`", file=sys.stderr)
+    sys.exit(2)
 
 
 @dataclass

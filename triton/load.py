@@ -17,7 +17,8 @@ from bert.config import run_command
 try:
     from bert.serve.load import LoadConfig, run_load
 except ModuleNotFoundError as missing:
-    sys.exit(f"error: {missing.name} is not installed: run `bash triton/setup.sh`")
+    print(f"error: {missing.name} is not installed: run `bash triton/setup.sh`", file=sys.stderr)
+    sys.exit(2)
 
 
 def main(config: LoadConfig) -> None:

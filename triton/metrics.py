@@ -18,7 +18,8 @@ from bert.serve.questions import MetricsCalculator  # noqa: F401  # for --metric
 try:
     from bert.serve.score import ScoreConfig, compare, differing, render
 except ModuleNotFoundError as missing:
-    sys.exit(f"error: {missing.name} is not installed: run `bash triton/setup.sh`")
+    print(f"error: {missing.name} is not installed: run `bash triton/setup.sh`", file=sys.stderr)
+    sys.exit(2)
 
 
 def main(config: ScoreConfig) -> None:

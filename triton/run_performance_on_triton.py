@@ -5,8 +5,8 @@
     python triton/run_performance_on_triton.py --model-name bert_qa --input-data data.json --evaluation-mode online \\
         --request-rates 5 10 20 --request-distribution poisson --batch-sizes 1 --result-path poisson.csv
 
-prepare_input_data.py makes the data. A server of triton/serve.sh needs its key in BERT_SERVE_ADMIN_KEY; perf_analyzer
-shows it in the list of processes.
+prepare_input_data.py makes the data. Start triton/serve.sh and this with one BERT_SERVE_ADMIN_KEY: perf_analyzer reads
+the model's configuration and statistics. While it runs, the key is in the list of processes.
 """
 
 import asyncio

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import random
 import subprocess
@@ -79,7 +80,8 @@ def measure(args: argparse.Namespace, loads: Sequence[Load]) -> list[Row]:
         if load.kind != "poisson":
             row, reason = run_once(args, load)
         if row is None and "stable" in reason:
-            row, reason = run_once(args, load, args.measurement_request_count * UNSTABLE)
+            requests = args.measurement_request_count * UNSTABLE
+            row, reason = run_once(args, load, max(requests, math.ceil(load.amount)))  # perf_analyzer's least
         if row is None:
             print(f"{load}: {reason}", file=sys.stderr)
         else:
@@ -105,7 +107,7 @@ def run_once(args: argparse.Namespace, load: Load, requests: int = 0) -> tuple[R
             print(output, file=sys.stderr)
         if not report.is_file():
             lines = [line.strip() for line in output.splitlines() if line.strip()] or ["no output"]
-            return None, next((line for line in lines if "had error" in line), lines[-1])
+            return None, next((line for line in lines if "error" in line.lower()), lines[-1])
         with report.open(encoding="utf8") as file:
             found = {name: value for name, value in next(csv.DictReader(file)).items() if name}
     latency = sum(int(float(found.get(part) or 0)) for part in PARTS)

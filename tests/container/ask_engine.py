@@ -28,7 +28,7 @@ outputs = unpack(requests, engine(*pack(requests)), per_token=True)
 reply = front.reply(prepared, [[rows[0] for rows in each] for each in outputs])
 assert reply["answer"] and reply["answer"] in "Ada wrote it.", reply
 
-command = ["python3", "triton/serve.py", "--gateway=false", "--all_addresses", "--model-repository", "/models"]
+command = ["python3", "triton/server.py", "--model-repository", "/models"]
 environment = {**os.environ, "BERT_SERVE_ADMIN_KEY": "x" * 32}
 done = subprocess.run(command, env=environment, capture_output=True, text=True)
 assert (done.returncode, done.stderr.count("\n")) == (2, 1), done

@@ -117,7 +117,7 @@ check_serving() {
   [[ -x $python ]] || timed "serving environment" bash triton/setup.sh
   timed "model exported" export_tiny "$python"
   timed "server image built" build_serving server
-  timed "server image: user and command" expect_config bert-server triton/serve.py
+  timed "server image: user and command" expect_config bert-server triton/server.py
   image bert-server
   timed "engine and text front" as_set --volume "$work/models:/models:ro" <tests/container/ask_engine.py
   buildah rm "$container" >/dev/null
