@@ -109,7 +109,7 @@ export_tiny() {
 
 expect_config() {
   buildah inspect --type image --format '{{.Docker.Config.User}} {{.Docker.Config.Entrypoint}}' "localhost/$1" |
-    grep -F "1000:1000 [python3 $2 "
+    grep -F "1000:1000 [python3 $2"
 }
 
 check_serving() {
