@@ -20,7 +20,6 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 import urllib.error
@@ -171,8 +170,8 @@ class TritonServer:
 
     def start(self) -> None:
         """Start the server and return at once; its models load meanwhile."""
-        libraries = [sysconfig.get_config_var("LIBDIR"), str(self._wheel.libraries)]  # Python's own before Debian's
-        libraries += [os.environ["LD_LIBRARY_PATH"]] if "LD_LIBRARY_PATH" in os.environ else []  # CUDA's, in an image
+        found = os.environ.get("LD_LIBRARY_PATH")  # CUDA's, in an image
+        libraries = [*self._wheel.libraries, *([found] if found else [])]
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         environment = {
             **os.environ,

@@ -32,7 +32,7 @@ def test_nvidias_image_is_found_where_there_is_no_wheel(tmp_path, monkeypatch):
         (tmp_path / name).touch()
     found = wheel.Wheel.find()
     assert found.binary == tmp_path / "bin" / "tritonserver"
-    assert found.libraries == tmp_path / "lib"
+    assert found.libraries == [str(tmp_path / "lib")]
     assert found.stub.parent == found.backends / "python"
     found.stub.unlink()
     with pytest.raises(UsageError, match="is missing"):
