@@ -101,9 +101,9 @@ def check_serving(script: str, arguments: list[str]) -> None:
 
 def serving_flags() -> set[str]:
     """Return the names of the flags of triton/*.py: fields, parameters and what a parser is given."""
+    folders = ("triton", "bert/serve", "bert/gateway", "bert/client", "bert/deployment")
     files = [
-        *(ROOT / "triton").glob("*.py"),
-        *(ROOT / "bert" / "serve").glob("*.py"),
+        *(file for folder in folders for file in (ROOT / folder).glob("*.py")),
         ROOT / "bert/checkpoint/open_model.py",
     ]
     text = "\n".join(file.read_text() for file in files)
@@ -116,12 +116,12 @@ def check_curl(words: list[str]) -> None:
     address, *rest = words
     path = address.removeprefix("http://127.0.0.1:8080")
     if not rest:
-        assert f'"{path}"' in (ROOT / "bert/serve/gateway.py").read_text() or path == "/openapi.json", f"no {path}"
+        assert f'"{path}"' in (ROOT / "bert/gateway/app.py").read_text() or path == "/openapi.json", f"no {path}"
         return
     flag, body = rest
     assert flag == "--json"
     given = json.loads(body)
-    texts = pytest.importorskip("bert.serve.texts")
+    texts = pytest.importorskip("bert.gateway.texts")
     for item in given if isinstance(given, list) else [given]:
         texts.KINDS[path.removeprefix("/v1/")].asked.model_validate(item)
 

@@ -16,8 +16,10 @@ LAYERS = [
     {"train", "shards"},
     {"checkpoint", "features", "prepare"},
     {"pretrain", "finetune", "download"},
-    {"squad", "glue", "doctor", "lddl_commands"},
+    {"squad", "glue", "doctor", "lddl_commands", "gateway"},
     {"serve"},
+    {"client"},
+    {"deployment"},
 ]
 LAYER_OF = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}
 

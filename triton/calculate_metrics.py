@@ -12,10 +12,10 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from bert.deployment.dumps import read_dumps
+from bert.deployment.plugin import Parser, call_with, run_script, spellings
 from bert.errors import naming_os_errors
 from bert.files import replacing
-from bert.serve.dumps import read_dumps
-from bert.serve.plugin import Parser, call_with, run_script, spellings
 
 
 def main() -> None:

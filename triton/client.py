@@ -21,9 +21,9 @@ from bert.config import flag, run_command
 from bert.errors import UsageError
 
 try:
-    from bert.serve.ask import AskConfig, Asker, open_asker, parse_question
-    from bert.serve.flow import in_order, stdin_lines
-    from bert.serve.score import ask_file, write_predictions
+    from bert.client.ask import AskConfig, Asker, open_asker, parse_question
+    from bert.client.flow import in_order, stdin_lines
+    from bert.client.score import ask_file, write_predictions
 except ModuleNotFoundError as missing:
     print(f"error: {missing.name} is not installed: run `bash triton/setup.sh`", file=sys.stderr)
     sys.exit(2)

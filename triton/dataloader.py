@@ -1,3 +1,3 @@
 """The questions of a SQuAD file as padded batches, for --dataloader triton/dataloader.py of the commands here."""
 
-from bert.serve.questions import get_dataloader_fn  # noqa: F401  # what the commands look for
+from bert.deployment.questions import get_dataloader_fn  # noqa: F401  # what the commands look for

@@ -15,9 +15,9 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
 
-from bert.serve.inference import add_model_flags, check_type
-from bert.serve.padded import INPUTS, WRITERS, WriteOptions, write_model
-from bert.serve.plugin import Parser, call_with, run_script, spellings
+from bert.deployment.inference import add_model_flags, check_type
+from bert.deployment.padded import INPUTS, WRITERS, WriteOptions, write_model
+from bert.deployment.plugin import Parser, call_with, run_script, spellings
 
 
 def main() -> None:

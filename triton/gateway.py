@@ -21,9 +21,9 @@ from bert.config import run_command
 from bert.errors import UsageError
 
 try:
-    from bert.serve.gateway import GatewayConfig, build_app
-    from bert.serve.listen import ListenConfig, build_server, open_socket, serve, url_of
-    from bert.serve.watchdog import OK, Watchdog
+    from bert.gateway.app import GatewayConfig, build_app
+    from bert.gateway.listen import ListenConfig, build_server, open_socket, serve, url_of
+    from bert.gateway.watchdog import OK, Watchdog
 except ModuleNotFoundError as missing:
     package = (missing.name or "").split(".")[0]
     print(f"error: {package} is not installed: run `bash triton/setup.sh`", file=sys.stderr)

@@ -15,7 +15,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from bert.config import run_command
 
 try:
-    from bert.serve.load import LoadConfig, run_load
+    from bert.client.load import LoadConfig, run_load
 except ModuleNotFoundError as missing:
     print(f"error: {missing.name} is not installed: run `bash triton/setup.sh`", file=sys.stderr)
     sys.exit(2)

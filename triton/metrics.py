@@ -13,10 +13,10 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from bert.config import run_command
-from bert.serve.questions import MetricsCalculator  # noqa: F401  # for --metrics triton/metrics.py
+from bert.deployment.questions import MetricsCalculator  # noqa: F401  # for --metrics triton/metrics.py
 
 try:
-    from bert.serve.score import ScoreConfig, compare, differing, render
+    from bert.client.score import ScoreConfig, compare, differing, render
 except ModuleNotFoundError as missing:
     print(f"error: {missing.name} is not installed: run `bash triton/setup.sh`", file=sys.stderr)
     sys.exit(2)

@@ -1,3 +1,3 @@
 """The question-answering model on padded batches, for --input-path triton/model.py of the commands here."""
 
-from bert.serve.padded import get_model, update_argparser  # noqa: F401  # what the commands look for
+from bert.deployment.padded import get_model, update_argparser  # noqa: F401  # what the commands look for

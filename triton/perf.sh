@@ -6,7 +6,8 @@
 # Values, from the environment:
 #   SERVER_URL grpc://127.0.0.1:8001    MAX_SEQ_LENGTH 384    DOC_STRIDE 128     MAX_QUERY_LENGTH 64
 #   BATCH_SIZES "1 2 4 8"               CONCURRENCY_STEPS 8   RATES "5 10 20 40" RESULTS results/serving
-# RESULTS gets a CSV for each sweep and performance.png. Start triton/serve.sh with the same BERT_SERVE_ADMIN_KEY.
+# RESULTS gets a CSV for each sweep and performance.png. Start triton/serve.sh with the same BERT_SERVE_ADMIN_KEY, and
+# with --cache_mb 0, so that no answer comes from its cache.
 set -euo pipefail
 
 # shellcheck source=triton/install_perf_analyzer.sh

@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from bert.config import flag, run_command
-from bert.serve.perf import draw, read_rows
+from bert.deployment.perf import draw, read_rows
 
 
 @dataclass

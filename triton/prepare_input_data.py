@@ -14,10 +14,10 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from bert.deployment.perf import write_data
+from bert.deployment.plugin import Parser, call_with, run_script, spellings
+from bert.deployment.questions import Batch
 from bert.errors import UsageError
-from bert.serve.perf import write_data
-from bert.serve.plugin import Parser, call_with, run_script, spellings
-from bert.serve.questions import Batch
 from bert.squad.examples import load_dataset, paragraphs
 
 TEXT_ROWS = 10_000  # at least one for each question

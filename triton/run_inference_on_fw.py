@@ -9,10 +9,10 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from bert.deployment.inference import Dumper, add_dump_flags, add_model_flags, check_type, parse_with_dataloader
+from bert.deployment.padded import module_runner, onnx_runner, torchscript_runner
+from bert.deployment.plugin import Parser, call_with, run_script, spellings
 from bert.log import progress
-from bert.serve.inference import Dumper, add_dump_flags, add_model_flags, check_type, parse_with_dataloader
-from bert.serve.padded import module_runner, onnx_runner, torchscript_runner
-from bert.serve.plugin import Parser, call_with, run_script, spellings
 
 FILES = {"ts-trace": torchscript_runner, "ts-script": torchscript_runner, "onnx": onnx_runner}
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from bert.client.triton_client import TritonClient
+from bert.deployment.inference import Dumper, add_dump_flags, infer_on_triton, parse_with_dataloader
+from bert.deployment.plugin import Parser, call_with, run_script, spellings
+from bert.deployment.questions import Batch
 from bert.log import progress
-from bert.serve.inference import Dumper, add_dump_flags, infer_on_triton, parse_with_dataloader
-from bert.serve.plugin import Parser, call_with, run_script, spellings
-from bert.serve.questions import Batch
-from bert.serve.triton_client import TritonClient
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from bert.serve.perf import loads_of, measure, random_data, save_rows, write_data
-from bert.serve.plugin import Parser, run_script, spellings
-from bert.serve.triton_client import TritonClient
+from bert.client.triton_client import TritonClient
+from bert.deployment.perf import loads_of, measure, random_data, save_rows, write_data
+from bert.deployment.plugin import Parser, run_script, spellings
 
 CHOICES = {  # flag: default first
     "measurement_mode": ("count_windows", "time_windows"),

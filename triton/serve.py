@@ -20,10 +20,10 @@ sys.path.insert(0, str(ROOT))  # runs from a checkout without installation
 from bert.config import run_command, to_dict
 
 try:
-    from bert.serve.limits import Limits
-    from bert.serve.listen import ListenConfig
+    from bert.gateway.limits import Limits
+    from bert.gateway.listen import ListenConfig
+    from bert.gateway.watchdog import WatchdogConfig
     from bert.serve.server import ServerConfig, TritonServer, check_port, child
-    from bert.serve.watchdog import WatchdogConfig
 except ModuleNotFoundError as missing:
     print(f"error: {missing.name} is not installed: run `bash triton/setup.sh`", file=sys.stderr)
     sys.exit(2)

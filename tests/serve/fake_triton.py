@@ -23,8 +23,8 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
-from bert.serve.gateway import ADMIN_KEY, GatewayConfig, build_app
-from bert.serve.listen import ListenConfig, build_server, open_socket, url_of
+from bert.gateway.app import ADMIN_KEY, GatewayConfig, build_app
+from bert.gateway.listen import ListenConfig, build_server, open_socket, url_of
 
 PAGE = Path(__file__).parents[2] / "triton" / "page"
 MODELS = ("bert_qa", "bert_classifier", "bert_embed")

@@ -12,9 +12,9 @@ pytest.importorskip("httpx")
 from serve.fake_gateway import fake_gateway  # pyright: ignore[reportMissingImports]
 from serve.real_triton import free_ports  # pyright: ignore[reportMissingImports]
 
+from bert.client.ask import parse_question
+from bert.client.score import Row, differing, render, score
 from bert.errors import UsageError
-from bert.serve.ask import parse_question
-from bert.serve.score import Row, differing, render, score
 
 ROOT = Path(__file__).parents[2]
 SQUAD = {

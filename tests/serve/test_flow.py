@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bert.serve.flow import AHEAD, in_order
+from bert.client.flow import AHEAD, in_order
 
 
 async def collect(ask, items, concurrency):

@@ -17,10 +17,10 @@ for package in ("fastapi", "uvicorn", "httpx", "prometheus_client", "tritonclien
 import httpx
 from fake_triton import FakeTriton, running, wait_until
 
-from bert.serve.gateway import GatewayConfig
-from bert.serve.limits import Limits
-from bert.serve.listen import ListenConfig, open_socket
-from bert.serve.watchdog import WatchdogConfig
+from bert.gateway.app import GatewayConfig
+from bert.gateway.limits import Limits
+from bert.gateway.listen import ListenConfig, open_socket
+from bert.gateway.watchdog import WatchdogConfig
 
 ROOT = Path(__file__).parents[2]
 FAST = WatchdogConfig(probe_seconds=0.05, probe_deadline=1.0)

@@ -13,9 +13,9 @@ for package in ("fastapi", "uvicorn", "httpx", "prometheus_client", "tritonclien
 import httpx
 from fake_triton import FakeTriton, running, wait_until
 
-from bert.serve.gateway import GatewayConfig
-from bert.serve.limits import ADDRESSES, Limits, Rates, address_of
-from bert.serve.refusal import MAX_LINE
+from bert.gateway.app import GatewayConfig
+from bert.gateway.limits import ADDRESSES, Limits, Rates, address_of
+from bert.gateway.refusal import MAX_LINE
 
 LIMITS = Limits(
     ["Bert.example"], rate=0, max_body_bytes=5000, body_seconds=0.5, max_question_chars=20, max_context_chars=100

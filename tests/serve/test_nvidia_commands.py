@@ -14,11 +14,11 @@ from serve.conftest import eager, open_saved, save_model  # pyright: ignore[repo
 from serve.real_triton import KEY, is_installed, real_triton  # pyright: ignore[reportMissingImports]
 
 from bert.config import parse_args
+from bert.deployment.dumps import read_dumps, write_dump
+from bert.deployment.plugin import Parser, call_with, load_symbol
+from bert.deployment.questions import MetricsCalculator, get_dataloader_fn
 from bert.errors import UsageError
 from bert.serve import perf
-from bert.serve.dumps import read_dumps, write_dump
-from bert.serve.plugin import Parser, call_with, load_symbol
-from bert.serve.questions import MetricsCalculator, get_dataloader_fn
 from bert.serve.repository import ExportConfig, export
 from bert.squad.answers import RawResult
 from bert.squad.examples import read_squad_examples
@@ -268,7 +268,7 @@ def test_flags_of_a_signature():
 
     parser = Parser("")
     parser.add_argument("--name", default="mine")  # already there: stays as it is
-    from bert.serve.plugin import add_signature_flags
+    from bert.deployment.plugin import add_signature_flags
 
     add_signature_flags(parser, make)
     args = parser.last(["--size", "3", "--quick", "false", "--other", "8", "--maybe", "1"])

@@ -11,9 +11,9 @@ for package in ("fastapi", "uvicorn", "httpx", "prometheus_client", "tritonclien
 from browser import Browser, chromium
 from fake_triton import FakeTriton, running
 
-from bert.serve.gateway import GatewayConfig
-from bert.serve.limits import Limits
-from bert.serve.watchdog import WatchdogConfig
+from bert.gateway.app import GatewayConfig
+from bert.gateway.limits import Limits
+from bert.gateway.watchdog import WatchdogConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(chromium() is None, reason="Chromium is not installed")]
 SCRIPT = "<img/src=x/onerror='window.hacked=1'><script>window.hacked=1</script>"

@@ -16,9 +16,9 @@ from fake_triton import running, wait_until
 from real_triton import KEY, free_ports, is_installed, real_triton
 from stand_ins import write_repository
 
-from bert.serve.gateway import GatewayConfig
-from bert.serve.limits import Limits
-from bert.serve.watchdog import WatchdogConfig
+from bert.gateway.app import GatewayConfig
+from bert.gateway.limits import Limits
+from bert.gateway.watchdog import WatchdogConfig
 
 pytestmark = [
     pytest.mark.slow,

@@ -10,7 +10,7 @@ import uvicorn
 
 from bert.config import flag
 from bert.errors import naming_os_errors
-from bert.serve.limits import App
+from bert.gateway.limits import App
 
 BACKLOG = 1024  # connections
 SHUTDOWN_SECONDS = 10

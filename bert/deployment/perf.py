@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import math
 import os
 import random
 import subprocess
@@ -30,7 +29,7 @@ from bert.files import replacing
 
 TOOL = Path(sys.prefix, "perf_analyzer")  # a folder: the program, and the libraries that it asks for in lib
 TRIALS = 5  # windows until three in a row agree
-UNSTABLE = 4  # windows in the one measurement of a load for which they do not, as random arrivals never do
+ANY = 999  # percent by which three windows may differ where they never agree, as with random arrivals
 RANDOM_IDS = 100  # a random token id is below, so that any vocabulary has it
 RANDOM_ROWS = 64
 # Parts of the mean latency in microseconds, as perf_analyzer calls them.
@@ -80,8 +79,8 @@ def measure(args: argparse.Namespace, loads: Sequence[Load]) -> list[Row]:
         if load.kind != "poisson":
             row, reason = run_once(args, load)
         if row is None and "stable" in reason:
-            requests = args.measurement_request_count * UNSTABLE
-            row, reason = run_once(args, load, max(requests, math.ceil(load.amount)))  # perf_analyzer's least
+            # Not with --request-count, whose rates are rounded to whole seconds.
+            row, reason = run_once(args, load, ["--stability-percentage", str(ANY)])
         if row is None:
             print(f"{load}: {reason}", file=sys.stderr)
         else:
@@ -93,13 +92,13 @@ def measure(args: argparse.Namespace, loads: Sequence[Load]) -> list[Row]:
     return rows
 
 
-def run_once(args: argparse.Namespace, load: Load, requests: int = 0) -> tuple[Row | None, str]:
-    """Run perf_analyzer until it is stable, or for a number of requests; returns its row, or None and the reason."""
+def run_once(args: argparse.Namespace, load: Load, more: Sequence[str] = ()) -> tuple[Row | None, str]:
+    """Run perf_analyzer until three windows agree; returns its row, or None and the reason."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.csv")
         data = shuffled(Path(args.input_data), Path(folder, "data.json"))
         command = [str(TOOL / "perf_analyzer"), "--input-data", str(data), "-f", str(report)]
-        command += flags_of(args, load) + (["--request-count", str(requests)] if requests else [])
+        command += [*flags_of(args, load), *more]
         environment = {**os.environ, "LD_LIBRARY_PATH": str(TOOL / "lib")}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
         output = f"{done.stdout}\n{done.stderr}"

@@ -14,9 +14,9 @@ from typing import Any, Protocol, Self
 
 import httpx
 
+from bert.client.triton_client import Failed, TritonClient, text_tensors
 from bert.config import flag
 from bert.errors import UsageError
-from bert.serve.triton_client import Failed, TritonClient, text_tensors
 from bert.squad.examples import load_dataset, paragraphs
 
 TRIES = 10  # of a request that a busy server turns away

@@ -21,7 +21,7 @@ import tritonclient.grpc.aio as triton_grpc
 from tritonclient.grpc import InferInput, InferResult
 from tritonclient.utils import InferenceServerException
 
-from bert.serve.refusal import Refusal
+from bert.gateway.refusal import Refusal
 
 LOG = logging.getLogger("gateway")
 ADMIN_HEADER = "triton-grpc-protocol-admin-key"

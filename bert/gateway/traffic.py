@@ -4,7 +4,7 @@ import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from bert.serve.limits import App, Message, Receive, Send
+from bert.gateway.limits import App, Message, Receive, Send
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 POLICY = (

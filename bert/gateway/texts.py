@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bert.serve.limits import Limits
-from bert.serve.refusal import Refusal
+from bert.gateway.limits import Limits
+from bert.gateway.refusal import Refusal
 
 
 class Asked(BaseModel):

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bert.config import flag
-from bert.serve.refusal import Refusal, error_body
+from bert.gateway.refusal import Refusal, error_body
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

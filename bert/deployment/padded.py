@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bert.checkpoint.open_model import ModelFiles
+from bert.deployment.dumps import Arrays
+from bert.deployment.plugin import boolean, spellings
 from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
-from bert.serve.dumps import Arrays
 from bert.serve.export import DTYPES, Stream
-from bert.serve.plugin import boolean, spellings
 from bert.serve.requests import PADDING
 from bert.serve.tasks import Served, ServedConfig, open_checkpoint
 
@@ -152,7 +152,7 @@ def _write_onnx(model: nn.Module, names: Names, path: Path, tensors: tuple[Tenso
     if isinstance(model, Padded) and model.served is not None:
         import onnx  # imported here: the other formats do not need it
 
-        from bert.serve.onnx_padded import build_padded
+        from bert.deployment.onnx_padded import build_padded
 
         dtype = np.float16 if options.precision == "fp16" else np.float32
         onnx.save(build_padded(model.served, dtype, len(tensors[0]) if options.fixed_batch else None), path)

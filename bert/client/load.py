@@ -20,10 +20,10 @@ from typing import NamedTuple
 import httpx
 import numpy as np
 
+from bert.client.ask import GatewayAsker, answer_in, read_file_questions
+from bert.client.flow import in_order
 from bert.config import flag
 from bert.log import progress
-from bert.serve.ask import GatewayAsker, answer_in, read_file_questions
-from bert.serve.flow import in_order
 
 WORDS = ["river", "stone", "green", "seven", "walks", "under", "the", "on", "and", "of", "bright", "song", "bridge"]
 HOSTILE_SHARE = 0.2

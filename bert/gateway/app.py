@@ -21,12 +21,12 @@ from starlette.exceptions import HTTPException
 
 from bert import __version__
 from bert.config import flag
-from bert.serve.limits import App, Guard, Limits
-from bert.serve.refusal import Refusal, error_body
-from bert.serve.texts import KINDS, Error, Kind, parse_item, parse_json
-from bert.serve.traffic import METRICS_TYPE, Meters, Observe
-from bert.serve.upstream import Upstream
-from bert.serve.watchdog import OK, Watchdog, WatchdogConfig
+from bert.gateway.limits import App, Guard, Limits
+from bert.gateway.refusal import Refusal, error_body
+from bert.gateway.texts import KINDS, Error, Kind, parse_item, parse_json
+from bert.gateway.traffic import METRICS_TYPE, Meters, Observe
+from bert.gateway.upstream import Upstream
+from bert.gateway.watchdog import OK, Watchdog, WatchdogConfig
 
 ADMIN_KEY = "BERT_SERVE_ADMIN_KEY"  # in the environment: a flag would show it in the list of processes
 PAGE = {"/": ("index.html", "text/html"), "/page.css": ("page.css", "text/css")}

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from bert.client.flow import in_order
+from bert.client.triton_client import Failed, TritonClient
+from bert.deployment.dumps import PREFIXES, Arrays, write_dump
+from bert.deployment.plugin import Parser, add_signature_flags, load_symbol, spellings
+from bert.deployment.questions import Batch
 from bert.errors import UsageError, naming_os_errors
-from bert.serve.dumps import PREFIXES, Arrays, write_dump
-from bert.serve.flow import in_order
-from bert.serve.plugin import Parser, add_signature_flags, load_symbol, spellings
-from bert.serve.questions import Batch
-from bert.serve.triton_client import Failed, TritonClient
 
 FOREIGN = ("tf-estimator", "tf-keras", "tf-savedmodel", "tf-trt", "trt")
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bert.client.ask import AskConfig, open_asker, read_file_questions
+from bert.client.flow import in_order
 from bert.config import flag
 from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
 from bert.log import progress
-from bert.serve.ask import AskConfig, open_asker, read_file_questions
-from bert.serve.flow import in_order
 from bert.squad.metrics import evaluate_v1, evaluate_v2, read_gold
 
 SHOWN = 5  # differing texts

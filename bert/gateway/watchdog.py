@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bert.config import flag
-from bert.serve.refusal import Refusal
-from bert.serve.texts import KINDS
-from bert.serve.traffic import Meters
-from bert.serve.upstream import ModelAbsent, ModelDown, Unreachable, Upstream
+from bert.gateway.refusal import Refusal
+from bert.gateway.texts import KINDS
+from bert.gateway.traffic import Meters
+from bert.gateway.upstream import ModelAbsent, ModelDown, Unreachable, Upstream
 
 LOG = logging.getLogger("gateway")
 OK = "ok"

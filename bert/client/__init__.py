@@ -1,0 +1,1 @@
+"""Asking a running server: single questions, whole files, their scores, and load."""
