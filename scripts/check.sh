@@ -22,7 +22,7 @@ check ruff check .
 check ruff format --check .
 check pyright --pythonpath "$VENV/bin/python"
 check shellcheck --external-sources "${shell_scripts[@]}"
-check hadolint Dockerfile
+check hadolint Dockerfile triton/Dockerfile
 if ((${#failed[@]})); then
   printf 'failed: %s\n' "${failed[@]}" >&2
   exit 1

@@ -21,7 +21,7 @@ PAGES = [*DOCS, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 STARTERS = {"apt", "bash", "curl", "dask", "docker", "git", "mpirun", "pip", "python", "python3", "sbatch", "source"}
-STARTERS |= {"torchrun", *SCRIPTS}
+STARTERS |= {"torchrun", ".venv/serving/bin/python", *SCRIPTS}
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`((?:[^`\n]|\n(?!\n))+)`")

@@ -9,6 +9,7 @@ is an error::
 
 import contextlib
 import io
+import json
 import re
 import runpy
 import subprocess
@@ -31,6 +32,7 @@ HAVE_DRY_RUN = {
     "scripts/docker/build.sh",
     "scripts/docker/launch.sh",
     "data/create_datasets_from_start.sh",
+    "triton/docker.sh",
 }
 EXTERNAL = {"apt": "installs system packages, as root"}
 
@@ -80,10 +82,48 @@ def for_dry_run(text: str) -> str:
 
 
 def check_python(words: list[str]) -> None:
-    if words[:2] == ["-m", "torch.distributed.launch"]:
+    if words[0].startswith("triton/"):
+        check_serving(*script_of(["python", *words]))
+    elif words[:2] == ["-m", "torch.distributed.launch"]:
         check_launcher(old_launcher, words[2:])
     else:
         parse_flags(*script_of(["python", *words]))
+
+
+def check_serving(script: str, arguments: list[str]) -> None:
+    """A command whose packages may be missing here, or whose flags come from files that it is given: names only."""
+    assert (ROOT / script).is_file(), f"no {script}"
+    for word in arguments:
+        if word.startswith("--"):
+            name = word.partition("=")[0][2:].replace("-", "_")
+            assert name in serving_flags(), f"{script} has no {word}"
+
+
+def serving_flags() -> set[str]:
+    """Return the names of the flags of triton/*.py: fields, parameters and what a parser is given."""
+    folders = ("triton", "bert/serve", "bert/gateway", "bert/client", "bert/deployment")
+    files = [
+        *(file for folder in folders for file in (ROOT / folder).glob("*.py")),
+        ROOT / "bert/checkpoint/open_model.py",
+    ]
+    text = "\n".join(file.read_text() for file in files)
+    spelled = r"^    (\w+): .*= flag\(|spellings\(\"(\w+)\"\)|^    (\w+): [^(]*[,=]$|\"--([\w-]+)\""
+    return {name.replace("-", "_") for found in re.findall(spelled, text, re.MULTILINE) for name in found if name}
+
+
+def check_curl(words: list[str]) -> None:
+    """A request to the gateway: its path, and the fields of its objects."""
+    address, *rest = words
+    path = address.removeprefix("http://127.0.0.1:8080")
+    if not rest:
+        assert f'"{path}"' in (ROOT / "bert/gateway/app.py").read_text() or path == "/openapi.json", f"no {path}"
+        return
+    flag, body = rest
+    assert flag == "--json"
+    given = json.loads(body)
+    texts = pytest.importorskip("bert.gateway.texts")
+    for item in given if isinstance(given, list) else [given]:
+        texts.KINDS[path.removeprefix("/v1/")].asked.model_validate(item)
 
 
 def check_launcher(launcher, words: list[str]) -> None:
@@ -100,7 +140,8 @@ def check_bash(words: list[str]) -> None:
     subprocess.run(["bash", "-n", script], cwd=ROOT, check=True)
     for word in arguments:
         if word.startswith("--"):
-            assert word in text, f"{script} has no {word}"
+            passed_on = script == "triton/serve.sh" and word[2:].replace("-", "_") in serving_flags()
+            assert word in text or passed_on, f"{script} has no {word}"
         elif script == "scripts/setup.sh":
             assert re.search(rf"^{word} = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE), f"no extra {word}"
         elif script == "scripts/test.sh":
@@ -110,7 +151,13 @@ def check_bash(words: list[str]) -> None:
 
 
 def check_source(words: list[str]) -> None:
-    assert words == [".venv/bin/activate"] or (ROOT / words[0]).is_file(), words  # the first is made by setup.sh
+    made = ([".venv/bin/activate"], [".venv/serving/bin/activate"])  # by setup.sh
+    assert words in made or (ROOT / words[0]).is_file(), words
+
+
+def check_pytest(words: list[str]) -> None:
+    assert words[:2] == ["-m", "pytest"]
+    assert all((ROOT / word).exists() for word in words[2:]), words
 
 
 def check_pip(words: list[str]) -> None:
@@ -142,6 +189,8 @@ RULES = {
     "torchrun": lambda words: check_launcher(torchrun, words),
     "bash": check_bash,
     "source": check_source,
+    "curl": check_curl,
+    ".venv/serving/bin/python": check_pytest,
     "pip": check_pip,
     "mpirun": check_mpirun,
     "dask": check_dask,

@@ -41,8 +41,15 @@ def build(folder: Path) -> None:
     (folder / "data").mkdir()
     for path in [*(ROOT / "data").glob("*.py"), *(ROOT / "data").glob("*.sh"), ROOT / "data" / "gazetteer"]:
         (folder / "data" / path.name).symlink_to(path)
-    for made in ("results/7", "data/wikipedia/source", PHASE_2, "bin"):  # 7: a Slurm job
+    for made in (
+        "results/7",
+        "results/model_repository/bert",
+        "data/wikipedia/source",
+        PHASE_2,
+        "bin",
+    ):  # 7: a Slurm job
         (folder / made).mkdir(parents=True)
+    (folder / "results/model_repository/bert/config.pbtxt").touch()
     (folder / PHASE_2 / "shard-0.parquet").touch()
     (folder / "tiny.json").write_text(json.dumps(TINY))
     (folder / "bin" / "nvidia-smi").write_text('#!/bin/sh\nfor i in 0 1 2 3 4 5 6 7; do echo "GPU $i: H100"; done\n')

@@ -13,6 +13,7 @@ import re
 import docs_sandbox
 import pytest
 import test_layers
+import yaml
 from docs_pages import (
     DOCS,
     LINK,
@@ -30,7 +31,7 @@ from docs_pages import (
     section_of,
     split_words,
 )
-from docs_rules import check, parse_flags, script_of
+from docs_rules import check, parse_flags, script_of, serving_flags
 from torch import nn
 from torch.distributed import run as torchrun
 
@@ -67,7 +68,7 @@ SHORTENED = {
 NEEDS_OTHERS = {"--scheduler-file", "--schedule"}  # other processes
 
 # Flags that stand alone in backticks: of programs without a parser here, and made-up ones.
-FOREIGN = {"flag", "noflag", "a_b", "container_image"}
+FOREIGN = {"flag", "noflag", "a_b", "container_image", "model_config_name"}
 
 
 def runs_here(command: Command) -> bool:
@@ -112,12 +113,14 @@ def test_every_block_says_what_it_is():
     for page in PAGES:
         for line, language, text in blocks(page):
             where = f"{name_of(page)}:{line}"
-            assert language in ("bash", "text", "python"), where
+            assert language in ("bash", "text", "python", "yaml"), where
             if language == "text":
                 hidden = [each for each in text.splitlines() if is_command(each) and each[0] != " "]
                 assert not hidden, f"{where}: commands are ```bash"
             if language == "python":
                 ast.parse(text)
+            if language == "yaml":
+                yaml.safe_load(text)
 
 
 @pytest.mark.parametrize("page", DOCS, ids=name_of)
@@ -144,6 +147,7 @@ def test_files_exist(page):
                 assert (ROOT / name).exists(), f"{name_of(page)}:{line}: {name}"
             elif re.fullmatch(r"\w+\.(py|sh|yml|sub)", name):
                 places = (ROOT.glob(name), (ROOT / "scripts").glob(name), (ROOT / "bert").rglob(name))
+                places += ((ROOT / "triton").glob(name), (ROOT / "benchmarks").glob(name))
                 assert any(map(any, places)), f"{name_of(page)}:{line}: {name}"
 
 
@@ -158,9 +162,13 @@ def all_flags() -> set[str]:
                 parse_flags(path.relative_to(ROOT).as_posix(), ["--help"])
             found |= set(re.findall(r"^  --[^\n]*", shown.getvalue(), re.MULTILINE))
     names = {name for line in found for name in re.findall(r"--([a-z]\w*)", line)}
-    texts = [path.read_text() for path in [*ROOT.glob("scripts/**/*.sh"), *ROOT.glob("data/*.sh")]]
+    texts = [path.read_text() for folder in ("scripts", "data", "triton") for path in ROOT.glob(f"{folder}/**/*.sh")]
     texts.append(torchrun.get_args_parser().format_help())
-    return names | {name.replace("-", "_") for text in texts for name in re.findall(r"--([a-z][\w-]*)", text)}
+    return (
+        names
+        | serving_flags()
+        | {name.replace("-", "_") for text in texts for name in re.findall(r"--([a-z][\w-]*)", text)}
+    )
 
 
 def test_flags_that_stand_alone_exist():

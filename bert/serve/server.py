@@ -1,4 +1,4 @@
-"""Run Triton Inference Server from NVIDIA's pytriton wheel: find it, start it safely, restart it, end it.
+"""Run Triton Inference Server: start it safely, restart it, end it.
 
 Triton listens on loopback alone, its administration is closed to all who lack a key that is drawn at each start, and it
 does not run as root. The gateway in front is the only public port::
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.util
 import os
 import pwd
 import shutil
@@ -21,7 +20,6 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 import urllib.error
@@ -33,6 +31,7 @@ from typing import Any
 
 from bert.config import flag
 from bert.errors import UsageError
+from bert.serve.wheel import Wheel
 
 RESTRICTED = "model-repository,shared-memory,model-config,trace,logging,statistics"
 ANSWER_SECONDS = 5.0  # a server that gives no sign of life for so long is started anew
@@ -49,35 +48,11 @@ class ServerConfig:
     http_port: int = flag(8000, "Triton's HTTP port, on loopback.", minimum=1, maximum=65535)
     grpc_port: int = flag(8001, "Triton's gRPC port, on loopback.", minimum=1, maximum=65535)
     metrics_port: int = flag(8002, "Triton's port for Prometheus, on loopback.", minimum=1, maximum=65535)
+    all_addresses: bool = flag(False, "Let Triton listen on all addresses, for a gateway in another container.")
     cache_mb: int = flag(256, "Megabytes of answers to keep for equal requests; 0 = none.", minimum=0)
     user: str = flag("nobody", "If started by root: the user that the servers run as.")
     allow_root: bool = flag(False, "Run as root all the same.")
     verbose: bool = flag(False, "Show Triton's log; otherwise only the errors of a server that cannot start.")
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """The server's files inside the installed wheel."""
-
-    binary: Path
-    libraries: Path
-    backends: Path
-    caches: Path
-    stub: Path  # of the python backend, for this Python
-
-    @classmethod
-    def find(cls) -> Wheel:
-        """Return the installed server; raises UsageError where there is none."""
-        spec = importlib.util.find_spec("pytriton")
-        if spec is None or spec.origin is None:
-            raise UsageError("Triton Inference Server is not installed: run `bash triton/setup.sh`")
-        server = Path(spec.origin).parent / "tritonserver"
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        stub = server / "python_backend_stubs" / version / "triton_python_backend_stub"
-        if not stub.is_file():
-            raise UsageError(f"Triton Inference Server's wheel is not for Python {version}: expected 3.9 to 3.12")
-        libraries = server.parents[1] / "nvidia_pytriton.libs"
-        return cls(server / "bin" / "tritonserver", libraries, server / "backends", server / "caches", stub)
 
 
 def check_repository(path: str) -> Path:
@@ -165,16 +140,16 @@ class TritonServer:
 
     def command(self) -> list[str]:
         """Return the command that starts the server."""
-        config, loopback = self._config, "127.0.0.1"
+        config, address = self._config, "0.0.0.0" if self._config.all_addresses else "127.0.0.1"
         options = {
             "model-repository": self._repository,
             "backend-directory": self._folder / "backends",
             "model-control-mode": "explicit",
-            "http-address": loopback,
+            "http-address": address,
             "http-port": config.http_port,
-            "grpc-address": loopback,
+            "grpc-address": address,
             "grpc-port": config.grpc_port,
-            "metrics-address": loopback,
+            "metrics-address": address,
             "metrics-port": config.metrics_port,
             "allow-gpu-metrics": "false",
             "exit-timeout-secs": STOP_SECONDS - 2,
@@ -195,7 +170,8 @@ class TritonServer:
 
     def start(self) -> None:
         """Start the server and return at once; its models load meanwhile."""
-        libraries = [sysconfig.get_config_var("LIBDIR"), str(self._wheel.libraries)]  # Python's own before Debian's
+        found = os.environ.get("LD_LIBRARY_PATH")  # CUDA's, in an image
+        libraries = [*self._wheel.libraries, *([found] if found else [])]
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         environment = {
             **os.environ,
