@@ -3,7 +3,7 @@
 set -euo pipefail
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-setup_environment check prepare
+setup_environment check prepare serve
 cd "$ROOT"
 
 failed=()

@@ -9,7 +9,7 @@
 set -euo pipefail
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-setup_environment prepare report test check
+setup_environment prepare report test check serve
 cd "$ROOT"
 # PyTorch for CPUs does not bring Triton, whose interpreter runs the GPU kernels there. -P: ./triton is not that package.
 python -P -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("triton") is None)' ||

@@ -272,7 +272,7 @@ def test_a_slow_model_is_not_reloaded():
 def patch_probe(word: str):
     from unittest.mock import patch
 
-    from bert.serve import watchdog
+    from bert.gateway import watchdog
 
     kinds = {
         name: kind._replace(probe=lambda n, kind=kind: {**kind.probe(n), "context": word, "text": word})

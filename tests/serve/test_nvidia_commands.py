@@ -14,11 +14,11 @@ from serve.conftest import eager, open_saved, save_model  # pyright: ignore[repo
 from serve.real_triton import KEY, is_installed, real_triton  # pyright: ignore[reportMissingImports]
 
 from bert.config import parse_args
+from bert.deployment import perf
 from bert.deployment.dumps import read_dumps, write_dump
 from bert.deployment.plugin import Parser, call_with, load_symbol
 from bert.deployment.questions import MetricsCalculator, get_dataloader_fn
 from bert.errors import UsageError
-from bert.serve import perf
 from bert.serve.repository import ExportConfig, export
 from bert.squad.answers import RawResult
 from bert.squad.examples import read_squad_examples
@@ -338,6 +338,7 @@ def server(files):
 
 
 @pytest.mark.slow
+@pytest.mark.server
 @pytest.mark.parametrize("more", [[], ["--synchronous"], ["--max-unresponded-requests", "2"]])
 def test_inference_on_the_server(server, files, logits, offline_scores, tmp_path, more):
     words = flags(server_url=server.grpc, model_name="bert", model_version=1, output_dir=tmp_path)
@@ -347,12 +348,13 @@ def test_inference_on_the_server(server, files, logits, offline_scores, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.server
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"model_name": "none"}, "it has no model none version 1 that is ready"),
         ({"model_version": 9}, "it has no model bert version 9 that is ready"),
-        ({"model_name": "bert_qa"}, "takes question, context, n_best, not input__0, input__1, input__2"),
+        ({"model_name": "bert_qa"}, "takes question, context, n_best, attempt, not input__0, input__1, input__2"),
     ],
 )
 def test_a_model_that_is_not_there(server, files, tmp_path, changes, message):
@@ -362,6 +364,7 @@ def test_a_model_that_is_not_there(server, files, tmp_path, changes, message):
 
 
 @pytest.mark.slow
+@pytest.mark.server
 def test_served_and_offline_answers_are_equal(server, files):
     words = ["--grpc", server.grpc, "--predict_file", files / "dev.json", "--checkpoint", files / "qa.bin"]
     rows = run("metrics", *words, *flags(**LENGTHS), "--expect_equal").splitlines()
@@ -369,6 +372,7 @@ def test_served_and_offline_answers_are_equal(server, files):
 
 
 @pytest.mark.slow
+@pytest.mark.server
 def test_a_client_asks_triton_itself(server, files, tmp_path):
     context = "The bright river walks under the stone."
     words = ["--grpc", server.grpc, "--question", "What walks?", "--context", context, "--json"]
@@ -380,6 +384,7 @@ def test_a_client_asks_triton_itself(server, files, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.server
 def test_a_measurement(server, files, tmp_path, monkeypatch):
     if not (perf.TOOL / "perf_analyzer").is_file():
         pytest.skip("perf_analyzer is not installed")

@@ -17,7 +17,7 @@ from bert.serve.requests import PADDING
 from bert.serve.server import ServerConfig, TritonServer
 from bert.serve.text import build_front
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.server]
 ROOT = Path(__file__).parents[2]
 DELAY = 300_000  # microseconds in which requests are collected
 TASKS = ("qa", "classify", "embed")

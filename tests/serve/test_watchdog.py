@@ -22,6 +22,7 @@ from bert.gateway.watchdog import WatchdogConfig
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.server,
     pytest.mark.skipif(not is_installed(), reason="the package nvidia-pytriton is not installed"),
 ]
 LIMITS = Limits(rate=0, deadline_seconds=20)
