@@ -117,16 +117,17 @@ def test_the_engine_on_a_gpu(parsed):
     assert config.instance_group[0].kind == config.instance_group[0].KIND_GPU
 
 
+ATTEMPT = ("attempt", "INT32", True)
 FRONTS = {
     "qa": (
-        [("question", "STRING", False), ("context", "STRING", False), ("n_best", "INT32", True)],
+        [("question", "STRING", False), ("context", "STRING", False), ("n_best", "INT32", True), ATTEMPT],
         [("answer", "STRING"), ("start", "INT32"), ("end", "INT32"), ("probability", "FP32"), ("nbest", "STRING")],
     ),
     "classify": (
-        [("text", "STRING", False), ("text_pair", "STRING", True)],
+        [("text", "STRING", False), ("text_pair", "STRING", True), ATTEMPT],
         [("label", "STRING"), ("probability", "FP32"), ("scores", "STRING")],
     ),
-    "embed": ([("text", "STRING", False)], [("embedding", "FP32")]),
+    "embed": ([("text", "STRING", False), ATTEMPT], [("embedding", "FP32")]),
 }
 
 
