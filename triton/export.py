@@ -10,7 +10,7 @@ that has them already they become the next version; a running server loads it af
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout without installation
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from bert.config import run_command
 from bert.serve.repository import ExportConfig, export
