@@ -86,8 +86,9 @@ def _stage(target: Path) -> Path:
 def _write_engine(config: ExportConfig, served: Served, folder: Path, notice: Callable[[str], None]) -> None:
     version = _new_version(folder, "engine_model")
     device = "cuda" if config.serving.gpu else "cpu"
-    stages = ["fp32", "int8"] if config.precision == "int8" else [config.precision]
-    for precision in stages:  # int8 is the quantised fp32 graph, which has to pass first
+    # The bounds of bf16 and int8 are wide, so the same model in fp32 has to pass first.
+    stages = ["fp32", config.precision] if config.precision in ("bf16", "int8") else [config.precision]
+    for precision in stages:
         write_model(served, config.format, precision, version, device, config.serving.batch_tokens)
         parities = check_parity(served, load_engine(version, device=device))
         for parity in parities:
