@@ -24,13 +24,13 @@ from bert.model.layers import BertLayer, BertOutput
 
 OPSET = 20  # the first with Gelu
 CONTRIB = "com.microsoft"  # ONNX Runtime's own operators
-ACTIVATIONS: dict[str, list[tuple[str, dict[str, Any]]]] = {
-    "gelu": [("Gelu", {})],
-    "gelu_tanh": [("Gelu", {"approximate": "tanh"})],
-    "gelu_new": [("Gelu", {"approximate": "tanh"})],
-    "relu": [("Relu", {})],
-    "tanh": [("Tanh", {})],
-    "linear": [("Identity", {})],
+ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gelu": ("Gelu", {}),
+    "gelu_tanh": ("Gelu", {"approximate": "tanh"}),
+    "gelu_new": ("Gelu", {"approximate": "tanh"}),
+    "relu": ("Relu", {}),
+    "tanh": ("Tanh", {}),
+    "linear": ("Identity", {}),
 }
 INPUTS = ("input__0", "input__1", "cu_seqlens", "longest")
 MASKED = -1e4  # added to the scores of padding; fits fp16
@@ -131,8 +131,8 @@ class StreamGraph(Graph):
         context = self._attend(query, key, value, own, first_only)
         hidden = self._output(f"{name}attention", layer.attention.output, context, hidden)
         middle = self.dense(hidden, f"{name}intermediate", layer.intermediate.dense)
-        for kind, attributes in ACTIVATIONS[self.config.hidden_act]:
-            middle = self.op(kind, middle, **attributes)
+        kind, attributes = ACTIVATIONS[self.config.hidden_act]
+        middle = self.op(kind, middle, **attributes)
         return self._output(f"{name}output", layer.output, middle, hidden)
 
     def _output(self, name: str, module: BertOutput, x: str, residual: str) -> str:
@@ -151,13 +151,13 @@ class StreamGraph(Graph):
         begin, end = (body.op("Gather", bounds, place) for bounds in (self.starts, self.ends))
         following = body.op("Add", place, body.integers(1))
         ranges = ((place, following) if first_only else (begin, end), (begin, end), (begin, end))
-        first, batch = body.integers(0), body.integers(0)
+        axis = body.integers(0)  # of the tokens; then of a batch of one
         parts = [
-            body.op("Unsqueeze", body.op("Slice", x, *bounds, first), batch)
+            body.op("Unsqueeze", body.op("Slice", x, *bounds, axis), axis)
             for x, bounds in zip((query, key, value), ranges, strict=True)
         ]
         context = body.op("MultiHeadAttention", *parts, domain=CONTRIB, num_heads=heads, scale=1.0)
-        grown = body.op("SequenceInsert", done, body.op("Squeeze", context, batch))
+        grown = body.op("SequenceInsert", done, body.op("Squeeze", context, axis))
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype))
         inputs = [
             helper.make_tensor_value_info(turn, TensorProto.INT64, []),
