@@ -23,9 +23,11 @@ WORDS = ["river", "stone", "green", "seven", "walks", "under", "the", "on", "and
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# A shell's background jobs ignore Ctrl-C, and so would the commands that the tests start and interrupt.
+# A shell's background jobs ignore Ctrl-C, and those of nohup a hang-up; so would the commands that the tests start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,7 +27,8 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 LOCAL_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
 GUARDED = "/v1/"  # the paths that cost an inference
 ADDRESSES = 10_000  # whose rate is remembered
-DRAIN_SECONDS = 5.0
+DRAIN_SECONDS = 5.0  # of a body that is refused
+SILENCE_SECONDS = 0.5  # after which no more of it is expected
 
 
 @dataclass
@@ -147,11 +148,13 @@ def refusal_of_body(headers: dict[str, str], max_bytes: int) -> Refusal | None:
 
 
 async def drain(receive: Receive) -> None:
-    """Throw away what comes for a moment: a client that is still sending would not see the refusal."""
+    """Throw away what comes, for a while: a client that is still sending would not see the refusal."""
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_SECONDS):
-            while (await receive()).get("more_body", False):
-                pass
+            more = True
+            while more:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    more = (await receive()).get("more_body", False)
 
 
 def too_large(max_bytes: int) -> str:
