@@ -102,7 +102,8 @@ def padded_batches(
 def run_batches(model: Any, batches: list[tuple[torch.Tensor, torch.Tensor]], device: torch.device) -> None:
     for ids, mask in batches:
         found = model(input_ids=ids.to(device), attention_mask=mask.to(device))
-        found.start_logits.float().cpu(), found.end_logits.float().cpu()
+        for logits in (found.start_logits, found.end_logits):
+            logits.float().cpu()
 
 
 if __name__ == "__main__":
