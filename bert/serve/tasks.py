@@ -54,7 +54,8 @@ class ServedModel(nn.Module):
     pooling = ""
 
     def predict(self, batch: TokenStream) -> tuple[Tensor, ...]:
-        raise NotImplementedError
+        """Run a stream; every task defines it."""
+        raise NotImplementedError(type(self).__name__)
 
 
 class QuestionAnswering(ServedModel):
