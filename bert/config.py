@@ -13,6 +13,7 @@ same flag, and a boolean takes an optional value (``--fp16``, ``--fp16=false``, 
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import re
@@ -83,8 +84,15 @@ def run_command(main: Callable[[C], None], config_class: type[C], argv: Sequence
     ``--help`` shows the docstring of the script or, if it has none, of the module of ``main``.
     """
     description = (sys.modules["__main__"].__doc__ or sys.modules[main.__module__].__doc__ or "").strip()
-    try:
+    with one_line_errors():
         main(parse_args(config_class, argv, description))
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the process with one line: exit code 2 for a :class:`UsageError`, 130 for Ctrl-C."""
+    try:
+        yield
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

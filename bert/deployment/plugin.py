@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bert.config import BOOLEANS
+from bert.config import BOOLEANS, one_line_errors
 from bert.errors import UsageError
 
 
@@ -133,11 +133,5 @@ class Parser(argparse.ArgumentParser):
 
 def run_script(main: Callable[[], None]) -> None:
     """Run ``main``; a :class:`UsageError` becomes one line on stderr and exit code 2."""
-    try:
+    with one_line_errors():
         main()
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
