@@ -119,12 +119,15 @@ def pal_name(keys: dict, layer: int, task: int) -> str | None:
 
 
 def random_state(keys: dict, num_labels: list[int], seed: int = 0) -> dict[str, Tensor]:
-    """Draw a state dict in the published layout, float32; what the layers share is one tensor under several names."""
+    """Draw a state dict in the published layout, float32; what the layers share is one tensor under several names.
+
+    The numbers are large, so that attention is far from uniform and its heads matter.
+    """
     draw = torch.Generator().manual_seed(seed)
     shapes = plain_shapes(keys, num_labels)
     for task in range(len(num_labels)):
         shapes |= adapter_shapes(keys, task)
-    state = {name: torch.randn(shape, generator=draw) * 0.3 for name, shape in shapes.items()}
+    state = {name: torch.randn(shape, generator=draw) * 0.3 + name.endswith("gamma") for name, shape in shapes.items()}
     for name, tensor in list(state.items()):
         if "mult_aug_dense" in name:  # bert.encoder.mult_aug_dense2.{t}.weight
             _, _, module, task, kind = name.split(".")
