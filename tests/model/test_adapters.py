@@ -1,8 +1,9 @@
 """Adapters against the published multi-task BERT, written again in published_pals.py, and its numbers of parameters."""
 
-import dataclasses
+import json
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from bert.model.config import BertConfig
 from bert.model.objective import MultiTaskObjective
 from bert.sequences import Sequences, collate, from_rows
 
+CONFIGS = Path(__file__).parents[2] / "bert_configs"
 GLUE_LABELS = [2, 2, 3, 2, 1, 2, 2, 2]  # CoLA, MRPC, MNLI, RTE, STS-B, SST-2, QQP, QNLI: 16 rows of 769 numbers
 BASE_ENCODER = 109_482_240 + 6 * 768  # with the padding of this suite's vocabulary table
 NORMS = 25 * 2 * 768
@@ -103,8 +105,8 @@ def test_loss_and_gradients_are_those_of_the_tasks_present(sequences, variant):
 
 
 def test_tasks_with_different_adapters_share_a_stream(sequences):
-    kinds = [AdapterConfig("houlsby_plus_pals", 12, 5, 6), AdapterConfig("none"), AdapterConfig("top_attn", 12, heads=2)]
-    kinds[1] = dataclasses.replace(kinds[1], own_norms=True)
+    kinds = [AdapterConfig("houlsby_plus_pals", 12, extra_size=5, heads=6), AdapterConfig("none", own_norms=True)]
+    kinds.append(AdapterConfig("top_attn", 12, heads=2))
     model = BertForMultiTask(BertConfig.from_dict(SIZES | DROPOUT), LABELS, adapters=kinds).double().eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -119,6 +121,9 @@ def test_tasks_with_different_adapters_share_a_stream(sequences):
 def test_base_has_the_published_number_of_parameters(variant):
     """Also of those that the published --freeze leaves trainable, which finds them by these parts of their names."""
     keys, extra = VARIANTS[variant]
+    if (file := CONFIGS / f"{variant}_config.json").exists():
+        assert json.loads(file.read_text()).items() >= (BASE | keys).items()
+        assert BertConfig.from_json_file(file).adapter.kind == variant
     with torch.device("meta"):
         model = BertForMultiTask(BertConfig.from_dict(BASE | keys), [2])
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
