@@ -22,7 +22,9 @@ class AdapterFlags:
         None, f"Small modules to add to the encoder: {', '.join(KEYS)}. Default: those of the configuration."
     )
     adapter_size: int = flag(0, "Width of their bottleneck; 0 = the published share of the hidden size.", minimum=0)
-    adapter_heads: int = flag(0, "Heads of their attention; 0 = as in PALs' code: 6 (the paper says 12), top_attn 12.", minimum=0)
+    adapter_heads: int = flag(
+        0, "Heads of their attention; 0 = as in PALs' code: 6 (the paper says 12), of top_attn 12.", minimum=0
+    )
     freeze: bool = flag(
         False, "Train only adapters, heads and LayerNorms; they are also written alone, to adapter.safetensors."
     )

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from published_pals import BASE, VARIANTS, adapter_shapes, logits, plain_shapes, random_state
 
 from bert.errors import UsageError
+from bert.finetune.adapters import is_trained
 from bert.model.adapters.config import AdapterConfig
 from bert.model.bert import BertForMultiTask
 from bert.model.config import BertConfig
@@ -130,6 +131,7 @@ def test_base_has_the_published_number_of_parameters(variant):
     adapter = sum(size for name, size in sizes.items() if name.startswith("bert.adapters.0."))
     assert 8 * adapter == extra
     assert sum(sizes.values()) == BASE_ENCODER + adapter + 2 * 769
+    assert sum(size for name, size in sizes.items() if is_trained(name)) == adapter + NORMS + 2 * 769
     shapes = plain_shapes(BASE, GLUE_LABELS)
     for task in range(8):
         shapes |= adapter_shapes(BASE | keys, task)
