@@ -89,6 +89,6 @@ def test_a_configuration_that_asks_for_two_adapters_is_one_line(files):  # noqa:
     path = files / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "mult": True, "top": True}))
     with pytest.raises(
-        UsageError, match=r"config\.json: the configuration asks for mult and top, expected one adapter"
+        UsageError, match=r"config\.json: the configuration asks for mult and top, expected one"
     ):
         run_here(run_glue, glue(files, "out", do_train=True))
