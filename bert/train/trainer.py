@@ -142,7 +142,7 @@ class Trainer:
         """Start the update that :meth:`settle` finishes, without waiting for the device."""
         rate = self.learning_rate(self.state.step + 1)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_factor", 1.0)
         norm = apply_gradients(
             self.optimizer, self.precision.loss_scale.value, self.run.settings.optimizer.max_grad_norm
         )
