@@ -29,7 +29,7 @@ from bert.train.parallel import ParallelConfig
 from bert.train.precision import PrecisionConfig
 from bert.train.run import Run
 from bert.train.throughput import flops_of_batches, training_flops
-from bert.train.trainer import Hooks, Outcome, StepReport, Trainer, TrainState
+from bert.train.trainer import Hooks, Outcome, StepReport, Trainer
 
 
 @dataclass
@@ -135,7 +135,7 @@ class Course:
 
     steps: int  # optimizer steps in all
     loader: Callable[..., TaskLoader]  # takes what TaskLoader takes
-    evaluate: Callable[[TrainState], None]  # also called at the end
+    evaluate: Callable[[int, Any], None]  # takes the step and the loader; also called at the end
     evaluate_every: int = 0  # optimizer steps
 
 
@@ -155,7 +155,7 @@ def fine_tune(
     if course is None:
         epochs, most = settings.run.num_train_epochs, settings.run.max_steps
         steps = steps_of(len(sequences), geometry.global_batch, epochs, most)
-        course = Course(steps, TaskLoader, lambda state: None)
+        course = Course(steps, TaskLoader, lambda step, loader: None)
     last = course.steps
     run.notice(f"{geometry.banner()}; {last} steps, {last * geometry.global_batch / len(sequences):.2f} epochs")
     trainer = build_task_trainer(run, objective, sequences, last)
@@ -186,7 +186,7 @@ def fine_tune(
         hooks = Hooks(
             report,
             settings.log.log_freq,
-            evaluate=lambda: course.evaluate(trainer.state),
+            evaluate=lambda: course.evaluate(trainer.state.step, loader),
             evaluate_every=course.evaluate_every,
             save=save,
             save_every=settings.checkpoint.num_steps_per_checkpoint,

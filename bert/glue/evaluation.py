@@ -37,7 +37,9 @@ class TaskData:
     inputs: dict[str, Sequences]
 
 
-def read_task(data_dir: str | Path, task: Task, tokenizer: BertTokenizer, max_seq_length: int, run: TaskRun) -> TaskData:
+def read_task(
+    data_dir: str | Path, task: Task, tokenizer: BertTokenizer, max_seq_length: int, run: TaskRun
+) -> TaskData:
     """Read and encode the sets that the flags need; the test set is optional."""
     actions = run.settings.run
     needed = [("train", actions.do_train), ("dev", actions.do_eval or actions.do_predict)]

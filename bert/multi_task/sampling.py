@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert.config import flag
+from bert.finetune.training import RunConfig
 
+STEPS_PER_TASK = 300  # of an epoch, as published
 DRAWS = 1  # tells the generator of these draws from those of the same seed elsewhere
 
 # α by the share of the epochs done, from 0 in the first to 1 in the last; None: in turn.
@@ -38,7 +40,9 @@ class SamplingConfig:
         choices=tuple(EXPONENTS),
     )
     mixed_batches: bool = flag(False, "Choose a task for every sequence of a step, not one for the whole step.")
-    steps_per_epoch: int = flag(0, "Optimizer steps that count as an epoch; 0 = 300 for each task.", minimum=0)
+    steps_per_epoch: int = flag(
+        0, f"Optimizer steps that count as an epoch; 0 = {STEPS_PER_TASK} for each task.", minimum=0
+    )
     eval_steps: int = flag(0, "--do_eval: optimizer steps between two evaluations; 0 = an epoch.", minimum=0)
 
 
@@ -71,3 +75,11 @@ class Sampler:
             chances = probabilities(self.sample, self.sizes, epoch, self.epochs)
             drawn = np.random.default_rng([self.seed, DRAWS, step]).choice(len(self.sizes), draws, p=chances)
         return drawn if self.mixed else np.repeat(drawn, count)
+
+
+def build_sampler(config: SamplingConfig, sizes: Sequence[int], run: RunConfig) -> tuple[Sampler, int]:
+    """Return the sampler for tasks of ``sizes`` training examples, and the optimizer steps of the run."""
+    epoch = config.steps_per_epoch or STEPS_PER_TASK * len(sizes)
+    steps = run.max_steps if run.max_steps > 0 else max(1, int(epoch * run.num_train_epochs))
+    epochs = -(-steps // epoch)
+    return Sampler(config.sample, tuple(sizes), epoch, epochs, run.seed, config.mixed_batches), steps
