@@ -24,7 +24,7 @@ from bert.model.objective import MultiTaskObjective
 from bert.multi_task.evaluation import BestModel, join_split, read_sets, write_all
 from bert.multi_task.loader import MultiTaskLoader
 from bert.multi_task.sampling import SamplingConfig, build_sampler
-from bert.multi_task.start import FRESH, MultiTaskTrainingConfig, StartConfig, check_rates, freeze_encoder, with_h_aug
+from bert.multi_task.start import HEADS, MultiTaskTrainingConfig, StartConfig, check_rates, with_h_aug
 from bert.multi_task.tasks import MultiTaskConfig, check_tasks, describe, find_tasks, mismatched
 from bert.train.run import open_log
 from bert.train.trainer import Outcome
@@ -46,11 +46,11 @@ class Config:
 
     def build_objective(self, size: BertConfig) -> MultiTaskObjective:
         labels = [place.task.num_labels for place in find_tasks(self.task)]
-        model = BertForMultiTask(with_h_aug(size, self.start.h_aug), labels, self.training.model.attention)
-        return MultiTaskObjective(model)
+        return MultiTaskObjective(BertForMultiTask(size, labels, self.training.model.attention))
 
 
 def main(config: Config) -> None:
+    config = replace(config, training=with_h_aug(config.training, config.start.h_aug))
     run_fine_tuning(config, learn_tasks, config.build_objective)
 
 
@@ -63,13 +63,10 @@ def learn_tasks(config: Config, run: TaskRun) -> None:
     with collective_errors(run.world):
         places = find_tasks(config.task)
         start = load_start(training.model, training.checkpoint.init_checkpoint, length, found.state)
-        start.model_config = with_h_aug(start.model_config, config.start.h_aug)
         check_tasks(places, start.state, start.what)
         sets = read_sets([*places, *mismatched(places)], start.tokenizer, length, run)
-        objective = load_objective(run, start, config.build_objective, FRESH if config.start.multi else (), found)
+        objective = load_objective(run, start, config.build_objective, HEADS if config.start.multi else (), found)
         check_rates(training, objective.model)
-    if config.start.freeze:
-        freeze_encoder(objective.model)
 
     # Training, then the scores of the best model.
     with open_log(run) as run:

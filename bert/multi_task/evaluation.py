@@ -94,6 +94,7 @@ class BestModel:
             found[each.name] = score(each.data.task, outputs[each.name], each.data.inputs["dev"])
         mean = mean_score(self.sets, found)
         data = {f"{name}/{metric}": value for name, scores in found.items() for metric, value in scores.items()}
+        data |= {f"score/{name}": headline(scores)[1] for name, scores in found.items()}
         self.run.logger.log((int(loader.epoch), step), {**data, "mean_score": mean})
         if mean > self.kept["best"].get("mean", float("-inf")):
             self.kept["best"] = {"mean": mean, "steps": step}

@@ -241,7 +241,12 @@ class Trainer:
                 f"--optimizer {name}: the checkpoint holds the moments of {before}; "
                 "keep it, or start from the weights alone with --init_checkpoint"
             )
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:  # of torch, where the numbers of parameters or groups differ
+            raise UsageError(
+                f"the checkpoint has trained other parameters ({error}); expected the same flags, --freeze among them"
+            ) from error
 
     def _loss_scales(self, micro_batches: Iterable[Any]) -> dict[str, Tensor]:
         """1 / (number of terms of each loss in the whole optimizer step), on the device, without a synchronisation."""

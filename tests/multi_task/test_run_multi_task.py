@@ -16,6 +16,7 @@ from bert.config import parse_args, run_command
 from bert.errors import UsageError
 from bert.model.bert import BertForMultiTask
 from bert.model.config import BertConfig
+from bert.multi_task.tasks import MultiTaskConfig, find_tasks, mismatched
 from bert.tokenization import BertTokenizer
 
 
@@ -175,11 +176,17 @@ def test_accumulation_and_ranks_train_the_model_of_one_batch(files, mixed):
 
 
 def test_freeze_trains_adapters_heads_and_norms_only(files):
-    run_here(flags(files, "out", do_train=True, max_steps=4, sample="rr", freeze=True))
+    words = {"tasks": "cola,sts,mnli", "json_summary": "none"}
+    run_here(flags(files, "out", **words, do_train=True, do_eval=True, max_steps=4, freeze=True))
     before, after = torch.load(files / "bert.bin"), weights(files, "out")
     for name, value in before.items():
         assert torch.equal(value, after[name]) != ("LayerNorm" in name), name
     assert not any(torch.equal(after[f"bert.adapters.{task}.up.bias"], torch.zeros(24)) for task in range(3))
+    # What was trained, written alone, and the base answer alike.
+    alone = {"multi": None, "config_file": files / "bert_config.json", "do_eval": True}
+    alone["adapter_checkpoint"] = files / "out" / "best_model" / "adapter.safetensors"
+    run_here(flags(files, "again", **words, **alone))
+    assert (files / "again" / "results.md").read_text() == (files / "out" / "results.md").read_text()
 
 
 def test_the_attention_of_pals_has_a_rate_of_its_own(files):
@@ -203,8 +210,8 @@ BAD = [
     ({"tasks": "custom:reviews", "text_column": "x"}, "column 'x' is missing"),
     ({"text_column": "x"}, "--text_column: --tasks is cola,sts,mnli, only custom accepts this flag"),
     ({"tasks": "ax"}, "--tasks ax: has no training examples"),
-    ({"multi": None}, "tensors of the model are not in it (bert.adapters.0.down.weight"),
-    ({"multi": None, "config_file": "bert_config.json"}, "6 tensors of the model are not in it (classifier.0.weight"),
+    ({"multi": None}, "6 tensors of the model are not in it (classifier.0.weight"),
+    ({"do_eval": True, "do_train": None}, "tensors of the model are not in it (bert.adapters.0.down.weight"),
     ({"optim": "other", "config_file": "bert_config.json"}, "--optim other: the model has no PALs"),
     ({"h_aug": "wide"}, "--h_aug wide: expected a whole number from 1, or n/a"),
     ({"h_aug": "7"}, "size 7 is not divisible by its 6 heads"),
@@ -219,6 +226,23 @@ def test_bad_input_is_one_line_and_nothing_is_written(files, monkeypatch, change
         run_here(flags(files, "out", **{"do_train": True, "max_steps": 1, **changes}))
     assert message in str(error.value) and "\n" not in str(error.value)
     assert not (files / "out").exists() and not (files / "out.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        ({"tasks": "all"}, ["CoLA", "MRPC", "MNLI", "RTE", "STS-B", "SST-2", "QQP", "QNLI"]),
+        ({"tasks": "inf"}, ["QNLI", "MNLI", "RTE"]),
+        ({"tasks": "single"}, ["MRPC"]),
+        ({"tasks": "single", "task_id": 4}, ["STS-B"]),
+        ({"tasks": "RTE, mnli-mm,custom:reviews"}, ["RTE", "MNLI-mm", "reviews"]),
+    ],
+)
+def test_lists_of_tasks(shared_glue, flags, names):
+    places = find_tasks(MultiTaskConfig(f"{shared_glue}/", **flags))
+    assert [place.name for place in places] == names
+    assert [place.head for place in places] == list(range(len(names)))
+    assert [place.name for place in mismatched(places)] == ["MNLI-mm"] * ("MNLI" in names)
 
 
 def test_bad_input_ends_the_command_with_2(files, capsys):
@@ -236,3 +260,6 @@ def test_other_tasks_than_those_of_the_checkpoint_are_refused(files):
             run_here(flags(files, "again", do_eval=True, tasks=tasks, init_checkpoint=model, multi=None))
     with pytest.raises(UsageError, match="has learned CoLA, RTE in this order"):
         run_here(flags(files, "out", do_train=True, max_steps=2, tasks="rte,cola", resume_from_checkpoint=True))
+    with pytest.raises(UsageError, match="the checkpoint has trained other parameters"):
+        words = {"tasks": "cola,rte", "optim": "other", "resume_from_checkpoint": True}
+        run_here(flags(files, "out", do_train=True, max_steps=2, **words))
