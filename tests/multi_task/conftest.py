@@ -28,7 +28,7 @@ CONFIG = {
     "intermediate_size": 32,
     "hidden_dropout_prob": 0.1,
     "attention_probs_dropout_prob": 0.1,
-    "max_position_embeddings": 64,
+    "max_position_embeddings": 128,
     "initializer_range": 0.2,  # answers that differ from the first step on
 }
 PALS = {"mult": True, "pals": True, "hidden_size_aug": 12}

@@ -59,7 +59,7 @@ def test_the_published_command(files, capsys, monkeypatch):
     monkeypatch.chdir(files)
     command = """--seed 42 --output_dir out/pals --tasks all --sample anneal --multi --do_train --do_eval
         --do_lower_case --data_dir glue/ --vocab_file vocab.txt --bert_config_file pals_config.json
-        --init_checkpoint bert.bin --max_seq_length 64 --train_batch_size 32 --learning_rate 2e-5
+        --init_checkpoint bert.bin --max_seq_length 128 --train_batch_size 32 --learning_rate 2e-5
         --num_train_epochs 25.0 --gradient_accumulation_steps 1"""
     run_here([*command.split(), "--max_steps", "3", "--json_summary", "out/log.json", "--disable_progress_bar"])
     out = Path("out/pals")
