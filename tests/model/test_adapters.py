@@ -91,10 +91,10 @@ def test_logits_are_the_published_ones(sequences, variant):
 @pytest.mark.parametrize("variant", SMALL)
 def test_loss_and_gradients_are_those_of_the_tasks_present(sequences, variant):
     model, state = build(variant)
-    loss = MultiTaskObjective(model)(batch_of(sequences, 0, 2))["loss"]
+    loss = MultiTaskObjective(model, [1.0, 1.0, 5.0])(batch_of(sequences, 0, 2))["loss"]
     first, third = (logits(state, SMALL[variant], *padded(sequences, task), task) for task in (0, 2))
     labels = torch.tensor([[3.5], [0.25]]).double()
-    expected = F.cross_entropy(first, torch.tensor([1, 0, 1]), reduction="sum") + (third - labels).square().sum()
+    expected = F.cross_entropy(first, torch.tensor([1, 0, 1]), reduction="sum") + ((third - labels) / 5).square().sum()
     torch.testing.assert_close(loss.double(), expected, **TOLERANCE)
     loss.backward()
     for name, parameter in model.named_parameters():
