@@ -11,11 +11,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
+
+
+class TaskGroup(NamedTuple):
+    """Neighbouring sequences of one task."""
+
+    task: int
+    sequences: tuple[int, int]  # the first, and one past the last
+    tokens: tuple[int, int]
+
+    def since(self, other: TaskGroup) -> TaskGroup:
+        """Return the same group, counted from where ``other`` begins."""
+        (first, low), pairs = (other.sequences[0], other.tokens[0]), (self.sequences, self.tokens)
+        sequences, tokens = ((a - by, b - by) for (a, b), by in zip(pairs, (first, low), strict=True))
+        return TaskGroup(self.task, sequences, tokens)
 
 
 @dataclass(frozen=True)
@@ -26,6 +40,7 @@ class TokenStream:
     token_type_ids: Tensor  # [T] int64
     cu_seqlens: Tensor  # [S + 1] int32
     max_seqlen: int
+    groups: tuple[TaskGroup, ...] = field(default=(), kw_only=True)  # by task; none: all are of task 0
 
     @property
     def num_tokens(self) -> int:

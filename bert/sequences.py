@@ -19,7 +19,7 @@ from bert.ragged import columns_of, offsets_of, ranges
 from bert.tokenization import BertTokenizer
 
 if TYPE_CHECKING:
-    from bert.batch import TaskBatch
+    from bert.batch import TaskBatch, TaskGroup
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,31 @@ def fitting(a: int, b: int, room: int) -> tuple[int, int]:
     return a - (uneven if a > b else 0) - both // 2, b - (uneven if b > a else 0) - (both + 1) // 2
 
 
+def concatenate(parts: Sequence[Sequences]) -> Sequences:
+    """Lay sequences end to end; labels that all parts have are kept."""
+    names = set.intersection(*(set(part.labels) for part in parts))
+    return Sequences(
+        np.concatenate([part.tokens for part in parts]),
+        offsets_of(np.concatenate([part.lengths for part in parts])),
+        np.concatenate([part.segment_starts for part in parts]),
+        {name: np.concatenate([part.labels[name] for part in parts]) for name in sorted(names)},
+    )
+
+
+def groups_of(tasks: NDArray[np.int64], bounds: NDArray[np.int64]) -> tuple[TaskGroup, ...]:
+    """Return the groups of sequences from their tasks and offsets. Raises ValueError unless sorted by task."""
+    from bert.batch import TaskGroup
+
+    first = np.flatnonzero(np.diff(tasks, prepend=-1))
+    if len(np.unique(tasks)) < len(first):
+        raise ValueError("the sequences are not sorted by task")
+    ends = [*first[1:].tolist(), len(tasks)]
+    spans = zip(first.tolist(), ends, strict=True)
+    return tuple(TaskGroup(int(tasks[a]), (a, b), (int(bounds[a]), int(bounds[b]))) for a, b in spans)
+
+
 def collate(sequences: Sequences, chosen: NDArray[np.int64]) -> TaskBatch:
-    """Gather the sequences ``chosen`` into a token stream, in that order."""
+    """Gather the sequences ``chosen`` into a token stream, in that order; if they have a "task", sorted by it."""
     import torch  # imported here: a server that only encodes text starts faster without
 
     from bert.batch import TaskBatch
@@ -96,4 +119,5 @@ def collate(sequences: Sequences, chosen: NDArray[np.int64]) -> TaskBatch:
         cu_seqlens=torch.from_numpy(bounds.astype(np.int32)),
         max_seqlen=int(lengths.max(initial=0)),
         labels={name: torch.from_numpy(values[chosen]) for name, values in sequences.labels.items()},
+        groups=groups_of(sequences.labels["task"][chosen], bounds) if "task" in sequences.labels else (),
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from bert.errors import UsageError
 from bert.glue.tables import TableRow, read_table
-from bert.ragged import offsets_of
-from bert.sequences import Sequences, encode_pairs
+from bert.sequences import Sequences, concatenate, encode_pairs
 from bert.tokenization import BertTokenizer
 
 CHUNK = 8192  # examples to tokenise at once: all of MNLI would need several gigabytes
@@ -150,12 +149,7 @@ def encode(examples: Sequence[Example], task: Task, tokenizer: BertTokenizer, ma
         first = tokenizer.encode_batch([example.text_a for example in chunk])
         pairs = [example.text_b for example in chunk if example.text_b is not None]
         parts.append(encode_pairs(first, tokenizer.encode_batch(pairs) if pairs else None, max_seq_length, tokenizer))
-    return Sequences(
-        np.concatenate([part.tokens for part in parts]),
-        offsets_of(np.concatenate([part.lengths for part in parts])),
-        np.concatenate([part.segment_starts for part in parts]),
-        _labels(examples, task),
-    )
+    return replace(concatenate(parts), labels=_labels(examples, task))
 
 
 def _labels(examples: Sequence[Example], task: Task) -> dict[str, NDArray]:

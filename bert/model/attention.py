@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._triton import has_triton_package
 
+from bert.batch import TaskGroup
 from bert.errors import UsageError
 from bert.model.dropout import draw_keys
 from bert.model.dropout import dropout as drop
@@ -30,13 +31,25 @@ class Layout(NamedTuple):
     position_ids: Tensor  # [T], position of the token in its sequence
     slots: Tensor  # [T], row of the token in a padded [S * max_seqlen] table
     attention: str  # a key of ATTENTION
+    groups: tuple[TaskGroup, ...] = ()  # by task; none: all sequences are of task 0
+
+    def part(self, group: TaskGroup) -> Layout:
+        """Return the layout of the sequences of ``group`` alone."""
+        (first, last), (low, high) = group.sequences, group.tokens
+        if (first, last) == (0, self.num_sequences):
+            return self._replace(groups=())
+        slots = self.slots[low:high] - first * self.max_seqlen
+        cu_seqlens = self.cu_seqlens[first : last + 1] - low
+        return self._replace(cu_seqlens=cu_seqlens, position_ids=self.position_ids[low:high], slots=slots, groups=())
 
     @property
     def num_sequences(self) -> int:
         return self.cu_seqlens.numel() - 1
 
 
-def build_layout(cu_seqlens: Tensor, max_seqlen: int, num_tokens: int, attention: str = "auto") -> Layout:
+def build_layout(
+    cu_seqlens: Tensor, max_seqlen: int, num_tokens: int, attention: str = "auto", groups: tuple[TaskGroup, ...] = ()
+) -> Layout:
     """Derive the per-token indices of a stream on its device, without a synchronisation."""
     tokens = torch.arange(num_tokens, device=cu_seqlens.device)
     sequence_ids = torch.bucketize(tokens, cu_seqlens[1:].long(), right=True)
@@ -47,6 +60,7 @@ def build_layout(cu_seqlens: Tensor, max_seqlen: int, num_tokens: int, attention
         position_ids,
         sequence_ids * max_seqlen + position_ids,
         resolve_attention(attention, cu_seqlens.device),
+        groups,
     )
 
 
@@ -177,3 +191,16 @@ ATTENTION: dict[str, Callable[[Tensor, Layout, float], Tensor]] = {
     "matmul": matmul_attention,
     "reference": reference_attention,
 }
+
+
+def attend(qkv: Tensor, layout: Layout, dropout: float) -> Tensor:
+    """Run the backend of ``layout`` on heads of any size: the kernels want powers of two from 16 on.
+
+    Zeros beyond the size change no product. Queries are scaled up: the kernels divide by the root of the padded size.
+    """
+    backend, size = ATTENTION[layout.attention], qkv.shape[-1]
+    padded = max(16, 1 << (size - 1).bit_length())
+    if layout.attention not in ("fused", "varlen") or padded == size:
+        return backend(qkv, layout, dropout)
+    q, k, v = F.pad(qkv, (0, padded - size)).unbind(1)
+    return backend(torch.stack([q * math.sqrt(padded / size), k, v], 1), layout, dropout)[..., :size]

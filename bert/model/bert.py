@@ -8,12 +8,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bert.batch import TaskGroup
+from bert.model.adapters.config import AdapterConfig
+from bert.model.adapters.plain import NoAdapters
+from bert.model.adapters.stream import build_adapters
 from bert.model.attention import Layout, build_layout, resolve_attention, scatter_rows
 from bert.model.config import BertConfig
 from bert.model.dropout import Dropout
@@ -48,16 +53,30 @@ class BertPreTrainedModel(nn.Module):
 class BertModel(BertPreTrainedModel):
     """The encoder and the pooler (Devlin et al. 2019, section 3)."""
 
-    def __init__(self, config: BertConfig, attention: str = "auto") -> None:
+    def __init__(
+        self, config: BertConfig, attention: str = "auto", adapters: Sequence[AdapterConfig | None] | None = None
+    ) -> None:
+        """``adapters`` are those of each task; by default there is one task, with the adapter of ``config``, if any."""
         super().__init__(config, attention)
         self.embeddings = BertEmbeddings(config)
         self.encoder = BertEncoder(config)
         self.pooler = BertPooler(config)
+        self.adapters: Any = build_adapters(config, [config.adapter] if adapters is None else adapters)
         self.initialize()
+
+    def compile_units(self) -> list[nn.Module]:
+        """Return the parts worth compiling, each on its own: equal layers then share one compilation."""
+        if isinstance(self.adapters, NoAdapters):
+            return [self.embeddings, *self.encoder.layer]
+        # Adapters differ from layer to layer and task to task, and stay as they are.
+        layers: Any = self.encoder.layer
+        return [self.embeddings, *(part for layer in layers for part in (layer.attention.self, layer.intermediate))]
 
     def encode_tokens(self, input_ids: Tensor, token_type_ids: Tensor, layout: Layout) -> list[Tensor]:
         """Run a stream without the pooler: [T], [T] -> every layer's output, each [T, hidden]."""
-        return self.encoder(self.embeddings(input_ids, token_type_ids, layout.position_ids), layout)
+        hooks = self.adapters.hooks(layout)
+        embedded = self.embeddings(input_ids, token_type_ids, layout.position_ids, hooks.embeddings_norm)
+        return self.encoder(embedded, layout, hooks)
 
     def encode(self, input_ids: Tensor, token_type_ids: Tensor, layout: Layout) -> tuple[list[Tensor], Tensor]:
         """Run a stream: [T], [T] -> (every layer's output, each [T, hidden]; pooled [S, hidden])."""
@@ -65,9 +84,13 @@ class BertModel(BertPreTrainedModel):
         return layers, self.pooler(layers[-1][layout.cu_seqlens[:-1]])
 
     def forward(
-        self, input_ids: Tensor, token_type_ids: Tensor | None = None, attention_mask: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        task: int = 0,
     ) -> tuple[list[Tensor], Tensor]:
-        """Run a padded batch.
+        """Run a padded batch with the adapter of ``task``.
 
         Shapes: ids, types and mask [B, L] -> (list of [B, L, hidden], zero where masked; pooled [B, hidden]). The mask
         may have holes; a row without a real token is a ValueError. Types default to 0, the mask to 1.
@@ -75,6 +98,7 @@ class BertModel(BertPreTrainedModel):
         types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         index, layout = _unpad(mask.bool(), resolve_attention(self.attention, input_ids.device))
+        layout = layout._replace(groups=(TaskGroup(task, (0, len(mask)), (0, index.numel())),))
         layers, pooled = self.encode(input_ids.flatten()[index], types.flatten()[index], layout)
         return [scatter_rows(x, index, mask.numel()).unflatten(0, mask.shape) for x in layers], pooled
 
@@ -136,6 +160,36 @@ class BertForSequenceClassification(BertPreTrainedModel):
         if self.num_labels == 1:
             return F.mse_loss(logits.flatten().float(), labels.flatten().float()), logits
         return F.cross_entropy(logits.float(), labels.flatten()), logits
+
+
+class BertForMultiTask(BertPreTrainedModel):
+    """One encoder with an adapter and a linear classifier for each task (Stickland and Murray 2019)."""
+
+    def __init__(
+        self,
+        config: BertConfig,
+        num_labels: Sequence[int],
+        attention: str = "auto",
+        adapters: Sequence[AdapterConfig | None] | None = None,
+    ) -> None:
+        """``num_labels`` of each task, 1 = a regression; ``adapters`` of each, by default the one of ``config``."""
+        super().__init__(config, attention)
+        self.num_labels = list(num_labels)
+        self.bert = BertModel(config, attention, [config.adapter] * len(num_labels) if adapters is None else adapters)
+        self.dropout = Dropout(config.hidden_dropout_prob)
+        self.classifier = nn.ModuleList(nn.Linear(config.hidden_size, count) for count in num_labels)
+        self.initialize()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        task: int = 0,
+    ) -> Tensor:
+        """[B, L], all of one task -> logits [B, num_labels[task]]"""
+        _, pooled = self.bert(input_ids, token_type_ids, attention_mask, task)
+        return self.classifier[task](self.dropout(pooled))
 
 
 class BertForQuestionAnswering(BertPreTrainedModel):

@@ -10,6 +10,7 @@ from typing import Any
 
 from bert.config import load_json
 from bert.errors import UsageError
+from bert.model.adapters.config import AdapterConfig, adapter_of
 
 VOCAB_MULTIPLE = 8  # rows of the embedding table are padded to this: half-precision matrix units work on tiles of 8
 
@@ -57,6 +58,11 @@ class BertConfig:
     def head_size(self) -> int:
         return self.hidden_size // self.num_attention_heads
 
+    @property
+    def adapter(self) -> AdapterConfig | None:
+        """The adapter that the keys of Stickland and Murray's code ask for; a UsageError if they ask for two."""
+        return adapter_of(vars(self))
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> BertConfig:
         known = {f.name for f in dataclasses.fields(cls)}
@@ -65,6 +71,7 @@ class BertConfig:
         config = cls(**{key: value for key, value in values.items() if key in known})
         for key in values.keys() - known:
             setattr(config, key, values[key])
+        adapter_of(vars(config))
         return config
 
     @classmethod

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bert.errors import UsageError
+from bert.model.adapters.plain import PLAIN, PLAIN_LAYER, LayerHooks, Norm, StreamHooks
 from bert.model.attention import ATTENTION, HAS_TRITON, Layout
 from bert.model.config import BertConfig
 from bert.model.dropout import Dropout, draw_keys
@@ -52,14 +53,16 @@ class BertEmbeddings(nn.Module):
         self.LayerNorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor, position_ids: Tensor) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, token_type_ids: Tensor, position_ids: Tensor, norm: Norm | None = None
+    ) -> Tensor:
         """[T], [T], [T] -> [T, hidden]"""
         words = self.word_embeddings(input_ids)
         positions = self.position_embeddings(position_ids)
         # A product with a one-hot row: the gradient of a two-row table by scatter-add would be all collisions.
         one_hot = F.one_hot(token_type_ids, self.token_type_embeddings.num_embeddings).to(words.dtype)
         types = one_hot @ self.token_type_embeddings.weight
-        embedded = self.dropout(self.LayerNorm(words + positions + types))
+        embedded = self.dropout(_normed(norm, self.LayerNorm, words + positions + types))
         return embedded.to(_compute_dtype(embedded))
 
 
@@ -81,6 +84,10 @@ class BertSelfAttention(nn.Module):
         return context.flatten(-2)
 
 
+def _normed(norm: Norm | None, layer_norm: nn.Module, x: Tensor) -> Tensor:
+    return layer_norm(x) if norm is None else norm(layer_norm, x)
+
+
 def _kernels(hidden: Tensor) -> Any:
     """Return :mod:`bert.model.kernels.fused` if it is faster (half precision on CUDA), else None."""
     exporting = torch.compiler.is_exporting() or torch.jit.is_tracing()  # other runtimes lack them
@@ -100,11 +107,18 @@ class BertOutput(nn.Module):
         self.LayerNorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
-        """[T, in_features], [T, hidden] -> [T, hidden]"""
-        kernels = _kernels(hidden)
+    def forward(
+        self,
+        hidden: Tensor,
+        residual: Tensor,
+        norm: Norm | None = None,
+        change: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """[T, in_features], [T, hidden] -> [T, hidden]; ``change`` is applied to dropout(dense(x))."""
+        kernels = _kernels(hidden) if norm is None and change is None else None
         if kernels is None:
-            return self.LayerNorm(self.dropout(self.dense(hidden)) + residual)
+            dense = self.dropout(self.dense(hidden))
+            return _normed(norm, self.LayerNorm, (dense if change is None else change(dense)) + residual)
         x, norm, dropout = F.linear(hidden, self.dense.weight), self.LayerNorm, self.dropout.active_probability
         keys = draw_keys(sum(x.shape), x.device) if dropout > 0 else None
         return kernels.bias_dropout_add_norm(
@@ -118,8 +132,8 @@ class BertAttention(nn.Module):
         self.self = BertSelfAttention(config)
         self.output = BertOutput(config, config.hidden_size)
 
-    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        return self.output(self.self(hidden, layout), hidden)
+    def forward(self, hidden: Tensor, layout: Layout, hooks: LayerHooks = PLAIN_LAYER) -> Tensor:
+        return self.output(self.self(hidden, layout), hidden, hooks.attention_norm, hooks.attention)
 
 
 class BertIntermediate(nn.Module):
@@ -143,10 +157,11 @@ class BertLayer(nn.Module):
         self.intermediate = BertIntermediate(config)
         self.output = BertOutput(config, config.intermediate_size)
 
-    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+    def forward(self, hidden: Tensor, layout: Layout, hooks: LayerHooks = PLAIN_LAYER) -> Tensor:
         """[T, hidden] -> [T, hidden]"""
-        attended = self.attention(hidden, layout)
-        return self.output(self.intermediate(attended), attended)
+        attended = self.attention(hidden, layout, hooks)
+        residual = hooks.residual(hidden, attended)
+        return hooks.output(self.output(self.intermediate(attended), residual, hooks.output_norm))
 
 
 class BertEncoder(nn.Module):
@@ -154,13 +169,13 @@ class BertEncoder(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
 
-    def forward(self, hidden: Tensor, layout: Layout) -> list[Tensor]:
+    def forward(self, hidden: Tensor, layout: Layout, hooks: StreamHooks = PLAIN) -> list[Tensor]:
         """[T, hidden] -> the output of every layer, each [T, hidden]"""
         outputs = []
-        for layer in self.layer:
-            hidden = layer(hidden, layout)
+        for number, layer in enumerate(self.layer):
+            hidden = layer(hidden, layout, hooks.layer(number))
             outputs.append(hidden)
-        return outputs
+        return [*outputs[:-1], hooks.top(hidden)]
 
 
 class BertPooler(nn.Module):

@@ -17,7 +17,7 @@ PORTS_2018 = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNor
 # NVIDIA fuses a dense layer with the activation behind it.
 NVIDIA = {f"{module}.dense_act.": f"{module}.dense." for module in ("intermediate", "pooler", "transform")}
 
-ENCODER = ("embeddings.", "encoder.", "pooler.")  # the modules of a bare BertModel
+ENCODER = ("embeddings.", "encoder.", "pooler.", "adapters.")  # the modules of a bare BertModel
 VOCABULARY_ROWS = ("word_embeddings.weight", "predictions.decoder.weight", "predictions.bias")
 DECODER = "cls.predictions.decoder.weight"  # tied to the word embeddings
 CONSTANTS = ("embeddings.position_ids", "embeddings.token_type_ids")  # buffers that Hugging Face once saved

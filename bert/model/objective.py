@@ -10,9 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bert.batch import Batch, TaskBatch, TokenStream
-from bert.model.attention import build_layout, gather_rows
-from bert.model.bert import BertForPreTraining, BertForQuestionAnswering, BertForSequenceClassification, BertModel
+from bert.batch import Batch, TaskBatch, TaskGroup, TokenStream
+from bert.model.attention import Layout, build_layout, gather_rows
+from bert.model.bert import (
+    BertForMultiTask,
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertModel,
+)
 
 
 class SummedLoss(nn.Module):
@@ -24,14 +30,16 @@ class SummedLoss(nn.Module):
 
 def encode(bert: BertModel, batch: TokenStream) -> tuple[list[Tensor], Tensor]:
     """Run a token stream: (every layer's output, each [T, hidden]; pooled [S, hidden])."""
-    layout = build_layout(batch.cu_seqlens, batch.max_seqlen, batch.num_tokens, bert.attention)
-    return bert.encode(batch.input_ids, batch.token_type_ids, layout)
+    return bert.encode(batch.input_ids, batch.token_type_ids, _layout(bert, batch))
 
 
 def encode_tokens(bert: BertModel, batch: TokenStream) -> Tensor:
     """Run a token stream without the pooler: the last layer's output, [T, hidden]."""
-    layout = build_layout(batch.cu_seqlens, batch.max_seqlen, batch.num_tokens, bert.attention)
-    return bert.encode_tokens(batch.input_ids, batch.token_type_ids, layout)[-1]
+    return bert.encode_tokens(batch.input_ids, batch.token_type_ids, _layout(bert, batch))[-1]
+
+
+def _layout(bert: BertModel, batch: TokenStream) -> Layout:
+    return build_layout(batch.cu_seqlens, batch.max_seqlen, batch.num_tokens, bert.attention, batch.groups)
 
 
 class PreTrainingObjective(nn.Module):
@@ -47,9 +55,8 @@ class PreTrainingObjective(nn.Module):
         self.dense_sequence_output = dense_sequence_output
 
     def compile_units(self) -> list[nn.Module]:
-        """Return the parts worth compiling, each on its own: equal layers then share one compilation."""
-        bert = self.model.bert
-        return [bert.embeddings, *bert.encoder.layer, self.model.cls.predictions.transform, self.loss]
+        """Return the parts worth compiling."""
+        return [*self.model.bert.compile_units(), self.model.cls.predictions.transform, self.loss]
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the MLM logits of the masked tokens [M, vocab_size] and the NSP logits [S, 2]."""
@@ -94,7 +101,7 @@ class ClassificationObjective(nn.Module):
 
     def compile_units(self) -> list[nn.Module]:
         """Return the parts worth compiling."""
-        return [self.model.bert.embeddings, *self.model.bert.encoder.layer, self.loss]
+        return [*self.model.bert.compile_units(), self.loss]
 
     def predict(self, batch: TokenStream) -> Tensor:
         """Return the logits [S, num_labels]."""
@@ -106,6 +113,48 @@ class ClassificationObjective(nn.Module):
         if self.width == 1:
             return {"loss": F.mse_loss(logits.flatten().float(), labels.float(), reduction="sum")}
         return {"loss": self.loss(logits, labels)}
+
+
+class MultiTaskObjective(nn.Module):
+    """The objective of a classification or regression for each task of a stream, summed over its sequences.
+
+    A stream of several tasks is sorted by task and says where each begins (:attr:`bert.batch.TokenStream.groups`).
+    """
+
+    per_token = False
+    labels = ("label", "task")
+
+    def __init__(self, model: BertForMultiTask) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = SummedLoss()
+        self.width = max(model.num_labels)
+
+    def compile_units(self) -> list[nn.Module]:
+        """Return the parts worth compiling."""
+        return [*self.model.bert.compile_units(), self.loss]
+
+    def logits(self, batch: TokenStream) -> list[tuple[slice, Tensor]]:
+        """Return, for each group, its sequences and their logits [n, labels of the task]."""
+        _, pooled = encode(self.model.bert, batch)
+        pooled = self.model.dropout(pooled)
+        groups = batch.groups or (TaskGroup(0, (0, batch.num_sequences), (0, batch.num_tokens)),)
+        rows = [(group.task, slice(*group.sequences)) for group in groups]
+        return [(at, self.model.classifier[task](pooled[at])) for task, at in rows]
+
+    def predict(self, batch: TokenStream) -> Tensor:
+        """Return the logits [S, width]; those beyond the labels of a sequence's task are 0."""
+        return torch.cat([F.pad(logits, (0, self.width - logits.shape[1])) for _, logits in self.logits(batch)])
+
+    def forward(self, batch: TaskBatch) -> dict[str, Tensor]:
+        labels = batch.labels["label"]
+        losses = [self._loss(logits, labels[at]) for at, logits in self.logits(batch)]
+        return {"loss": torch.stack(losses).sum()}
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if logits.shape[1] == 1:
+            return F.mse_loss(logits.flatten().float(), labels.float(), reduction="sum")
+        return self.loss(logits, labels.long())
 
 
 class QuestionAnsweringObjective(nn.Module):
@@ -122,7 +171,7 @@ class QuestionAnsweringObjective(nn.Module):
 
     def compile_units(self) -> list[nn.Module]:
         """Return the parts worth compiling."""
-        return [self.model.bert.embeddings, *self.model.bert.encoder.layer, self.loss]
+        return [*self.model.bert.compile_units(), self.loss]
 
     def predict(self, batch: TokenStream) -> Tensor:
         """Return start and end logits of every token [T, 2]."""

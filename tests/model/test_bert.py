@@ -263,10 +263,10 @@ def test_initialisation(tiny_config):
 
 def test_config_round_trip_keeps_unknown_keys(tmp_path):
     path = tmp_path / "bert_config.json"
-    path.write_text('{"vocab_size": 30522, "hidden_size": 64, "num_attention_heads": 4, "pals": true}')
+    path.write_text('{"vocab_size": 30522, "hidden_size": 64, "num_attention_heads": 4, "pals": false}')
     config = BertConfig.from_json_file(path)
     assert config.padded_vocab_size == 30528
-    assert config.pals is True  # pyright: ignore[reportAttributeAccessIssue]
+    assert config.pals is False  # pyright: ignore[reportAttributeAccessIssue]
     path.write_text(config.to_json_string())
     assert BertConfig.from_json_file(path).to_dict() == config.to_dict()
     assert config.to_json_string().startswith('{\n  "attention_probs_dropout_prob": 0.1,')
