@@ -7,7 +7,8 @@
     python triton/client.py --task mrpc < pairs.jsonl > labels.jsonl
 
 A line of stdin is {"question": ..., "context": ..., "n_best": 3}, or with --task {"text": ..., "text_pair": ...}; the
-answers come in the same order, an object a line, or {"error": "why"}. It asks the gateway at --url, or Triton itself at --grpc.
+answers come in the same order, an object a line, or {"error": "why"}. It asks the gateway at --url, or Triton itself at
+--grpc.
 """
 
 import asyncio
@@ -50,8 +51,8 @@ def main(config: Config) -> None:
         raise UsageError("--question and --context: expected both or neither")
     if (config.predict_file is None) != (config.output is None):
         raise UsageError("--predict_file and --output: expected both or neither")
-    if (config.text is not None or config.text_pair is not None) and (config.task is None or config.text is None):
-        raise UsageError("--text: needs --task, and --text_pair needs both")
+    if (config.text is not None and config.task is None) or (config.text_pair is not None and config.text is None):
+        raise UsageError("--text: expected with --task, and --text_pair with both")
     if config.task is not None and (config.question is not None or config.predict_file is not None):
         raise UsageError(f"--task {config.task}: expected --text or objects from stdin, not questions")
     if config.question is not None or config.text is not None:
