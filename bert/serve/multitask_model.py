@@ -51,7 +51,7 @@ class TritonPythonModel(engine_model.TritonPythonModel):
 
     def _run(self, packed: list[TaskRequest]) -> list[list[Any]]:
         names = [name for each in packed for name in each.names]
-        logits = self.engine(*pack([each.request for each in packed]), names)
+        (logits,) = self.engine(*pack([each.request for each in packed]), names)
         responses, begin = [], 0
         for each in packed:
             rows = logits[begin : begin + len(each.names)]
