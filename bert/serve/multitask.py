@@ -173,9 +173,9 @@ class MultiTaskEngine:
 
         Sequences without a task, "", run as those of the first do, so that a probe is like any other request.
         """
+        numbers = np.array([self.tasks[name] if name else 0 for name in names])
         if not self.tasks:
             return [np.zeros((len(names), 1), np.float32)]
-        numbers = np.array([self.tasks[name] if name else 0 for name in names])
         return Engine(self._run, self.settings)(ids, types, offsets, numbers)
 
     def _build(self) -> None:

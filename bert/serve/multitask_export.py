@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -27,6 +26,7 @@ from bert.errors import UsageError, naming_os_errors
 from bert.model.bert import BertForMultiTask, BertForSequenceClassification
 from bert.model.names import canonical_names
 from bert.model.objective import encode
+from bert.model.skeleton import skeleton
 from bert.serve.adapter_folder import SUFFIX
 from bert.serve.engine import SETTINGS
 from bert.serve.multitask import ADAPTERS, TORCH, label_names
@@ -76,7 +76,7 @@ def open_multitask(config: ServedConfig) -> Served:
         if any(name.startswith(OF_TASKS[0]) for name in tensors):
             raise UsageError(f"{what}: has the adapter of one task; expected its base, and the adapter in --adapters")
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(OF_TASKS)}
-    with torch.device("meta"):
+    with skeleton():
         base = BertForMultiTask(start.model_config, [_rows(tensors, number) for number in range(len(described))])
     model = MultiTask(fill(base, tensors, what), described, adapter_files(config.adapters))
     for path in model.files:
@@ -129,12 +129,12 @@ def open_adapter(file: AdapterFile, start: StartingPoint, base: BertForMultiTask
     held = {"model": shared, "tokenizer": start.tokenizer.state_dict()}
     tensors = file.applied_to(held, config, start.what)["model"]
     if "tasks" not in file.facts:
-        with torch.device("meta"):
+        with skeleton():
             model = BertForSequenceClassification(config, len(tensors["classifier.bias"]))
         fill(model, tensors, file.what)
         return {Path(file.what).stem: Trained(model, model.classifier, 0)}
     names = [each["name"] for each in file.facts["tasks"]]
-    with torch.device("meta"):
+    with skeleton():
         several = BertForMultiTask(config, [_rows(tensors, number) for number in range(len(names))])
     heads: Any = fill(several, tensors, file.what).classifier
     return {name: Trained(several, heads[number], number) for number, name in enumerate(names)}
