@@ -5,9 +5,10 @@
     python convert_checkpoint.py --checkpoint pretrained_snapshot --fresh last_snapshot --to oneflow --output merged
 
 Formats: native (this suite), hf (a folder of Hugging Face), tf (TensorFlow; neither reading nor writing needs it),
-nvidia ({"model": ...}), oneflow (a snapshot), 2018 (the encoder's state dict of the first PyTorch ports). The format of
---checkpoint is detected. Weights are copied unchanged; the optimizer's state is dropped. A checkpoint without a
-configuration needs --config_file; --vocab_file adds the vocabulary.
+nvidia ({"model": ...}), oneflow (a snapshot), 2018 (the encoder's state dict of the first PyTorch ports), pals (many
+tasks, as the code of BERT and PALs saves them). The format of --checkpoint is detected. Weights are copied unchanged;
+the optimizer's state is dropped. A checkpoint without a configuration needs --config_file; --vocab_file adds the
+vocabulary.
 """
 
 import tempfile
@@ -15,9 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bert.checkpoint import shorten
-from bert.checkpoint.formats import FORMATS, heads_in, match_config, read_checkpoint, recognise, write_checkpoint
+from bert.checkpoint.formats import (
+    FORMATS,
+    heads_in,
+    match_config,
+    merge_adapter,
+    read_checkpoint,
+    recognise,
+    write_checkpoint,
+)
 from bert.checkpoint.formats.oneflow import merge
-from bert.checkpoint.open_model import ModelDescription, find_model_config, find_tokenizer
+from bert.checkpoint.open_model import ModelDescription, find_model_config, find_tokenizer, with_adapter
 from bert.config import flag, run_command
 from bert.errors import UsageError
 
@@ -41,6 +50,9 @@ class Config:
     fresh: str | None = flag(
         None,
         "OneFlow's snapshot of an untrained model: the output is a copy of it with the weights of --checkpoint.",
+    )
+    merge: bool = flag(
+        False, "Fold the adapter into the encoder, to the same outputs: possible for lhuc and for LayerNorms and heads."
     )
     model: ModelDescription = field(default_factory=ModelDescription)
 
@@ -68,7 +80,9 @@ def convert(config: Config, output: str | Path) -> None:
     model_config = find_model_config(config.model, state, tokenizer, what)
     if config.hidden_act is not None:
         model_config.hidden_act = config.hidden_act
+    state = with_adapter(config.model, state, model_config, what) or state
     weights, report = match_config(state, model_config, tokenizer, what, config.allow_missing or ())
+    weights = merge_adapter(weights) if config.merge else weights
     left_out = write_checkpoint(output, config.to, weights)
     print(f"{what}: {report}")
     written = [name for name in weights.tensors if name not in left_out]

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from bert.checkpoint import LoadReport, check_tokenizer, load_weights
+from bert.checkpoint.adapter_files import ADAPTER_KEYS, Base, read_adapter
 from bert.checkpoint.formats import read_checkpoint
 from bert.config import flag
 from bert.distributed import DistributedConfig
@@ -40,6 +41,10 @@ class ModelDescription:
     )
     bert_model: str | None = flag(None, "Name of the published model, such as bert-base-cased; tells the casing.")
 
+    adapter_checkpoint: str | None = flag(
+        None, "Adapter checkpoint (adapter.safetensors, written by --freeze) to put on the model of --init_checkpoint."
+    )
+
 
 @dataclass
 class ModelFiles(ModelDescription):
@@ -54,6 +59,7 @@ class StartingPoint:
     model_config: BertConfig
     state: dict[str, Any] | None
     what: str  # flag and file of the weights, for messages
+    base: Base | None = None  # with --freeze: the model that remains as it is
 
     def load_into(self, model: nn.Module, fresh: Sequence[str] = ()) -> LoadReport | None:
         """Fill ``model``; parameters that match a pattern of ``fresh`` may be missing from the checkpoint."""
@@ -61,7 +67,8 @@ class StartingPoint:
 
     def constants(self) -> dict[str, Any]:
         """Return the part of a checkpoint that does not change during the run."""
-        return {"model_config": self.model_config.to_dict(), "tokenizer": self.tokenizer.state_dict()}
+        base = {} if self.base is None else {"base": self.base._asdict()}
+        return {"model_config": self.model_config.to_dict(), "tokenizer": self.tokenizer.state_dict(), **base}
 
 
 def load_start(
@@ -72,6 +79,7 @@ def load_start(
     Raises UsageError where something is missing, or two of them disagree.
     """
     what = f"--init_checkpoint {init_checkpoint}"
+    resumed = state is not None
     if state is None and init_checkpoint is not None:
         state = read_checkpoint(init_checkpoint)
     held = state or {}
@@ -79,6 +87,7 @@ def load_start(
     if tokenizer is None:
         raise UsageError(f"--vocab_file: needed, {_lacks('vocabulary', held, what)}")
     model_config = find_model_config(files, held, tokenizer, what)
+    state = state if resumed else with_adapter(files, state, model_config, what)
     if max_seq_length > model_config.max_position_embeddings:
         raise UsageError(
             f"--max_seq_length {max_seq_length}: the model has positions for {model_config.max_position_embeddings}"
@@ -86,11 +95,28 @@ def load_start(
     return StartingPoint(tokenizer, model_config, state, what)
 
 
+def with_adapter(
+    files: ModelDescription, state: dict[str, Any] | None, model_config: BertConfig, what: str
+) -> dict[str, Any] | None:
+    """Return the checkpoint ``state`` with the adapters of --adapter_checkpoint, for which ``model_config`` then asks.
+
+    Raises UsageError where they were made for another base.
+    """
+    if files.adapter_checkpoint is None:
+        return state
+    file = read_adapter(files.adapter_checkpoint)
+    if state is None:
+        raise UsageError(f"{file.what}: needs its base, {file.base}, as the checkpoint to start from")
+    return file.applied_to(state, model_config, what)
+
+
 def load_model_config(files: ModelDescription, init_checkpoint: str | None) -> BertConfig:
     """Return the model's configuration alone, which needs no vocabulary; raises UsageError as :func:`load_start`."""
     state = {} if init_checkpoint is None else read_checkpoint(init_checkpoint)
     what = f"--init_checkpoint {init_checkpoint}"
-    return find_model_config(files, state, find_tokenizer(files, state, what), what)
+    config = find_model_config(files, state, find_tokenizer(files, state, what), what)
+    with_adapter(files, state, config, what)
+    return config
 
 
 def find_tokenizer(files: ModelDescription, state: dict[str, Any], what: str) -> BertTokenizer | None:
@@ -126,6 +152,8 @@ def find_model_config(
     source = f"--config_file {files.config_file}" if files.config_file is not None else f"the configuration of {what}"
     if files.config_file is not None:
         config = BertConfig.from_json_file(files.config_file)
+        held = state.get("model_config", {})
+        vars(config).update({key: held[key] for key in ADAPTER_KEYS if key in held and not hasattr(config, key)})
     elif "model_config" in state:
         config = BertConfig.from_dict(state["model_config"])
     else:

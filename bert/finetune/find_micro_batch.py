@@ -29,6 +29,7 @@ from bert.batch import TaskBatch
 from bert.checkpoint.open_model import load_model_config
 from bert.distributed import World, join_world
 from bert.errors import UsageError
+from bert.finetune.adapters import configure_adapter
 from bert.finetune.training import TrainingConfig, build_task_trainer, place
 from bert.memory import build_release
 from bert.model.attention import build_layout
@@ -74,6 +75,7 @@ def find_micro_batches(config: TrainingConfig, build: Callable[[BertConfig], Any
         # A loss scale that cannot overflow: the first step is not skipped, and the moments exist after it.
         precision = Precision(replace(config.precision, loss_scale=1.0), world.device)
         model_config = load_model_config(config.model, config.checkpoint.init_checkpoint)
+        configure_adapter(model_config, config.adapter)
         objective = build(model_config).to(world.device, precision.parameter_dtype)
         labels = objective.labels
         trainer = build_task_trainer(Run(config, world, precision), objective, random_sequences(1, 8, labels), 1)

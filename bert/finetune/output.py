@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from bert.checkpoint import copy_state
+from bert.checkpoint.adapter_files import ADAPTER_FILE, save_adapter
 from bert.checkpoint.open_model import StartingPoint
 from bert.errors import naming_os_errors
 from bert.files import replacing
@@ -22,7 +23,10 @@ from bert.log.logger import plain
 
 
 def save_model(output_dir: str | Path, model: nn.Module, start: StartingPoint, **more: Any) -> Path:
-    """Write the three files and return the model's; ``more`` are plain values to keep with it."""
+    """Write the three files and return the model's; ``more`` are plain values to keep with it.
+
+    If the base was frozen, what was trained is written alone, too, to ``adapter.safetensors``.
+    """
     folder = Path(output_dir)
     state = copy_state({"model": model.state_dict(), **start.constants(), **more})
     config = json.dumps(start.model_config.to_dict(), indent=2, sort_keys=True)
@@ -30,6 +34,10 @@ def save_model(output_dir: str | Path, model: nn.Module, start: StartingPoint, *
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / "pytorch_model.bin") as temporary, temporary.open("wb") as file:
             torch.save(state, file)  # not to a path, whose name would be among the bytes
+        if start.base is not None:
+            trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
+            facts = {"tokenizer": start.tokenizer.state_dict(), **more}
+            save_adapter(folder / ADAPTER_FILE, trained, start.base, start.model_config, facts)
         for name, text in (("config.json", config), ("vocab.txt", "\n".join(start.tokenizer.vocab))):
             with replacing(folder / name) as temporary:
                 temporary.write_text(f"{text}\n", encoding="utf8")

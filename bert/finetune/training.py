@@ -16,6 +16,7 @@ from bert.checkpoint import CheckpointConfig, Found, build_checkpoint_writer, fi
 from bert.checkpoint.open_model import ModelFiles, StartingPoint
 from bert.config import flag
 from bert.distributed import DistributedConfig, seed_everything
+from bert.finetune.adapters import AdapterFlags, configure_adapter, freeze_base, new_adapters
 from bert.finetune.loader import TaskLoader, steps_of
 from bert.log import LogConfig
 from bert.model.config import BertConfig
@@ -88,6 +89,7 @@ class TrainingConfig:
 
     run: RunConfig
     model: ModelFiles = field(default_factory=ModelFiles)
+    adapter: AdapterFlags = field(default_factory=AdapterFlags)
     batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: TaskOptimizerConfig = field(default_factory=TaskOptimizerConfig)
     schedule: TaskScheduleConfig = field(default_factory=TaskScheduleConfig)
@@ -121,11 +123,15 @@ def load_objective(
 
     Parameters that match a pattern of ``head`` may be missing from the checkpoint where training starts from it.
     """
+    configure_adapter(start.model_config, run.settings.adapter)
     seed_everything(run.seed)
     objective = build(start.model_config)
-    report = start.load_into(objective.model, head if run.settings.run.do_train and found.state is None else ())
+    starts = run.settings.run.do_train and found.state is None
+    report = start.load_into(objective.model, (*head, *new_adapters(start)) if starts else ())
     if report is not None:
         run.notice(f"{start.what}: {report}")
+    if run.settings.adapter.freeze and run.settings.run.do_train:
+        start.base = freeze_base(objective.model, start)
     return objective.to(run.world.device, run.precision.parameter_dtype)
 
 

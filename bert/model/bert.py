@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bert.batch import TaskGroup
 from bert.model.adapters.config import AdapterConfig
+from bert.model.adapters.names import ours_of
 from bert.model.adapters.plain import NoAdapters
 from bert.model.adapters.stream import build_adapters
 from bert.model.attention import Layout, build_layout, resolve_attention, scatter_rows
@@ -249,8 +250,9 @@ class BertForMultipleChoice(BertPreTrainedModel):
 
 
 def _rename_keys(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    for name in [n for n in state_dict if n.startswith(prefix) and canonical_name(n) != n]:
-        state_dict[canonical_name(name)] = state_dict.pop(name)
+    own = {name: state_dict.pop(name) for name in list(state_dict) if name.startswith(prefix)}
+    renamed = ours_of({name.removeprefix(prefix): tensor for name, tensor in own.items()})
+    state_dict.update({prefix + canonical_name(name): tensor for name, tensor in renamed.items()})
 
 
 def _unpad(mask: Tensor, attention: str) -> tuple[Tensor, Layout]:

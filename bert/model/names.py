@@ -11,6 +11,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from bert.errors import UsageError
+from bert.model.adapters.names import ours_of
 
 # The ports of 2018 kept TensorFlow's names of a LayerNorm's scale and shift.
 PORTS_2018 = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
@@ -40,7 +41,7 @@ def older_name(name: str, spelling: dict[str, str]) -> str:
 def canonical_names(state_dict: dict[str, Tensor], bare: bool, what: str = "checkpoint") -> dict[str, Tensor]:
     """Return the tensors under today's names, the encoder's with ``bert.`` in front, or without it if ``bare``."""
     result: dict[str, Tensor] = {}
-    for original, tensor in state_dict.items():
+    for original, tensor in ours_of(state_dict).items():
         name = canonical_name(original.replace("_orig_mod.", "").removeprefix("module."))
         core = name.removeprefix("bert.")
         if core.startswith(ENCODER):

@@ -1,4 +1,4 @@
-"""Checkpoints of TensorFlow, Hugging Face, NVIDIA, OneFlow and the 2018 ports, in and out.
+"""Checkpoints of TensorFlow, Hugging Face, NVIDIA, OneFlow, PALs and the 2018 ports, in and out.
 
 Invariant: a checkpoint is read without running code from it, every tensor of its encoder is accounted for, and output
 appears whole or not at all::
@@ -9,5 +9,6 @@ appears whole or not at all::
     write_checkpoint("bert_base.pt", "native", weights)
 """
 
+from bert.checkpoint.formats.merge import merge_adapter
 from bert.checkpoint.formats.table import FORMATS, read_checkpoint, recognise, write_checkpoint
 from bert.checkpoint.formats.weights import HEADS, BertWithHeads, Weights, build_model, heads_in, match_config

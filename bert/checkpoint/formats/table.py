@@ -29,7 +29,10 @@ FORMATS: dict[str, CheckpointFormat] = {
     "native": CheckpointFormat(Path.is_file, torch_file.read, torch_file.write_native),
     "nvidia": CheckpointFormat(Path.is_file, torch_file.read, torch_file.write_nvidia),
     "2018": CheckpointFormat(Path.is_file, torch_file.read, torch_file.write_2018),
+    "pals": CheckpointFormat(Path.is_file, torch_file.read, torch_file.write_pals),
 }
+HOLD_ADAPTERS = ("native", "pals")
+OF_TASKS = ("bert.adapters.", "classifier.0.")
 
 
 def recognise(path: str | Path) -> str:
@@ -64,5 +67,7 @@ def read_checkpoint(path: str | Path, format: str | None = None) -> dict[str, An
 
 def write_checkpoint(path: str | Path, format: str, weights: Weights) -> list[str]:
     """Write ``weights`` whole or not at all; returns the names of tensors that ``format`` cannot hold."""
+    if format not in HOLD_ADAPTERS and any(name.startswith(OF_TASKS) for name in weights.tensors):
+        raise UsageError(f"--to {format}: cannot hold adapters or several tasks, expected {' or '.join(HOLD_ADAPTERS)}")
     with naming_os_errors(f"--output {path}"):
         return FORMATS[format].write(Path(path), weights)

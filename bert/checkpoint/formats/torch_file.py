@@ -1,10 +1,11 @@
-"""Files of ``torch.save``: this suite's, NVIDIA's, and the state dicts of the 2018 ports. One reader, three writers.
+"""Files of ``torch.save``: this suite's, NVIDIA's, those of the 2018 ports and of PALs. One reader, four writers.
 
 Reading runs no code from the file and verifies its checksums.
 """
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from bert.checkpoint import find_damage, load
 from bert.checkpoint.formats.weights import WORDS, Weights, heads_in
 from bert.errors import UsageError
 from bert.files import replacing
+from bert.model.adapters.names import published_of
 from bert.model.names import DECODER, NVIDIA, PORTS_2018, older_name
 
 
@@ -49,6 +51,17 @@ def write_2018(path: Path, weights: Weights) -> list[str]:
     encoder = {name: tensor for name, tensor in weights.unpadded().items() if name.startswith("bert.")}
     _save(path, {older_name(name.removeprefix("bert."), PORTS_2018): tensor for name, tensor in encoder.items()})
     return [name for name in weights.tensors if name not in encoder]
+
+
+def write_pals(path: Path, weights: Weights) -> list[str]:
+    """Write the state dict of a model of many tasks, as the code of BERT and PALs saves it."""
+    adapter = weights.config.adapter
+    single = re.compile(r"^classifier\.(?=[a-z])")
+    tensors = {single.sub("classifier.0.", name): tensor for name, tensor in weights.unpadded().items()}
+    kept = {name: tensor for name, tensor in tensors.items() if name.startswith(("bert.", "classifier."))}
+    named = published_of(kept, adapter.kind if adapter else "none", weights.config.num_hidden_layers)
+    _save(path, {older_name(name, PORTS_2018): tensor for name, tensor in named.items()})
+    return [name for name in tensors if name not in kept]
 
 
 def _tied(weights: Weights) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ print(report)                                    # 205 tensors loaded; skipped: 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,15 +27,18 @@ from bert.tokenization import BertTokenizer
 WORDS = "bert.embeddings.word_embeddings.weight"
 HEADS = ("cls.predictions", "cls.seq_relationship", "qa_outputs", "classifier")
 # Carried over from a checkpoint: which task the model was fine-tuned for, and the names of its labels.
-FACTS = ("task", "labels", "version_2_with_negative")
+FACTS = ("task", "labels", "tasks", "version_2_with_negative")
 
 
 class BertWithHeads(BertPreTrainedModel):
-    """An encoder with any of ``HEADS``, under the field's usual names."""
+    """An encoder with any of ``HEADS``, under the field's usual names; ``num_labels`` lists those of each task."""
 
-    def __init__(self, config: BertConfig, heads: Collection[str], num_labels: int = 2, attention: str = "auto"):
+    def __init__(
+        self, config: BertConfig, heads: Collection[str], num_labels: int | Sequence[int] = 2, attention: str = "auto"
+    ) -> None:
         super().__init__(config, attention)
-        self.bert = BertModel(config, attention)
+        tasks = None if isinstance(num_labels, int) else [config.adapter] * len(num_labels)
+        self.bert = BertModel(config, attention, tasks)
         if any(head.startswith("cls.") for head in heads):
             self.cls = nn.Module()
         if "cls.predictions" in heads:
@@ -44,7 +48,9 @@ class BertWithHeads(BertPreTrainedModel):
         if "qa_outputs" in heads:
             self.qa_outputs = nn.Linear(config.hidden_size, 2)
         if "classifier" in heads:
-            self.classifier = nn.Linear(config.hidden_size, num_labels)
+            counts = [num_labels] if isinstance(num_labels, int) else num_labels
+            classifiers = [nn.Linear(config.hidden_size, count) for count in counts]
+            self.classifier = classifiers[0] if tasks is None else nn.ModuleList(classifiers)
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,13 @@ def heads_in(names: Collection[str]) -> list[str]:
 
 def build_model(state: dict[str, Tensor], config: BertConfig, attention: str = "auto") -> BertWithHeads:
     """Return a new model with the heads that a state dict in today's names has."""
-    labels = state["classifier.weight"].shape[0] if "classifier.weight" in state else 2
+    labels: int | list[int] = len(state["classifier.weight"]) if "classifier.weight" in state else 2
+    tasks = sum(re.fullmatch(r"classifier\.\d+\.weight", name) is not None for name in state)
+    if tasks:
+        missing = [name for task in range(tasks) if (name := f"classifier.{task}.weight") not in state]
+        if missing:
+            raise UsageError(f"{shorten(missing)}: missing, expected a head for each of {tasks} tasks from 0 on")
+        labels = [len(state[f"classifier.{task}.weight"]) for task in range(tasks)]
     return BertWithHeads(config, heads_in(state), labels, attention)
 
 

@@ -25,7 +25,7 @@ def back(path, format: str, config: BertConfig):
 
 
 @pytest.mark.parametrize("heads", HEAD_SETS, ids=lambda heads: "+".join(heads) or "encoder")
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [name for name in FORMATS if name != "pals"])  # pals has a head for each task
 def test_there_and_back_is_bitwise(config, tokenizer, tmp_path, format, heads):
     weights = weights_of(random_model(config, heads), tokenizer)
     left_out = write_checkpoint(tmp_path / "made", format, weights)
