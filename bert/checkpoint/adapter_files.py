@@ -32,6 +32,7 @@ from bert.model.adapters.config import SWITCHES, AdapterConfig
 from bert.model.bert import BertForMultiTask
 from bert.model.config import BertConfig
 from bert.model.names import VOCABULARY_ROWS, canonical_names
+from bert.model.skeleton import skeleton
 from bert.tokenization import BertTokenizer
 
 ADAPTER_FILE = "adapter.safetensors"
@@ -188,7 +189,7 @@ def assemble(
     encoder: dict[str, Tensor], config: BertConfig, tasks: Sequence[TaskWeights], attention: str = "auto"
 ) -> BertForMultiTask:
     """Return a model of ``tasks`` on one ``encoder`` (names of the model, ``bert.*``), whose tensors it shares."""
-    with torch.device("meta"):
+    with skeleton():
         model = BertForMultiTask(
             config, [task.num_labels for task in tasks], attention, [task.adapter for task in tasks]
         )

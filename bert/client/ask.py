@@ -118,7 +118,7 @@ class TritonAsker:
     """A text model on Triton, with the same replies as the gateway's."""
 
     def __init__(self, triton: TritonClient, task: str | None = None) -> None:
-        self.triton, self.named = triton, {} if task is None else {"task": task}
+        self.triton, self.named = triton, {} if task is None else {"task": task, "text_pair": ""}
 
     async def __aenter__(self) -> Self:
         await self.triton.__aenter__()
@@ -130,7 +130,7 @@ class TritonAsker:
     async def ask(self, item: dict[str, Any]) -> dict[str, Any]:
         """Return the answer, or ``{"error": line}``."""
         try:
-            tensors = text_tensors({**item, **self.named})
+            tensors = text_tensors({**self.named, **item})
         except UnicodeEncodeError:
             return {"error": "half a character, such as \\ud800 alone"}
         for attempt in range(TRIES):

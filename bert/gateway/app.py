@@ -23,7 +23,7 @@ from bert import __version__
 from bert.config import flag
 from bert.gateway.limits import App, Guard, Limits
 from bert.gateway.refusal import Refusal, error_body
-from bert.gateway.texts import KINDS, MULTITASK, Error, Kind, Tasks, model_of, parse_item, parse_json
+from bert.gateway.texts import KINDS, MULTITASK, Error, Kind, Tasks, parse_item, parse_json, route
 from bert.gateway.traffic import METRICS_TYPE, Meters, Observe
 from bert.gateway.upstream import Upstream
 from bert.gateway.watchdog import OK, Watchdog, WatchdogConfig
@@ -116,7 +116,7 @@ def add_kind(app: FastAPI, name: str) -> None:
 async def answer_one(gateway: Gateway, kind: Kind, item: Any, deadline: float) -> dict[str, Any]:
     values = parse_item(kind, item, gateway.limits)
     left = max(0.0, deadline - asyncio.get_running_loop().time())
-    return kind.decode(await gateway.watchdog.infer(model_of(kind, values), values, left))
+    return kind.decode(await gateway.watchdog.infer(*route(kind, values), left))
 
 
 async def answer_list(gateway: Gateway, kind: Kind, items: list[Any], deadline: float) -> list[dict[str, Any]]:

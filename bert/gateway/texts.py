@@ -1,7 +1,7 @@
 """What clients may ask: the fields of each kind of request, the model that answers, and the answer's form."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -115,9 +115,9 @@ PROBES: dict[str, Callable[[int], dict[str, str]]] = {
 }
 
 
-def model_of(kind: Kind, values: Mapping[str, str | int]) -> str:
-    """Return the model that answers."""
-    return MULTITASK if "task" in values else kind.model
+def route(kind: Kind, values: dict[str, str | int]) -> tuple[str, dict[str, str | int]]:
+    """Return the model that answers and its inputs; tasks on one text and on two are to share batches."""
+    return (MULTITASK, {"text_pair": "", **values}) if "task" in values else (kind.model, values)
 
 
 def parse_json(body: bytes) -> Any:

@@ -1,8 +1,8 @@
 """Models without weights, made in no time, that are then given tensors which are there already.
 
-    with skeleton():
-        model = BertForMultiTask(config, [2, 3])
-    model.load_state_dict(tensors, assign=True)
+with skeleton():
+    model = BertForMultiTask(config, [2, 3])
+model.load_state_dict(tensors, assign=True)
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def engine_config(name: str, settings: Config, serving: ServingConfig, by_tokens
     """The engine on token ids. Without the library that counts tokens a batch is a few requests."""
     dims = [-1]  # tokens, labels or vector
     multitask = settings.get("task") == "multitask"
-    task, facts = tensor("task", "STRING", [1], **MIXED), tensor("facts", "STRING", [1])  # JSON: labels, or tasks
+    task, facts = tensor("task", "STRING", [1], optional=True), tensor("facts", "STRING", [1])  # JSON: labels, or tasks
     return {
         "name": name,
         "backend": "python",
@@ -102,8 +102,6 @@ def engine_config(name: str, settings: Config, serving: ServingConfig, by_tokens
 
 # A number that only makes a request different from others, for which the cache may hold an answer.
 ATTEMPT = tensor("attempt", "INT32", [1], optional=True)
-# Optional, and yet in batches with requests that lack it: to be ragged exempts it from being compared.
-MIXED = {"optional": True, "allow_ragged_batch": True}
 TEXT_INPUTS = {
     "qa": [
         tensor("question", "STRING", [1]),
@@ -114,9 +112,10 @@ TEXT_INPUTS = {
     "classify": [tensor("text", "STRING", [1]), tensor("text_pair", "STRING", [1], optional=True), ATTEMPT],
     "embed": [tensor("text", "STRING", [1]), ATTEMPT],
     "multitask": [
-        tensor("task", "STRING", [1], **MIXED),  # without it the reply lists the tasks
+        tensor("task", "STRING", [1], optional=True),  # without it the reply lists the tasks
         tensor("text", "STRING", [1]),
-        tensor("text_pair", "STRING", [1], **MIXED),
+        # Empty = none: requests with and without an input do not share a batch.
+        tensor("text_pair", "STRING", [1], optional=True),
         ATTEMPT,
     ],
 }

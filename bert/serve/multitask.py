@@ -31,6 +31,7 @@ from bert.model.objective import MultiTaskObjective
 from bert.sequences import groups_of
 from bert.serve.adapter_folder import AdapterFolder
 from bert.serve.engine import SETTINGS, Engine
+from bert.serve.requests import UNKNOWN_TASK
 from bert.tokenization import BertTokenizer
 
 ADAPTERS = "adapters"  # folder of the adapter files, beside the versions
@@ -156,7 +157,7 @@ class MultiTaskEngine:
         """Raise UsageError for a task that there is not."""
         if name not in self.tasks:
             known = ", ".join(sorted(self.tasks)) or "one of an adapter file, and there is none"
-            raise UsageError(f"task {name[:40]!r}: expected {known}")
+            raise UsageError(f"{UNKNOWN_TASK}{name[:40]!r}: expected {known}")
 
     def width(self, name: str) -> int:
         """Return the number of logits of a task, 1 for a regression."""

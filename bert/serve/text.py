@@ -174,6 +174,7 @@ class MultiTaskFront(_TextFront):
 
     def prepare(self, values: Values) -> Encoded:
         task = checked(values, "task") if values.get("task") is not None else ""
+        values = {**values, "text_pair": values.get("text_pair") or None}
         return Encoded([one._replace(task=task) for one in super().prepare(values).inputs])
 
     def reply(self, prepared: Encoded, outputs: Sequence[Sequence[Any]]) -> Values:

@@ -16,6 +16,7 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 from bert.errors import UsageError
 from bert.serve.engine import SETTINGS
 from bert.serve.engine_model import refusal, version_folder
+from bert.serve.requests import UNKNOWN_TASK
 from bert.serve.text import Input, Values, build_front
 from bert.tokenization import BertTokenizer
 
@@ -67,7 +68,7 @@ class TritonPythonModel:
         response = await request.async_exec()
         if response.has_error():
             error = response.error()
-            if error.code() == pb_utils.TritonError.INVALID_ARG and one.task is not None:  # a task that it lacks
+            if error.message().startswith(UNKNOWN_TASK):  # Triton 2.51 hands on the message, but not the code
                 raise UsageError(error.message())
             raise EngineError(f"{self.engine}: {error.message()}")
         return [pb_utils.get_output_tensor_by_name(response, name).as_numpy()[0] for name in self.outputs]
