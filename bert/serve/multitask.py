@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bert.batch import TokenStream
-from bert.checkpoint.adapter_files import Base, TaskWeights, assemble, read_adapter
+from bert.checkpoint.adapter_files import Base, TaskWeights, assemble, read_adapter, tasks_of
 from bert.errors import UsageError, naming_os_errors
 from bert.model.adapters.config import AdapterConfig
 from bert.model.config import BertConfig
@@ -38,6 +38,7 @@ ADAPTERS = "adapters"  # folder of the adapter files, beside the versions
 TORCH = "torch"  # the format: tensors and plain values, and this package to run them
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 ATTENTION = {"cpu": "sdpa", "cuda": "auto"}
+OF_TASKS = ("bert.adapters.", "classifier.")  # parameters that tasks do not share
 Notice = Callable[[str], object]
 
 
@@ -59,7 +60,8 @@ class Encoder:
         with naming_os_errors(str(version / settings["file"])):
             state = _cast(load_file(version / settings["file"], device), settings, device)
         config = BertConfig.from_dict(settings["model_config"])
-        shared, tasks = split_tasks(state, settings["tasks"], config)
+        tasks = tasks_of(str(version), state, {"tasks": settings["tasks"]}, config.adapter or AdapterConfig("none"))
+        shared = {name: tensor for name, tensor in state.items() if not name.startswith(OF_TASKS)}
         return cls(settings, config, shared, tasks, device)
 
     def read_adapters(self, path: Path) -> list[TaskWeights]:
@@ -79,13 +81,12 @@ class Encoder:
         except RuntimeError as error:  # of several lines; the last names a parameter
             raise UsageError(f"does not fit the base: {str(error).splitlines()[-1].strip()}") from error
         return [
-            task._replace(labels=label_names(task.labels, task.num_labels), tensors=self._kept(task.tensors))
+            task._replace(
+                labels=label_names(task.labels, task.num_labels),
+                tensors=_cast(task.tensors, self.settings, self.device),
+            )
             for task in tasks
         ]
-
-    def _kept(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        # Copies: tensors of a file are parts of it, and one that is cut off would end the process.
-        return {name: tensor.clone() for name, tensor in _cast(tensors, self.settings, self.device).items()}
 
     def runner(self, tasks: Sequence[TaskWeights]) -> Callable[..., list[NDArray]]:
         """Return the function of ids [T], types [T], cu [S + 1], the longest length and task numbers [S], sorted."""
@@ -99,24 +100,6 @@ class Encoder:
                 return [objective.predict(stream).float().cpu().numpy()]
 
         return run
-
-
-def split_tasks(
-    state: dict[str, Tensor], described: Sequence[dict[str, Any]], config: BertConfig
-) -> tuple[dict[str, Tensor], list[TaskWeights]]:
-    """Split the state of a model of several tasks into what they share and what each adds."""
-    taken: list[dict[str, Tensor]] = [{} for _ in described]
-    shared = {}
-    for name, tensor in state.items():
-        part, _, rest = name.removeprefix("bert.").partition(".")
-        number, _, rest = rest.partition(".")
-        if part in ("adapters", "classifier"):
-            taken[int(number)][f"{part.removesuffix('s')}.{rest}"] = tensor
-        else:
-            shared[name] = tensor
-    adapter = config.adapter or AdapterConfig("none")
-    named = zip(described, taken, strict=True)
-    return shared, [TaskWeights(each["name"], each["labels"], adapter, tensors, {}) for each, tensors in named]
 
 
 def label_names(labels: Sequence[str], count: int) -> list[str]:

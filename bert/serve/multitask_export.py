@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from bert.batch import TaskGroup, TokenStream
 from bert.checkpoint import match_weights
-from bert.checkpoint.adapter_files import AdapterFile, identify, read_adapter
+from bert.checkpoint.adapter_files import identify, read_adapter
 from bert.checkpoint.open_model import StartingPoint, load_start
 from bert.errors import UsageError, naming_os_errors
 from bert.model.bert import BertForMultiTask, BertForSequenceClassification
@@ -29,11 +29,10 @@ from bert.model.objective import encode
 from bert.model.skeleton import skeleton
 from bert.serve.adapter_folder import SUFFIX
 from bert.serve.engine import SETTINGS
-from bert.serve.multitask import ADAPTERS, TORCH, label_names
+from bert.serve.multitask import ADAPTERS, OF_TASKS, TORCH, label_names
 from bert.serve.tasks import Served, ServedConfig, ServedModel
 
 FILE = "model.safetensors"
-OF_TASKS = ("bert.adapters.", "classifier.")
 
 
 class Trained(NamedTuple):
@@ -80,7 +79,7 @@ def open_multitask(config: ServedConfig) -> Served:
         base = BertForMultiTask(start.model_config, [_rows(tensors, number) for number in range(len(described))])
     model = MultiTask(fill(base, tensors, what), described, adapter_files(config.adapters))
     for path in model.files:
-        for name, task in open_adapter(read_adapter(path, "--adapters"), start, base).items():
+        for name, task in open_adapter(path, start, base).items():
             if name in model.tasks:
                 raise UsageError(f"--adapters {path}: there is a task {name} already")
             model.tasks[name] = task
@@ -123,8 +122,9 @@ def adapter_files(folder: str | None) -> list[Path]:
     return files
 
 
-def open_adapter(file: AdapterFile, start: StartingPoint, base: BertForMultiTask) -> dict[str, Trained]:
+def open_adapter(path: Path, start: StartingPoint, base: BertForMultiTask) -> dict[str, Trained]:
     """Return the tasks of an adapter file in a model of their own, which has the base's other tensors."""
+    file = read_adapter(path, "--adapters")
     config, shared = copy.deepcopy(start.model_config), _shared(base)
     held = {"model": shared, "tokenizer": start.tokenizer.state_dict()}
     tensors = file.applied_to(held, config, start.what)["model"]
@@ -132,7 +132,7 @@ def open_adapter(file: AdapterFile, start: StartingPoint, base: BertForMultiTask
         with skeleton():
             model = BertForSequenceClassification(config, len(tensors["classifier.bias"]))
         fill(model, tensors, file.what)
-        return {Path(file.what).stem: Trained(model, model.classifier, 0)}
+        return {path.stem: Trained(model, model.classifier, 0)}
     names = [each["name"] for each in file.facts["tasks"]]
     with skeleton():
         several = BertForMultiTask(config, [_rows(tensors, number) for number in range(len(names))])
