@@ -50,17 +50,15 @@ class Parity:
         return f"{self.case}: largest difference {self.difference:.2g}, bound {self.bound:.2g}"
 
 
-def cases(longest: int, tasks: int = 0) -> dict[str, list[int]]:
-    """Lengths of the sequences of each case, at most ``longest``; with tasks, one case has two sequences of each."""
+def cases(longest: int) -> dict[str, list[int]]:
+    """Lengths of the sequences of each case, at most ``longest``."""
     draw = np.random.default_rng(0)
-    more = {"every task": draw.integers(2, min(64, longest) + 1, 2 * tasks).tolist()} if tasks else {}
     return {
         "one sequence": [min(17, longest)],
         "equal lengths": [min(32, longest)] * 4,
         f"3 beside {longest}": [3, longest],
         "many": draw.integers(2, longest + 1, 12).tolist(),
         "many short": draw.integers(1, min(12, longest) + 1, 24).tolist(),
-        **more,
     }
 
 
@@ -68,8 +66,9 @@ def check_parity(served: Served, engine: Any) -> list[Parity]:
     """Compare ``engine`` with the trained model on every case; tasks take turns in each."""
     config, draw = served.start.model_config, np.random.default_rng(1)
     runs: list[tuple[str, Callable[[], list[NDArray]], list[NDArray]]] = []
-    tasks = list(served.model.tasks)
-    for name, lengths in cases(min(384, config.max_position_embeddings), len(tasks)).items():
+    tasks, longest = list(served.model.tasks), min(384, config.max_position_embeddings)
+    every = {"every task": [min(16 + k, longest) for k in range(len(tasks))]} if tasks else {}
+    for name, lengths in {**cases(longest), **every}.items():
         offsets = offsets_of(lengths)
         ids = draw.integers(0, config.vocab_size, offsets[-1]).astype(np.int32)
         types = draw.integers(0, config.type_vocab_size, offsets[-1]).astype(np.int32)

@@ -37,7 +37,7 @@ from bert.tokenization import BertTokenizer
 ADAPTERS = "adapters"  # folder of the adapter files, beside the versions
 TORCH = "torch"  # the format: tensors and plain values, and this package to run them
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-ATTENTION = {"cpu": "sdpa", "cuda": "auto"}
+ATTENTION = {"cpu": "reference", "cuda": "auto"}  # on a CPU one sequence after the other is fastest: no padding
 OF_TASKS = ("bert.adapters.", "classifier.")  # parameters that tasks do not share
 Notice = Callable[[str], object]
 
