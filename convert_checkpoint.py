@@ -51,6 +51,9 @@ class Config:
         None,
         "OneFlow's snapshot of an untrained model: the output is a copy of it with the weights of --checkpoint.",
     )
+    adapter_checkpoint: str | None = flag(
+        None, "Adapter checkpoint (adapter.safetensors, written by --freeze) to put on the model of --checkpoint."
+    )
     merge: bool = flag(
         False, "Fold the adapter into the encoder, to the same outputs: possible for lhuc and for LayerNorms and heads."
     )
@@ -80,7 +83,7 @@ def convert(config: Config, output: str | Path) -> None:
     model_config = find_model_config(config.model, state, tokenizer, what)
     if config.hidden_act is not None:
         model_config.hidden_act = config.hidden_act
-    state = with_adapter(config.model, state, model_config, what) or state
+    state = with_adapter(config.adapter_checkpoint, state, model_config, what) or state
     weights, report = match_config(state, model_config, tokenizer, what, config.allow_missing or ())
     weights = merge_adapter(weights) if config.merge else weights
     left_out = write_checkpoint(output, config.to, weights)

@@ -8,37 +8,9 @@ As in the published command, the heads and the optimizer's state are dropped; co
 """
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
 
-from bert.checkpoint.formats import match_config, read_checkpoint, write_checkpoint
-from bert.config import flag, run_command
-from bert.model.config import BertConfig
-
-
-@dataclass
-class Config:
-    tf_checkpoint_path: str = flag(help="Prefix of TensorFlow's files, such as bert_model.ckpt.")
-    bert_config_file: str = flag(help="bert_config.json of the model.", aliases=["config_file"])
-    pytorch_dump_path: str = flag(help="File to write.")
-
-
-def main(config: Config) -> None:
-    what = f"--tf_checkpoint_path {config.tf_checkpoint_path}"
-    state = read_checkpoint(config.tf_checkpoint_path, "tf")
-    weights, report = match_config(state, BertConfig.from_json_file(config.bert_config_file), None, what)
-    left_out = write_checkpoint(config.pytorch_dump_path, "2018", weights)
-    print(f"{what}: {report}")
-    print(f"--pytorch_dump_path {config.pytorch_dump_path}: {len(weights.tensors) - len(left_out)} tensors")
-
-
-def as_flags(words: Sequence[str]) -> list[str]:
-    """Turn the three arguments of the positional form into flags."""
-    names = [field.name for field in fields(Config)]
-    if len(words) != len(names) or any(word.startswith("-") for word in words):
-        return list(words)
-    return [f"--{name}={word}" for name, word in zip(names, words, strict=True)]
-
+from bert.checkpoint.convert_tf import ConvertConfig, as_flags, convert
+from bert.config import run_command
 
 if __name__ == "__main__":
-    run_command(main, Config, as_flags(sys.argv[1:]))
+    run_command(convert, ConvertConfig, as_flags(sys.argv[1:]))

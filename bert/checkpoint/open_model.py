@@ -41,14 +41,13 @@ class ModelDescription:
     )
     bert_model: str | None = flag(None, "Name of the published model, such as bert-base-cased; tells the casing.")
 
-    adapter_checkpoint: str | None = flag(
-        None, "Adapter checkpoint (adapter.safetensors, written by --freeze) to put on the model of --init_checkpoint."
-    )
-
 
 @dataclass
 class ModelFiles(ModelDescription):
     attention: str = flag("auto", "fused, varlen, sdpa, matmul, reference; auto = the fastest one of the device.")
+    adapter_checkpoint: str | None = flag(
+        None, "Adapter checkpoint (adapter.safetensors, written by --freeze) to put on the model of --init_checkpoint."
+    )
 
 
 @dataclass
@@ -87,7 +86,7 @@ def load_start(
     if tokenizer is None:
         raise UsageError(f"--vocab_file: needed, {_lacks('vocabulary', held, what)}")
     model_config = find_model_config(files, held, tokenizer, what)
-    state = state if resumed else with_adapter(files, state, model_config, what)
+    state = state if resumed else with_adapter(files.adapter_checkpoint, state, model_config, what)
     if max_seq_length > model_config.max_position_embeddings:
         raise UsageError(
             f"--max_seq_length {max_seq_length}: the model has positions for {model_config.max_position_embeddings}"
@@ -96,26 +95,26 @@ def load_start(
 
 
 def with_adapter(
-    files: ModelDescription, state: dict[str, Any] | None, model_config: BertConfig, what: str
+    path: str | None, state: dict[str, Any] | None, model_config: BertConfig, what: str
 ) -> dict[str, Any] | None:
-    """Return the checkpoint ``state`` with the adapters of --adapter_checkpoint, for which ``model_config`` then asks.
+    """Return the checkpoint ``state`` with the adapters of the file ``path``, for which ``model_config`` then asks.
 
     Raises UsageError where they were made for another base.
     """
-    if files.adapter_checkpoint is None:
+    if path is None:
         return state
-    file = read_adapter(files.adapter_checkpoint)
+    file = read_adapter(path)
     if state is None:
         raise UsageError(f"{file.what}: needs its base, {file.base}, as the checkpoint to start from")
     return file.applied_to(state, model_config, what)
 
 
-def load_model_config(files: ModelDescription, init_checkpoint: str | None) -> BertConfig:
+def load_model_config(files: ModelFiles, init_checkpoint: str | None) -> BertConfig:
     """Return the model's configuration alone, which needs no vocabulary; raises UsageError as :func:`load_start`."""
     state = {} if init_checkpoint is None else read_checkpoint(init_checkpoint)
     what = f"--init_checkpoint {init_checkpoint}"
     config = find_model_config(files, state, find_tokenizer(files, state, what), what)
-    with_adapter(files, state, config, what)
+    with_adapter(files.adapter_checkpoint, state, config, what)
     return config
 
 

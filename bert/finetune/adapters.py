@@ -22,7 +22,9 @@ class AdapterFlags:
         None, f"Small modules to add to the encoder: {', '.join(KEYS)}. Default: those of the configuration."
     )
     adapter_size: int = flag(0, "Width of their bottleneck; 0 = the published share of the hidden size.", minimum=0)
-    adapter_heads: int = flag(0, "Heads of their attention; 0 = 6, as in PALs' code (the paper says 12).", minimum=0)
+    adapter_heads: int = flag(
+        0, "Heads of their attention; 0 = as in PALs' code: 6 (the paper says 12), of top_attn 12.", minimum=0
+    )
     freeze: bool = flag(
         False, "Train only adapters, heads and LayerNorms; they are also written alone, to adapter.safetensors."
     )
@@ -42,7 +44,7 @@ def configure_adapter(config: BertConfig, flags: AdapterFlags) -> None:
     if held is not None:
         sizes = {name: value or getattr(held, name) for name, value in sizes.items()}
         sizes |= {"extra_size": held.extra_size, "lhuc": held.lhuc}
-    wanted = build_adapter_config(kind, config.hidden_size, config.num_attention_heads, **sizes)
+    wanted = build_adapter_config(kind, config.hidden_size, **sizes)
     for key in ADAPTER_KEYS:
         vars(config).pop(key, None)
     vars(config).update(wanted.keys())

@@ -41,7 +41,7 @@ def older_name(name: str, spelling: dict[str, str]) -> str:
 def canonical_names(state_dict: dict[str, Tensor], bare: bool, what: str = "checkpoint") -> dict[str, Tensor]:
     """Return the tensors under today's names, the encoder's with ``bert.`` in front, or without it if ``bare``."""
     result: dict[str, Tensor] = {}
-    for original, tensor in ours_of(state_dict).items():
+    for original, tensor in ours_of(state_dict, what).items():
         name = canonical_name(original.replace("_orig_mod.", "").removeprefix("module."))
         core = name.removeprefix("bert.")
         if core.startswith(ENCODER):

@@ -58,6 +58,9 @@ def write_onnx(served: Served, precision: str, path: Path, device: str, attentio
         from bert.serve.onnx_graph import build_onnx
     except ImportError as error:
         raise UsageError("onnx is not installed: run `bash triton/setup.sh`") from error
+    adapter = served.start.model_config.adapter
+    if adapter is not None:
+        raise UsageError(f"--format onnx: the model has adapters ({adapter.kind}), expected --format torch_export")
     dtype = np.float16 if precision == "fp16" else np.float32
     graph = build_onnx(served.task, served.model, attention, dtype)
     if precision == "int8":

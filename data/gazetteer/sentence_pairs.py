@@ -1,27 +1,28 @@
-"""Pairs of short texts about things of the invented world, and the files of all sentence tasks in GLUE's formats.
+"""Pairs of short texts about things of the invented world.
 
-Two texts with different words and order agree in all facts or differ in one (MRPC), or share some facts (STS-B); or a
-sentence answers a question or does not (QNLI)::
+Two texts with different words and order agree in all facts or differ in one (MRPC), or share some facts (STS-B); a
+sentence answers a question or does not (QNLI); two questions ask the same or not (QQP); a text implies a statement or
+does not (RTE), or contradicts it (MNLI)::
 
     (1, "Sulpol was founded in 424. Its coat of arms shows a horse.",
         "The seal of the city bears a horse. In 424, in the fifth century, settlers founded Sulpol.")
-
-Half of the held-out things are in dev, the others in test; as in GLUE, test has no labels.
+    (1, "When was Sulpol founded?", "In which year did settlers found Sulpol?")
+    ("contradiction", "In 621, in the seventh century, settlers founded Sulpol.", "Sulpol was founded in 424.")
 """
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from functools import cache
 from random import Random
-from typing import NamedTuple
 
-from .corpus import write_text
-from .retelling import EntitySplit, Told, answers_in, ask, facts_about, join, occurrences, split_things
-from .sentences import Narrator, holds
-from .single_sentences import Row, acceptability, remarks
+from .retelling import EntitySplit, Told, answers_in, ask, facts_about, join, occurrences
+from .sentences import SUBJECT_WORDS, Narrator, holds
+from .single_sentences import Row
 from .templates import Question, questions_about
-from .world import Entity, InventedWorld
+from .world import Entity
 
-TRIES = 5  # draws per row; a small world may give fewer rows
+OTHER_THING = 0.5  # share of the different questions that ask the same about another thing
+CONTRADICTED = 0.25  # share of contradictions among the statements that are not implied
+RELATIONS = ("entailment", "contradiction", "neutral")
 
 
 def paraphrases(split: EntitySplit, rng: Random) -> list[Row]:
@@ -83,6 +84,68 @@ def inferences(split: EntitySplit, rng: Random) -> list[Row]:
     return [("entailment", asked, right), ("not_entailment", asked, wrong)]
 
 
+def duplicates(split: EntitySplit, rng: Random) -> list[Row]:
+    """Draw a question twice in different words, and with another question about it or the same about another thing."""
+    thing = rng.choice(split.things)
+    questions = [question for question in questions_about(type(thing)).questions if holds(thing, question.when)]
+    question, other = rng.sample(questions, 2)
+    if len(question.questions) < 2:
+        return []
+    asked, again = rng.sample(question.questions, 2)
+    rivals = [rival for rival in split.like(thing) if holds(rival, question.when)]
+    if rivals and rng.random() < OTHER_THING:
+        wrong = ask(rng.choice(rivals), again)
+    else:
+        wrong = ask(thing, rng.choice(other.questions))
+    first, second = ask(thing, asked), ask(thing, again)
+    return [(1, first, second), (0, first, wrong)] if split.allows(f"{first} {second} {wrong}") else []
+
+
+def statements(split: EntitySplit, rng: Random, facts: int = 1) -> list[Row]:
+    """Draw a statement after three texts of ``facts`` facts, which imply it, contradict it or leave it open.
+
+    As the statement is the same, it alone tells nothing.
+    """
+    thing = rng.choice(split.things)
+    known = _recognisable(thing)
+    if len(known) <= facts:
+        return []
+    (question, ways), *others = rng.sample(known, facts + 1)
+    way, claim = rng.sample(ways, 2)
+    if not _values(thing, claim) <= _values(thing, way):
+        return []
+    (told,) = _tell(thing, rng, [(question.when, way)])
+    (claimed,) = _tell(thing, rng, [(question.when, claim)])
+    another, *around = [_tell(thing, rng, [(other.when, rng.choice(ways))])[0].sentence for other, ways in others]
+    false = _changed(split, told, question, rng)
+    elsewhere = any(occurrences(ask(thing, answer), " ".join([another, *around])) for answer in question.answers)
+    if not false or elsewhere:
+        return []
+    at = rng.randrange(facts)
+    texts = [" ".join([*around[:at], text, *around[at:]]) for text in (told.sentence, false, another)]
+    if not split.allows(" ".join([*texts, claimed.sentence])):
+        return []
+    return [(label, text, claimed.sentence) for label, text in zip(RELATIONS, texts, strict=True)]
+
+
+def entailments(split: EntitySplit, rng: Random) -> list[Row]:
+    """Draw a statement after a text of two facts that implies it, and after one that does not."""
+    rows = statements(split, rng, facts=2)
+    if not rows:
+        return []
+    implied, contradicted, left_open = rows
+    other = contradicted if rng.random() < CONTRADICTED else left_open
+    return [implied, ("not_entailment", *other[1:])]
+
+
+def _values(thing: Entity, template: str) -> set[str]:
+    """Return the attributes that a sentence tells."""
+    narrator = Narrator(thing, Random(0))
+    narrator.format(template)
+    return narrator.told - {*SUBJECT_WORDS, "name"}
+
+
+@cache
 def _recognisable(thing: Entity) -> list[tuple[Question, list[str]]]:
     """Return questions with the templates that answer them, if there are several, which are interchangeable."""
     found = []
@@ -112,79 +175,3 @@ def _changed(split: EntitySplit, told: Told, question: Question, rng: Random) ->
         return ""
     before, after = told.sentence[: match.start()], told.sentence[match.end() :]
     return f"{before}{text if before else text[0].upper() + text[1:]}{after}"
-
-
-class SentenceTask(NamedTuple):
-    """How to draw rows ``(label, text ...)``, and how to write the n-th of them as a line of the file."""
-
-    draw: Callable[[EntitySplit, Random], list[Row]]
-    header: str
-    line: Callable[..., tuple]
-    test_header: str
-    test_line: Callable[..., tuple]
-
-
-_NUMBERED = ("index\tsentence", lambda n, text: (n, text))
-_STSB = "index genre filename year old_index source1 source2 sentence1 sentence2".replace(" ", "\t")
-_MRPC = "#1 ID\t#2 ID\t#1 String\t#2 String"
-TASKS = {
-    "MRPC": SentenceTask(
-        paraphrases,
-        f"Quality\t{_MRPC}",
-        lambda n, label, one, two: (label, 2 * n, 2 * n + 1, one, two),
-        f"index\t{_MRPC}",
-        lambda n, one, two: (n, 2 * n, 2 * n + 1, one, two),
-    ),
-    "SST-2": SentenceTask(remarks, "sentence\tlabel", lambda n, label, text: (text, label), *_NUMBERED),
-    "CoLA": SentenceTask(
-        acceptability, "", lambda n, label, text: ("gazetteer", label, "" if label else "*", text), *_NUMBERED
-    ),
-    "STS-B": SentenceTask(
-        similarities,
-        f"{_STSB}\tscore",
-        lambda n, label, *texts: (n, "gazetteer", "facts", "none", n, "none", "none", *texts, label),
-        _STSB,
-        lambda n, *texts: (n, "gazetteer", "facts", "none", n, "none", "none", *texts),
-    ),
-    "QNLI": SentenceTask(
-        inferences,
-        "index\tquestion\tsentence\tlabel",
-        lambda n, label, *texts: (n, *texts, label),
-        "index\tquestion\tsentence",
-        lambda n, *texts: (n, *texts),
-    ),
-}
-
-
-def write_glue(directory: str | Path, world: InventedWorld, train: int, held_out: int) -> dict[str, int]:
-    """Write ``train``, ``dev`` and ``test`` of each task below ``directory``; return the number of rows of train.
-
-    Train has at most ``train`` rows, dev and test at most ``held_out`` each. Two labels are equally frequent.
-    """
-    training, others = split_things(world)
-    splits = {"train": training, "dev": EntitySplit(others.things[::2]), "test": EntitySplit(others.things[1::2])}
-    counts = {}
-    for name, task in TASKS.items():
-        for split, things in splits.items():
-            rng = Random(f"gazetteer {world.seed} {name} {split}")
-            rows = _draw(task, things, rng, train if split == "train" else held_out)
-            if split == "test":
-                header, lines = task.test_header, [task.test_line(n, *row[1:]) for n, row in enumerate(rows)]
-            else:
-                header, lines = task.header, [task.line(n, *row) for n, row in enumerate(rows)]
-            text = "".join("\t".join(map(str, line)) + "\n" for line in lines)
-            write_text(Path(directory) / name / f"{split}.tsv", (f"{header}\n" if header else "") + text)
-            counts.setdefault(name, len(rows))
-    return counts
-
-
-def _draw(task: SentenceTask, split: EntitySplit, rng: Random, count: int) -> list[Row]:
-    """Return up to ``count`` different rows in random order."""
-    rows: dict[Row, None] = {}
-    for _ in range(TRIES * count):
-        if len(rows) == count:
-            break
-        drawn = task.draw(split, rng) if split.things else []
-        if len(rows) + len(drawn) <= count and rows.keys().isdisjoint(drawn):
-            rows.update(dict.fromkeys(drawn))
-    return rng.sample(list(rows), len(rows))

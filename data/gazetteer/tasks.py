@@ -5,8 +5,8 @@ from pathlib import Path
 
 from bert.config import flag
 
+from .glue_files import write_glue
 from .questions import write_squad
-from .sentence_pairs import write_glue
 from .world import InventedWorld
 
 

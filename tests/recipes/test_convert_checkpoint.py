@@ -9,10 +9,9 @@ import transformers
 from recipes.conftest import ROOT, pretraining_flags  # pyright: ignore[reportMissingImports]
 
 import convert_checkpoint
-import convert_tf_checkpoint_to_pytorch
 import extract_features
 import run_pretraining
-from bert.checkpoint import load
+from bert.checkpoint import convert_tf, load
 from bert.checkpoint.formats import build_model
 from bert.checkpoint.formats.tf_bundle import Bundle
 from bert.config import parse_args, run_command
@@ -110,14 +109,18 @@ def test_a_published_archive_needs_no_flags(corpus, trained, tmp_path):
         assert load(tmp_path / f"{number}.pt")["tokenizer"] == load(trained)["tokenizer"]
 
 
-@pytest.mark.parametrize("positional", [False, True])
-def test_the_published_command_of_2018(corpus, trained, tmp_path, positional):
+@pytest.mark.parametrize("form", ["flags", "positional", "installed"])
+def test_the_published_command_of_2018(corpus, trained, tmp_path, monkeypatch, form):
     convert(trained, tmp_path / "bert_model.ckpt", "tf")
     words = [str(tmp_path / "bert_model.ckpt"), str(corpus / "config.json"), str(tmp_path / "pytorch_model.bin")]
     names = ["--tf_checkpoint_path", "--bert_config_file", "--pytorch_dump_path"]
-    argv = words if positional else [word for pair in zip(names, words, strict=True) for word in pair]
-    main, config = convert_tf_checkpoint_to_pytorch.main, convert_tf_checkpoint_to_pytorch.Config
-    main(parse_args(config, convert_tf_checkpoint_to_pytorch.as_flags(argv)))
+    argv = [word for pair in zip(names, words, strict=True) for word in pair] if form == "flags" else words
+    if form == "installed":
+        command = ["pytorch_pretrained_bert", "convert_tf_checkpoint_to_pytorch"]
+        monkeypatch.setattr("sys.argv", [*command, *argv])
+        convert_tf.pytorch_pretrained_bert()
+    else:
+        convert_tf.convert(parse_args(convert_tf.ConvertConfig, convert_tf.as_flags(argv)))
     found = torch.load(tmp_path / "pytorch_model.bin", weights_only=True)
     assert len(found) == 5 + 16 * 2 + 2  # embeddings, two layers, pooler
     bundle = Bundle(tmp_path / "bert_model.ckpt")
@@ -125,6 +128,14 @@ def test_the_published_command_of_2018(corpus, trained, tmp_path, positional):
     assert torch.equal(found["encoder.layer.1.intermediate.dense.weight"], kernel.T)
     gamma = torch.from_numpy(bundle.read("bert/embeddings/LayerNorm/gamma"))
     assert torch.equal(found["embeddings.LayerNorm.gamma"], gamma)
+
+
+@pytest.mark.parametrize("words", [[], ["convert_gpt2_checkpoint", "a", "b", "c"]])
+def test_other_published_commands_are_refused(monkeypatch, capsys, words):
+    monkeypatch.setattr("sys.argv", ["pytorch_pretrained_bert", *words])
+    with pytest.raises(SystemExit, match="2"):
+        convert_tf.pytorch_pretrained_bert()
+    assert "expected convert_tf_checkpoint_to_pytorch CHECKPOINT CONFIG OUTPUT" in capsys.readouterr().err
 
 
 def test_the_activation_can_be_corrected(trained, tmp_path):

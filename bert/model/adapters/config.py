@@ -34,7 +34,8 @@ PUBLISHED_SIZES = {
     "houlsby_plus_pals": 156,
 }
 PUBLISHED_EXTRA_SIZE = 50  # of the low-rank half of houlsby_plus_pals
-PAL_HEADS = 6  # as in the published code; the paper says 12
+# Of the attention in the bottleneck, for every size of the model, as in the published code; the paper says 12 for pals.
+HEADS = {"pals": 6, "houlsby_plus_pals": 6, "top_attn": 12}
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class AdapterConfig:
         return {key: value for key, value in (values | sizes).items() if value}
 
 
-def build_adapter_config(kind: str, hidden_size: int, model_heads: int, **given: Any) -> AdapterConfig:
+def build_adapter_config(kind: str, hidden_size: int, **given: Any) -> AdapterConfig:
     """Return the adapter ``kind`` for a model; ``given`` are fields of the result, by default the published ones.
 
     Raises UsageError for an unknown kind and for a size that the heads do not divide.
@@ -64,15 +65,14 @@ def build_adapter_config(kind: str, hidden_size: int, model_heads: int, **given:
     if kind not in KEYS:
         raise UsageError(f"--adapter {kind}: expected one of {', '.join(KEYS)}")
     values = {name: value for name, value in given.items() if value}
-    has_attention = "pals" in KEYS[kind] or kind == "top_attn"
-    if has_attention:
-        values.setdefault("heads", model_heads if kind == "top_attn" else PAL_HEADS)
+    if kind in HEADS:
+        values.setdefault("heads", HEADS[kind])
     heads = values.get("heads", 1)
     if kind in PUBLISHED_SIZES:
         values.setdefault("size", _scaled(PUBLISHED_SIZES[kind], hidden_size, heads))
     if kind == "houlsby_plus_pals":
         values.setdefault("extra_size", _scaled(PUBLISHED_EXTRA_SIZE, hidden_size, 1))
-    if has_attention and values["size"] % heads:
+    if kind in HEADS and values["size"] % heads:
         raise UsageError(f"adapter {kind}: size {values['size']} is not divisible by its {heads} heads")
     return AdapterConfig(kind, **values)
 
@@ -93,7 +93,6 @@ def adapter_of(values: Mapping[str, Any]) -> AdapterConfig | None:
     return build_adapter_config(
         kinds[0],
         values["hidden_size"],
-        values["num_attention_heads"],
         size=values.get("hidden_size_aug"),
         extra_size=values.get("extra_dim"),
         heads=values.get("num_adapter_heads"),

@@ -45,24 +45,25 @@ REPEATED = {
     "pals": "encoder.layer.{l}.multi_layers.{t}.aug_dense",
     "houlsby_plus_pals": "encoder.layer.{l}.output.multi_layers.{t}.aug_dense",
 }
-SHARED = re.compile(r"(bert\.)?adapters\.(?P<t>\d+)\.(?P<map>down|up)(?P<rest>\..*)")
+PREFIX = r"(?P<prefix>(?:module\.)?(?:bert\.)?)"  # module: as several GPUs save it
+SHARED = re.compile(rf"{PREFIX}adapters\.(?P<t>\d+)\.(?P<map>down|up)(?P<rest>\..*)")
 
 
 def _pattern(name: str) -> re.Pattern[str]:
     places = re.escape(name).replace(r"\{t\}", r"(?P<t>\d+)").replace(r"\{l\}", r"(?P<l>\d+)")
-    return re.compile(rf"(?P<prefix>bert\.)?{places}(?P<rest>\..*)?")
+    return re.compile(rf"{PREFIX}{places}(?P<rest>\..*)?")
 
 
 def _renamed(match: re.Match[str], name: str) -> str:
     parts = match.groupdict()
-    return (parts["prefix"] or "") + name.format(t=parts["t"], l=parts.get("l")) + (parts["rest"] or "")
+    return parts["prefix"] + name.format(t=parts["t"], l=parts.get("l")) + (parts["rest"] or "")
 
 
 READ = tuple((_pattern(published), ours) for _, ours, published in ROWS)
 WRITE = tuple((kinds.split(), _pattern(ours), published) for kinds, ours, published in ROWS)
 
 
-def ours_of(state_dict: dict[str, Any]) -> dict[str, Any]:
+def ours_of(state_dict: dict[str, Any], what: str = "checkpoint") -> dict[str, Any]:
     """Return tensors under our names; repeated ones come once. Raises UsageError where a repetition differs."""
     result: dict[str, Any] = {}
     for name, value in state_dict.items():
@@ -70,11 +71,11 @@ def ours_of(state_dict: dict[str, Any]) -> dict[str, Any]:
         result[name if found is None else _renamed(*found)] = value
     shared = [match for name in result if (match := SHARED.fullmatch(name))]
     for match in shared:
-        prefix, task, rest = match[1] or "", match["t"], match["map"] + match["rest"]
+        prefix, task, rest = match["prefix"], match["t"], match["map"] + match["rest"]
         again = re.compile(rf"{re.escape(prefix)}adapters\.{task}\.layers\.\d+\.(output\.)?{re.escape(rest)}")
         for name in [name for name in result if again.fullmatch(name)]:
             if not result.pop(name).equal(result[match[0]]):
-                raise UsageError(f"{name} differs from {match[0]}, which the model shares between layers")
+                raise UsageError(f"{what}: {name} differs from {match[0]}, which the model shares between layers")
     return result
 
 
@@ -89,5 +90,5 @@ def published_of(tensors: dict[str, Tensor], kind: str, layers: int) -> dict[str
             suffix = ("2" if shared["map"] == "up" else "") + shared["rest"]
             for layer in range(layers):
                 again = REPEATED[kind].format(t=shared["t"], l=layer)
-                result[f"{shared[1] or ''}{again}{suffix}"] = tensor
+                result[f"{shared['prefix']}{again}{suffix}"] = tensor
     return result
