@@ -116,7 +116,7 @@ def write_tasks(config: MultiTaskServingConfig, base: str, work: Path) -> list[s
         start.load_into(model, ("classifier.*",))
         torch.save({"model": model.state_dict(), **start.constants()}, work / f"{name}.bin")
         shape = BertConfig.from_dict(start.model_config.to_dict())
-        vars(shape).update(build_adapter_config(config.adapter, shape.hidden_size, shape.num_attention_heads).keys())
+        vars(shape).update(build_adapter_config(config.adapter, shape.hidden_size).keys())
         adapted = BertForSequenceClassification(shape)
         own = ("bert.adapters.", "classifier.")
         tensors = {n: t for n, t in adapted.state_dict().items() if n.startswith(own) or "LayerNorm" in n}

@@ -31,7 +31,7 @@ def draw(model: Any, seed: int, chosen=lambda name: True) -> None:
 
 def config_of(kind: str, vocab_file: Path, **shape: Any) -> BertConfig:
     config = BertConfig(vocab_size=BertTokenizer(vocab_file).vocab_size, **{**SHAPE, **shape})
-    keys = build_adapter_config(kind, config.hidden_size, config.num_attention_heads, size=12, heads=4).keys()
+    keys = build_adapter_config(kind, config.hidden_size, size=12, heads=4).keys()
     vars(config).update(keys)
     return config
 
