@@ -58,7 +58,7 @@ class AdapterFolder(Generic[T]):
             self.refused.pop(name, None)
         except Exception as error:  # whatever is in a file, it must not harm the others
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            self.refused[name] = lines[0]
+            self.refused[name] = lines[0].rpartition(f"{self.path / name}: ")[2]
 
     def _scan(self) -> dict[str, State]:
         found: dict[str, State] = {}

@@ -76,6 +76,8 @@ class Encoder:
         tasks = file.tasks(self.config)
         if len(tasks) == 1:  # its file's name, which whoever puts it there chooses
             tasks = [tasks[0]._replace(name=path.stem)]
+        if not all(isinstance(task.name, str) and task.name for task in tasks):
+            raise UsageError("has a task without a name")
         try:
             assemble(self.tensors, self.config, tasks)
         except RuntimeError as error:  # of several lines; the last names a parameter
@@ -106,7 +108,7 @@ def label_names(labels: Sequence[str], count: int) -> list[str]:
     """Return the names of ``count`` classes; none for a regression. Raises UsageError for another number of them."""
     if count > 1 and labels and len(labels) != count:
         raise UsageError(f"{len(labels)} labels, expected {count}, one for each class")
-    return [] if count == 1 else list(labels) or [f"label_{number}" for number in range(count)]
+    return [] if count == 1 else list(map(str, labels)) or [f"label_{number}" for number in range(count)]
 
 
 def _cast(tensors: dict[str, Tensor], settings: dict[str, Any], device: str) -> dict[str, Tensor]:
@@ -139,8 +141,8 @@ class MultiTaskEngine:
     def check(self, name: str) -> None:
         """Raise UsageError for a task that there is not."""
         if name not in self.tasks:
-            known = ", ".join(sorted(self.tasks)) or "one of an adapter file, and there is none"
-            raise UsageError(f"{UNKNOWN_TASK}{name[:40]!r}: expected {known}")
+            known = f"expected one of {', '.join(sorted(self.tasks))}" if self.tasks else "there is no task yet"
+            raise UsageError(f"{UNKNOWN_TASK}{name[:40]!r}: {known}")
 
     def width(self, name: str) -> int:
         """Return the number of logits of a task, 1 for a regression."""

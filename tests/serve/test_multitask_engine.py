@@ -104,7 +104,7 @@ def test_adapters_come_and_go(tmp_path, base, trained, vocab_file):
     assert not any("largest difference" in line for line in run(tmp_path / "base.bin", tmp_path / "models"))
     engine = MultiTaskEngine.load(files.parent / "1", notice=lines.append)
     assert engine.tasks == {} and engine(*stream_of([3, 4], 40), ["", ""])[0].shape == (2, 1)
-    with pytest.raises(UsageError, match="^task 'cola': expected one of an adapter file, and there is none$"):
+    with pytest.raises(UsageError, match="^task 'cola': there is no task yet$"):
         engine.check("cola")
 
     for name in ("cola", "sts"):
@@ -113,7 +113,7 @@ def test_adapters_come_and_go(tmp_path, base, trained, vocab_file):
     assert engine.tasks == {}
     engine.look(at_once=True)
     assert differences(engine, {name: trained[name] for name in ("cola", "sts")}) < 1e-4
-    with pytest.raises(UsageError, match="^task 'rte': expected cola, sts$"):
+    with pytest.raises(UsageError, match="^task 'rte': expected one of cola, sts$"):
         engine.check("rte")
 
     (files / "bad.safetensors").write_bytes((tmp_path / "adapters" / "mnli.safetensors").read_bytes()[:-9])
@@ -127,7 +127,9 @@ def test_adapters_come_and_go(tmp_path, base, trained, vocab_file):
     assert [line.removeprefix(f"{files}/").partition(": ")[0] for line in lines] == [
         f"{name}.safetensors" for name in ("bad", "link", "other", "rte", "sts")
     ]
-    assert lines[3].endswith(f"made for {lines[3].split('made for ')[1]}") and "but the served base is" in lines[3]
+    assert lines[1].endswith("/link.safetensors: a symbolic link, which may lead out of the repository")
+    assert lines[2].startswith(f"{files}/other.safetensors: expected an adapter checkpoint")
+    assert lines[3].startswith(f"{files}/rte.safetensors: made for base.bin (") and "but the served base is" in lines[3]
     assert differences(engine, {name: trained[name] for name in ("cola", "sts")}) < 1e-4
 
     shutil.copy(tmp_path / "adapters" / "mrpc.safetensors", files / "rte.safetensors")  # replaced by a right one

@@ -1,5 +1,6 @@
 """Several tasks on the real server: mixed batches against offline predictions, and an adapter that comes and goes."""
 
+import asyncio
 import json
 import shutil
 import threading
@@ -7,11 +8,19 @@ import time
 from types import SimpleNamespace
 
 import pytest
+
+for package in ("fastapi", "uvicorn", "httpx", "prometheus_client", "tritonclient.grpc"):
+    pytest.importorskip(package)
+
+import httpx
 from serve.adapters import logits_of, save_adapter_file, save_base  # pyright: ignore[reportMissingImports]
+from serve.fake_triton import running  # pyright: ignore[reportMissingImports]
 from serve.real_triton import KEY, free_ports, is_installed, wait_for_port  # pyright: ignore[reportMissingImports]
 from serve.test_triton_server import ROOT, infer, statistics, texts  # pyright: ignore[reportMissingImports]
 
+from bert.client.ask import AskConfig, open_asker
 from bert.config import parse_args
+from bert.gateway.app import GatewayConfig
 from bert.serve.repository import ExportConfig, export
 from bert.serve.server import ServerConfig, TritonServer
 from bert.serve.text import build_front, ranked
@@ -46,8 +55,10 @@ def served(tmp_path_factory, write_vocabulary):
         server.start()
         wait_for_port(port, server._process, folder / "vocab.txt")
         with grpc.InferenceServerClient(f"127.0.0.1:{port}") as client:
-            adapters = folder / "models" / ENGINE / "adapters"
-            yield SimpleNamespace(client=client, grpc=grpc, models=models, front=front, adapters=adapters, late=folder)
+            adapters, address = folder / "models" / ENGINE / "adapters", f"127.0.0.1:{port}"
+            yield SimpleNamespace(
+                client=client, grpc=grpc, models=models, front=front, adapters=adapters, late=folder, address=address
+            )
 
 
 def check_reply(served, got, row, **values):
@@ -67,6 +78,25 @@ def check_reply(served, got, row, **values):
 def listed(served):
     facts = json.loads(infer(served, "bert_multitask", text="river")["tasks"].item())
     return [task["name"] for task in facts["tasks"]], facts["refused"]
+
+
+def check_clients(served):
+    """The gateway and both clients."""
+    item = {"text": "the green river", "text_pair": "a song"}
+
+    async def ask(task, **where):
+        async with open_asker(AskConfig(**where), task) as asker:
+            return await asker.ask(item)
+
+    with running(GatewayConfig(triton=served.address)) as url:
+        by_http, by_grpc = asyncio.run(ask("rte", url=url)), asyncio.run(ask("rte", grpc=served.address))
+        assert by_http["probability"] == pytest.approx(by_grpc["probability"], rel=1e-4)
+        assert by_http["label"] == by_grpc["label"] and len(by_http["scores"]) == 2
+        refused = httpx.post(f"{url}/v1/classify", json={"task": "late", **item})
+        line = "task 'late': expected one of mnli, rte, sts"
+        assert (refused.status_code, refused.json()) == (422, {"error": line})
+        assert asyncio.run(ask("late", grpc=served.address)) == {"error": line}
+        assert [task["name"] for task in httpx.get(f"{url}/v1/tasks").json()["tasks"]] == ["mnli", "rte", "sts"]
 
 
 def test_tasks_share_batches_and_an_adapter_comes_and_goes(served):
@@ -99,7 +129,7 @@ def test_tasks_share_batches_and_an_adapter_comes_and_goes(served):
         assert "INVALID_ARGUMENT" in str(error.value.status())
         return error.value.message()
 
-    assert refusal() == "task 'late': expected mnli, rte, sts"
+    assert refusal() == "task 'late': expected one of mnli, rte, sts"
     shutil.copy(served.late / "late.safetensors", served.adapters)
     check_reply(served, infer(served, "bert_multitask", task="late", text="river"), 0, task="late", text="river")
     (served.adapters / "bad.safetensors").write_bytes(b"not one")
@@ -108,7 +138,8 @@ def test_tasks_share_batches_and_an_adapter_comes_and_goes(served):
     while "late" in listed(served)[0]:
         assert time.monotonic() < end
         time.sleep(0.1)
-    assert refusal() == "task 'late': expected mnli, rte, sts"
+    assert refusal() == "task 'late': expected one of mnli, rte, sts"
+    check_clients(served)
     names, refused = listed(served)
     assert names == ["mnli", "rte", "sts"]
     assert len(refused) == 1 and refused[0].startswith("bad.safetensors: ")
