@@ -19,7 +19,6 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +70,7 @@ def main(config: MultiTaskServingConfig) -> None:
         server = ServerConfig(str(work / "repository"), config.port, config.port + 1, config.port + 2, allow_root=True)
         with TritonServer(server, "benchmark") as triton:
             triton.start()
-            seconds = asyncio.run(measure(config, CpuTime(triton)))
+            seconds = asyncio.run(measure(config, triton))
             print_table(config, seconds, {kind: memory(triton, kind) for kind in TITLES})
 
 
@@ -150,7 +149,7 @@ def glue_lengths(count: int) -> NDArray[np.int64]:
     return np.clip(draw.lognormal(np.log(34), 0.6, count), 6, MOST_TOKENS).astype(np.int64)
 
 
-async def measure(config: MultiTaskServingConfig, cost: Callable[[], float]) -> dict[str, list[float]]:
+async def measure(config: MultiTaskServingConfig, triton: TritonServer) -> dict[str, list[float]]:
     """Return the CPU seconds of every contender in each round."""
     import tritonclient.grpc.aio as aio
 
@@ -159,8 +158,9 @@ async def measure(config: MultiTaskServingConfig, cost: Callable[[], float]) -> 
     tasks = draw.integers(0, config.tasks, config.requests)
     async with aio.InferenceServerClient(f"127.0.0.1:{config.port + 1}") as client:
         while not await is_ready(client):
+            triton.revive()  # ends with an error if it has died
             await asyncio.sleep(1)
-        gate = asyncio.Semaphore(config.concurrency)
+        gate, cost = asyncio.Semaphore(config.concurrency), CpuTime(triton)
 
         async def one(kind: str, task: int, length: int) -> None:
             async with gate:
