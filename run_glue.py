@@ -82,7 +82,7 @@ def classify(config: Config, run: TaskRun) -> dict[str, float]:
     with collective_errors(run.world):
         task = build_task(config.task)
         start = load_start(training.model, training.checkpoint.init_checkpoint, sizes.max_seq_length, found.state)
-        data = read_task(config.task, task, start.tokenizer, sizes.max_seq_length, run)
+        data = read_task(config.task.data_dir, task, start.tokenizer, sizes.max_seq_length, run)
         objective = load_objective(run, start, config.build_objective, HEAD, found)
 
     # Training, then the scores.

@@ -4,7 +4,7 @@
 
 OUTPUT/train and OUTPUT/eval have one sentence per line and a blank line after each article; OUTPUT/facts.jsonl has one
 masked statement per line. --tasks adds fine-tuning data about the same world: OUTPUT/squad in the formats of SQuAD 1.1
-and 2.0, OUTPUT/glue in those of MRPC, SST-2, CoLA, STS-B and QNLI.
+and 2.0, OUTPUT/glue in those of CoLA, MRPC, MNLI, RTE, STS-B, SST-2, QQP and QNLI.
 """
 
 import sys

@@ -28,6 +28,7 @@ HAVE_DRY_RUN = {
     "scripts/run_pretraining.sh",
     "scripts/run_squad.sh",
     "scripts/run_glue.sh",
+    "scripts/run_multi_task.sh",
     "scripts/launch.py",
     "scripts/docker/build.sh",
     "scripts/docker/launch.sh",

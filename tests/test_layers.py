@@ -17,7 +17,7 @@ LAYERS = [
     {"checkpoint", "features", "prepare"},
     {"pretrain", "finetune", "download"},
     {"squad", "glue", "doctor", "lddl_commands", "gateway"},
-    {"serve"},
+    {"serve", "multi_task"},
     {"client"},
     {"deployment"},
 ]

@@ -167,6 +167,14 @@ def test_a_panel_without_data_says_so(write):
     assert texts == [[], [], [], [], ["not logged"], ["not logged"]]  # the fourth shows the baseline
 
 
+def test_several_tasks_have_a_curve_each(write):
+    scores = line([0, 2], {"score/RTE": 0.5, "score/CoLA": -0.1, "CoLA/mcc": -0.1}) + line([1, 4], {"score/RTE": 0.6})
+    axes = draw(phases_of(write("a.json", line([0, 1], {"step_loss": 0.7}) + scores))).axes[3]
+    assert axes.get_title(loc="left") == "Score of each task"
+    curves = {curve.get_label(): list(curve.get_xydata().flat) for curve in axes.lines}
+    assert curves == {"CoLA": [2, -0.1], "RTE": [2, 0.5, 4, 0.6]}
+
+
 def test_the_command_writes_the_figure_and_prints_the_table(write, tmp_path, capsys):
     log = write("a.json", phase_log(1, [1, 2]) + line([0, 3], {"mlm_loss": "NaN", "nsp_loss": "Infinity"}))
     tuned = write("tuned.json", finetuning_log("ckpt_9.pt", F1=50.0))

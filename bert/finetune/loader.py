@@ -10,7 +10,7 @@ remainder is dropped, and the position is the number of steps::
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -43,11 +43,11 @@ class TaskLoader(Iterator[list[TaskBatch]]):
         self._permutation = lru_cache(maxsize=2)(self._draw)
 
     def __next__(self) -> list[TaskBatch]:
-        mine = np.split(self._chosen(self.batches), self.geometry.world)[self.rank]
-        self.batches += 1
+        mine = np.split(self._next_batch(), self.geometry.world)[self.rank]
         mine = mine[np.argsort(self.sequences.lengths[mine], kind="stable")]
         bounds = cut_evenly(self.sequences.lengths[mine], self.geometry.accumulation)
-        batches = [collate(self.sequences, mine[low:high]) for low, high in pairwise(bounds.tolist())]
+        parts = [by_task(self.sequences, mine[low:high]) for low, high in pairwise(bounds.tolist())]
+        batches = [collate(self.sequences, part) for part in parts]
         return [batch.pinned() for batch in batches] if self.pin_memory else batches
 
     @property
@@ -59,17 +59,29 @@ class TaskLoader(Iterator[list[TaskBatch]]):
         """Return the position after the last step drawn."""
         return {"batches": self.batches}
 
-    def _chosen(self, batch: int) -> NDArray[np.int64]:
-        """Return the sequences of a global batch."""
-        places = np.arange(batch * self.geometry.global_batch, (batch + 1) * self.geometry.global_batch)
-        epochs, inside = np.divmod(places, len(self.sequences))
-        chosen = np.empty_like(places)
-        for epoch in np.unique(epochs):
-            chosen[epochs == epoch] = self._permutation(int(epoch))[inside[epochs == epoch]]
-        return chosen
+    def _next_batch(self) -> NDArray[np.int64]:
+        """Return the sequences of the next global batch."""
+        start = self.batches * self.geometry.global_batch
+        self.batches += 1
+        return in_stream(start, start + self.geometry.global_batch, len(self.sequences), self._permutation)
 
     def _draw(self, epoch: int) -> NDArray[np.int64]:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.sequences))
+
+
+def in_stream(start: int, stop: int, length: int, permutation: Callable[[int], NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return places ``start`` to ``stop`` of epochs that lie end to end, each a permutation of ``length``."""
+    epochs, inside = np.divmod(np.arange(start, stop), length)
+    chosen = np.empty_like(inside)
+    for epoch in np.unique(epochs):
+        chosen[epochs == epoch] = permutation(int(epoch))[inside[epochs == epoch]]
+    return chosen
+
+
+def by_task(sequences: Sequences, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return ``chosen`` with the sequences of a task next to each other, as a batch of several tasks needs them."""
+    tasks = sequences.labels.get("task")
+    return chosen if tasks is None else chosen[np.argsort(tasks[chosen], kind="stable")]
 
 
 def steps_of(sequences: int, global_batch: int, epochs: float, max_steps: int) -> int:

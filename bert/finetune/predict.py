@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from bert.distributed import World, all_reduce_sum
+from bert.finetune.loader import by_task
 from bert.log import progress
 from bert.ragged import ranges
 from bert.sequences import Sequences, collate
@@ -76,6 +77,6 @@ def predict(
 
 
 def batches_of(sequences: Sequences, batch_size: int) -> list[NDArray[np.int64]]:
-    """Cut the sequences, longest first, into batches."""
+    """Cut the sequences, longest first, into batches; within one, those of a task are neighbours."""
     order = np.argsort(-sequences.lengths, kind="stable")
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return [by_task(sequences, order[start : start + batch_size]) for start in range(0, len(order), batch_size)]

@@ -135,18 +135,39 @@ def load_objective(
     return objective.to(run.world.device, run.precision.parameter_dtype)
 
 
+@dataclass
+class Course:
+    """What a run with an order of its own gives :func:`fine_tune`."""
+
+    steps: int  # optimizer steps in all
+    loader: Callable[..., TaskLoader]  # takes what TaskLoader takes
+    evaluate: Callable[[int, Any], None]  # takes the step and the loader; also called at the end
+    evaluate_every: int = 0  # optimizer steps
+
+
 def fine_tune(
-    run: TaskRun, objective: Any, sequences: Sequences, constant: dict[str, Any], resumed: dict[str, Any] | None
+    run: TaskRun,
+    objective: Any,
+    sequences: Sequences,
+    kept: dict[str, Any],
+    resumed: dict[str, Any] | None,
+    course: Course | None = None,
 ) -> Outcome:
-    """Train ``objective`` in place, from the checkpoint ``resumed`` on; every checkpoint will hold ``constant``."""
-    settings = run.settings
-    geometry = run.geometry
-    last = steps_of(len(sequences), geometry.global_batch, settings.run.num_train_epochs, settings.run.max_steps)
+    """Train ``objective`` in place, from the checkpoint ``resumed`` on; a checkpoint holds ``kept`` as it then is.
+
+    Without a ``course`` the sequences are read epoch by epoch, as often as the flags say, and nothing is evaluated.
+    """
+    settings, geometry = run.settings, run.geometry
+    if course is None:
+        epochs, most = settings.run.num_train_epochs, settings.run.max_steps
+        steps = steps_of(len(sequences), geometry.global_batch, epochs, most)
+        course = Course(steps, TaskLoader, lambda step, loader: None)
+    last = course.steps
     run.notice(f"{geometry.banner()}; {last} steps, {last * geometry.global_batch / len(sequences):.2f} epochs")
     trainer = build_task_trainer(run, objective, sequences, last)
     if resumed is not None:
         trainer.load_state_dict(resumed)
-    loader = TaskLoader(
+    loader = course.loader(
         sequences,
         geometry,
         run.seed,
@@ -166,10 +187,17 @@ def fine_tune(
             run.logger.log((int(loader.epoch), report.step), data)
 
         def save() -> None:
-            writer.save(trainer.state.step, checkpoint_state(trainer, objective.model, max_steps=last, **constant))
+            writer.save(trainer.state.step, checkpoint_state(trainer, objective.model, max_steps=last, **kept))
 
-        every = settings.checkpoint.num_steps_per_checkpoint
-        return trainer.fit(loader, last, Hooks(report, settings.log.log_freq, save=save, save_every=every))
+        hooks = Hooks(
+            report,
+            settings.log.log_freq,
+            evaluate=lambda: course.evaluate(trainer.state.step, loader),
+            evaluate_every=course.evaluate_every,
+            save=save,
+            save_every=settings.checkpoint.num_steps_per_checkpoint,
+        )
+        return trainer.fit(loader, last, hooks)
 
 
 def build_task_trainer(run: TaskRun, objective: Any, sequences: Sequences, steps: int) -> Trainer:

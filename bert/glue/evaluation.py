@@ -12,7 +12,6 @@ from bert.finetune.training import TaskRun
 from bert.glue.examples import Example, Task, encode, read_examples
 from bert.glue.output import write_predictions, write_results, write_submission, write_test_results
 from bert.glue.scores import eval_results, inference_results, score, warn_of_collapse
-from bert.glue.tasks import GlueConfig
 from bert.log import Logger
 from bert.sequences import Sequences
 from bert.tokenization import BertTokenizer
@@ -38,15 +37,17 @@ class TaskData:
     inputs: dict[str, Sequences]
 
 
-def read_task(config: GlueConfig, task: Task, tokenizer: BertTokenizer, max_seq_length: int, run: TaskRun) -> TaskData:
+def read_task(
+    data_dir: str | Path, task: Task, tokenizer: BertTokenizer, max_seq_length: int, run: TaskRun
+) -> TaskData:
     """Read and encode the sets that the flags need; the test set is optional."""
     actions = run.settings.run
     needed = [("train", actions.do_train), ("dev", actions.do_eval or actions.do_predict)]
     names = [name for name, wanted in needed if wanted and name in task.layouts]
     test = task.layouts.get("test")
-    if actions.do_predict and test is not None and (Path(config.data_dir) / test.file).is_file():
+    if actions.do_predict and test is not None and (Path(data_dir) / test.file).is_file():
         names.append("test")
-    examples = {name: read_examples(task, config.data_dir, name, run.notice) for name in names}
+    examples = {name: read_examples(task, data_dir, name, run.notice) for name in names}
     inputs = {name: encode(each, task, tokenizer, max_seq_length) for name, each in examples.items()}
     return TaskData(task, examples, inputs)
 
@@ -55,29 +56,35 @@ def evaluate(
     run: TaskRun, objective: Any, data: TaskData, batch_size: int, results: dict[str, Any]
 ) -> dict[str, float]:
     """Predict the dev and the test set, write the files and fill ``results``; return the metrics of the dev set."""
-    task, folder, is_main, scores = data.task, run.output_dir, run.world.is_main, {}
-    actions = run.settings.run
+    outputs = {
+        name: predict(objective, data.inputs[name], batch_size, run.precision, run.world, run.shows_progress)
+        for name in ("dev", "test")
+        if name in data.inputs
+    }
+    if "dev" in outputs:
+        results |= inference_results(outputs["dev"], len(data.inputs["dev"]))
+    return report(run, run.output_dir, data, outputs, results)
 
-    def outputs_of(name: str) -> Outputs:
-        return predict(objective, data.inputs[name], batch_size, run.precision, run.world, run.shows_progress)
 
-    if "dev" in data.inputs:
-        outputs, inputs = outputs_of("dev"), data.inputs["dev"]
-        scores = score(task, outputs, inputs)
-        results |= inference_results(outputs, len(inputs))
+def report(
+    run: TaskRun, folder: str | Path, data: TaskData, outputs: dict[str, Outputs], results: dict[str, Any]
+) -> dict[str, float]:
+    """Score the ``outputs`` of the sets and write the files to ``folder``; as :func:`evaluate` otherwise."""
+    task, is_main, actions, scores = data.task, run.world.is_main, run.settings.run, {}
+    if "dev" in outputs:
+        dev, inputs = outputs["dev"], data.inputs["dev"]
+        scores = score(task, dev, inputs)
         results |= {"eval:loss" if name == "loss" else name: value for name, value in scores.items()}
-        warn_of_collapse(task, outputs, run.notice)
+        warn_of_collapse(task, dev, run.notice)
         run.notice(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
         if is_main and actions.do_predict:
-            write_predictions(folder, outputs.values, task, data.examples["dev"])
+            write_predictions(folder, dev.values, task, data.examples["dev"])
         if is_main and actions.do_eval:
             lines = {name: results[key] for name, key in PUBLISHED.items() if key in results}
-            write_eval_results(folder, eval_results(task, outputs, inputs, scores) | lines)
-    if "test" in data.inputs:
-        outputs = outputs_of("test")
-        if is_main:
-            write_test_results(folder, outputs.values, task)
-            write_submission(folder, outputs.values, task)
+            write_eval_results(folder, eval_results(task, dev, inputs, scores) | lines)
+    if is_main and "test" in outputs:
+        write_test_results(folder, outputs["test"].values, task)
+        write_submission(folder, outputs["test"].values, task)
     if is_main:
         write_results(folder, results)
     return scores

@@ -90,17 +90,22 @@ def build_task(config: GlueConfig) -> Task:
     if _key(config.task_name) == CUSTOM:
         return build_custom(config.custom, config.data_dir)
     task = find_task(config.task_name)
-    for flag_field in fields(config.custom):
-        if getattr(config.custom, flag_field.name) != flag_field.default:
-            raise UsageError(f"--{flag_field.name}: --task_name is {config.task_name}, only custom accepts this flag")
+    refuse_custom_flags(config.custom, f"--task_name is {config.task_name}")
     return xnli(config.xnli_language) if task.name == "xnli" else task
 
 
-def find_task(name: str) -> Task:
-    """Return a task of the table, ignoring case, hyphens and underscores. Raises UsageError."""
+def refuse_custom_flags(config: CustomConfig, why: str) -> None:
+    """Raise UsageError if a flag of custom tasks is given."""
+    for each in fields(config):
+        if getattr(config, each.name) != each.default:
+            raise UsageError(f"--{each.name}: {why}, only custom accepts this flag")
+
+
+def find_task(name: str, flag: str = "--task_name") -> Task:
+    """Return a task of the table, ignoring case, hyphens and underscores. Raises UsageError, which names ``flag``."""
     found = [task for task in TASKS.values() if _key(name) in map(_key, (task.name, *task.aliases))]
     if not found:
-        raise UsageError(f"--task_name {name}: expected one of {', '.join(TASKS)}, {CUSTOM}")
+        raise UsageError(f"{flag} {name}: expected one of {', '.join(TASKS)}, {CUSTOM}")
     return found[0]
 
 

@@ -75,11 +75,18 @@ class BertSelfAttention(nn.Module):
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = config.attention_probs_dropout_prob
 
+    def projections(self) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of queries, keys and values, for one product instead of three.
+
+        Under autocast the concatenation shares the copy that the cast makes anyway.
+        """
+        parts = (self.query, self.key, self.value)
+        return torch.cat([each.weight for each in parts]), torch.cat([each.bias for each in parts])
+
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        # One product instead of three. Under autocast the concatenation shares the copy that the cast makes anyway.
-        weight = torch.cat([self.query.weight, self.key.weight, self.value.weight])
-        bias = torch.cat([self.query.bias, self.key.bias, self.value.bias])
-        qkv = F.linear(hidden, weight, bias).unflatten(-1, (3, self.heads, self.head_size))  # [T, 3, heads, head_size]
+        qkv = F.linear(hidden, *self.projections()).unflatten(
+            -1, (3, self.heads, self.head_size)
+        )  # [T, 3, heads, head_size]
         context = ATTENTION[layout.attention](qkv, layout, self.dropout if self.training else 0.0)
         return context.flatten(-2)
 

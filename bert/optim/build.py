@@ -11,7 +11,7 @@ matches no parameter is an error (it would silently decay what it should spare):
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -47,6 +47,10 @@ class OptimizerConfig:
         minimum=0.0,
     )  # fmt: skip
     use_nvlamb: bool = flag(False, "LAMB: scale biases and LayerNorm by their trust ratio too (NVLAMB).")
+
+    def own_rates(self) -> dict[str, float]:
+        """Return the highest learning rates of parameters with one of their own, by a pattern of their names."""
+        return {}
 
 
 Groups = list[dict[str, Any]]
@@ -86,9 +90,14 @@ OPTIMIZERS: dict[str, Callable[[Groups, OptimizerConfig], torch.optim.Optimizer]
 }
 
 
-def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimizer over the trainable parameters of ``model``; the schedule sets the learning rate (now 0)."""
-    groups = parameter_groups(model.named_parameters(remove_duplicate=False), config.weight_decay)
+def build_optimizer(
+    config: OptimizerConfig, model: nn.Module, factors: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
+    """Return the optimizer over the trainable parameters of ``model``; the schedule sets the learning rate (now 0).
+
+    ``factors`` are those of :func:`parameter_groups`.
+    """
+    groups = parameter_groups(model.named_parameters(remove_duplicate=False), config.weight_decay, factors=factors)
     if config.optimizer in OPTIMIZERS:
         return OPTIMIZERS[config.optimizer](groups, config)
     if ":" not in config.optimizer:
@@ -114,25 +123,32 @@ def _adam_options(config: OptimizerConfig) -> dict[str, Any]:
 
 
 def parameter_groups(
-    named_parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float, no_decay: Sequence[str] = NO_DECAY
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    weight_decay: float,
+    no_decay: Sequence[str] = NO_DECAY,
+    factors: Mapping[str, float] | None = None,
 ) -> Groups:
     """Return two groups: parameters that decay, and those whose name matches one of the regular expressions.
 
-    Frozen parameters are left out. A tied parameter counts once, under its first name. Raises UsageError for a pattern
-    that matches no name, frozen parameters included.
+    ``factors`` scale the learning rate of the names that match a pattern; two more groups each. Frozen parameters are
+    left out. A tied parameter counts once, under its first name. Raises UsageError for a pattern that matches no name,
+    frozen parameters included.
     """
-    named = list(named_parameters)
-    for pattern in no_decay:
-        if not any(re.search(pattern, name) for name, _ in named):
-            raise UsageError(f"no parameter name matches the no-decay pattern {pattern!r}; there are {_some(named)}")
-    decay: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
+    named, own = list(named_parameters), list((factors or {}).items())
+    for kind, patterns in (("no-decay", no_decay), ("learning-rate", [pattern for pattern, _ in own])):
+        for pattern in patterns:
+            if not any(re.search(pattern, name) for name, _ in named):
+                raise UsageError(f"no parameter name matches the {kind} pattern {pattern!r}; there are {_some(named)}")
+    groups: Groups = [{"params": [], "weight_decay": weight_decay}, {"params": [], "weight_decay": 0.0}]
+    groups += [{**group, "params": [], "lr_factor": factor} for _, factor in own for group in groups[:2]]
     seen: set[nn.Parameter] = set()
     for name, param in named:
         if param.requires_grad and param not in seen:
             seen.add(param)
-            (spared if any(re.search(pattern, name) for pattern in no_decay) else decay).append(param)
-    return [{"params": decay, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+            rate = next((index for index, (pattern, _) in enumerate(own, 1) if re.search(pattern, name)), 0)
+            spared = any(re.search(pattern, name) for pattern in no_decay)
+            groups[2 * rate + spared]["params"].append(param)
+    return groups
 
 
 def _some(named: Sequence[tuple[str, Any]]) -> str:

@@ -31,6 +31,8 @@ def draw(phases: Sequence[Phase]) -> Figure:
     panels: list[Callable[[Axes, Sequence[Phase]], None]] = [
         _masked_loss, _sentence_loss, _learning_rate, _masked_accuracy, _sentence_accuracy, _speed,
     ]  # fmt: skip
+    if _task_scores(phases):
+        panels[3] = _plot_task_scores
     for axes, panel in zip(figure.subplots(2, 3, sharex=True).flat, panels, strict=True):
         panel(axes, phases)
         _finish(axes, phases)
@@ -102,6 +104,19 @@ def _masked_accuracy(axes: Axes, phases: Sequence[Phase]) -> None:
         if isinstance(baseline, float):
             span, label = [offset, offset + phase.last_step], None if index else "always the most frequent token"
             axes.plot(span, [baseline, baseline], color=BASELINE, linestyle="--", label=label)
+
+
+def _task_scores(phases: Sequence[Phase]) -> list[str]:
+    """Return the metrics that are the score of a task, of a run that learned several."""
+    metrics = {metric for phase in phases for data in phase.steps.values() for metric in data}
+    return sorted(metric for metric in metrics if metric.startswith("score/"))
+
+
+def _plot_task_scores(axes: Axes, phases: Sequence[Phase]) -> None:
+    _title(axes, "Score of each task")
+    for metric in _task_scores(phases):
+        for points in _shifted(phases, metric):
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=metric.removeprefix("score/"))
 
 
 def _sentence_accuracy(axes: Axes, phases: Sequence[Phase]) -> None:

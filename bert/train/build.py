@@ -30,7 +30,8 @@ def build_trainer(
     compiled = resolve_compile(settings.parallel, run.world.device, total_flops, run.notice)
 
     def build(trained: nn.Module) -> Any:
-        return build_optimizer(settings.optimizer, trained)
+        own = {pattern: own / schedule.learning_rate for pattern, own in settings.optimizer.own_rates().items()}
+        return build_optimizer(settings.optimizer, trained, own)
 
     def rate(step: int) -> float:
         return learning_rate(schedule.lr_schedule, step, steps, schedule.warmup_proportion, schedule.learning_rate)

@@ -142,7 +142,7 @@ class Trainer:
         """Start the update that :meth:`settle` finishes, without waiting for the device."""
         rate = self.learning_rate(self.state.step + 1)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_factor", 1.0)
         norm = apply_gradients(
             self.optimizer, self.precision.loss_scale.value, self.run.settings.optimizer.max_grad_norm
         )
@@ -241,7 +241,12 @@ class Trainer:
                 f"--optimizer {name}: the checkpoint holds the moments of {before}; "
                 "keep it, or start from the weights alone with --init_checkpoint"
             )
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:  # of torch, where the numbers of parameters or groups differ
+            raise UsageError(
+                f"the checkpoint has trained other parameters ({error}); expected the same flags, --freeze among them"
+            ) from error
 
     def _loss_scales(self, micro_batches: Iterable[Any]) -> dict[str, Tensor]:
         """1 / (number of terms of each loss in the whole optimizer step), on the device, without a synchronisation."""

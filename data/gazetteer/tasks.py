@@ -16,8 +16,8 @@ class TasksConfig:
 
     tasks: bool = flag(False, "Also write fine-tuning data: questions to squad/, sentence tasks to glue/.")
     questions: int = flag(3, "Questions per context in squad/; v2.0 adds half as many impossible ones.", minimum=1)
-    train_rows: int = flag(3000, "Maximum rows of train.tsv of each task in glue/.", minimum=2)
-    held_out_rows: int = flag(400, "Maximum rows of dev.tsv and of test.tsv of each task in glue/.", minimum=2)
+    train_rows: int = flag(3000, "Maximum rows of train.tsv of each task in glue/.", minimum=3)
+    held_out_rows: int = flag(400, "Maximum rows of dev.tsv and of test.tsv of each task in glue/.", minimum=3)
 
 
 def write_tasks(directory: str | Path, world: InventedWorld, config: TasksConfig) -> dict[str, int]:

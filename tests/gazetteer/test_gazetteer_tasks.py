@@ -390,12 +390,12 @@ def test_texts_imply_contradict_or_leave_open_a_statement(glue):
             elif stated and label == 3:
                 assert stated[2] not in text
             seen[label] += bool(stated and (told or label == 3))
-    assert min(seen[label] for label in (1, 2, 3)) >= 10
+    assert min(seen[label] for label in (1, 2, 3)) >= 5
 
 
 ASKED = {  # a question, and how else one asks it
-    r"When was (\w+) founded\?": r"In which year did settlers found (\w+)\?|When does (\w+)'s? history as a state begin\?"
-    r"|In which year was the \w+ of (\w+) founded\?",
+    r"When was (\w+) founded\?": r"In which year did settlers found (\w+)\?|Since when has (\w+) existed\?"
+    r"|In which year was the \w+ of (\w+) founded\?|When does (\w+)'s? history as a state begin\?",
     r"Where was (\w+ \w+) born\?": r"In which city was (\w+ \w+) born\?|What was (\w+ \w+)'s? birthplace\?",
     r"How high is Mount (\w+)\?": r"What is the height of Mount (\w+)\?",
 }

@@ -91,6 +91,17 @@ def test_patterns_are_regular_expressions():
     assert names_of(model, groups[1]) == {"dense.weight", "dense.bias"}
 
 
+def test_parameters_with_a_rate_of_their_own_are_in_two_more_groups():
+    model = tiny()
+    groups = parameter_groups(model.named_parameters(), 0.1, factors={r"^dense\.": 5.0})
+    assert names_of(model, groups[0]) == {"embeddings.weight"}
+    assert [names_of(model, group) for group in groups[2:]] == [{"dense.weight"}, {"dense.bias"}]
+    assert [group.get("lr_factor", 1.0) for group in groups] == [1.0, 1.0, 5.0, 5.0]
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0, 0.1, 0.0]
+    with pytest.raises(UsageError, match="no parameter name matches the learning-rate pattern 'adapters'"):
+        parameter_groups(model.named_parameters(), 0.1, factors={"adapters": 5.0})
+
+
 # --- building --------------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ import sys
 import torch._dynamo  # noqa: F401  # PyTorch's optimizers import it
 
 import run_glue  # noqa: F401
+import run_multi_task  # noqa: F401
 import run_pretraining  # noqa: F401
 import run_squad  # noqa: F401
 

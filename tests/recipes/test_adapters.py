@@ -88,7 +88,5 @@ def test_wrong_flags_are_one_line(files, changes, message, capsys):  # noqa: F81
 def test_a_configuration_that_asks_for_two_adapters_is_one_line(files):  # noqa: F811
     path = files / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "mult": True, "top": True}))
-    with pytest.raises(
-        UsageError, match=r"config\.json: the configuration asks for mult and top, expected one"
-    ):
+    with pytest.raises(UsageError, match=r"config\.json: the configuration asks for mult and top, expected one"):
         run_here(run_glue, glue(files, "out", do_train=True))

@@ -1,4 +1,4 @@
-"""A machine to run scripts/run_squad.sh and scripts/run_glue.sh on, with a stand-in for the Python commands."""
+"""A machine to run the scripts of fine-tuning on, with a stand-in for the Python commands."""
 
 import os
 import re
@@ -15,7 +15,7 @@ class FineTuningMachine(Machine):
     def __init__(self, root: Path, script: str):
         super().__init__(root)
         self.script = script
-        for name in ("run_squad.py", "run_glue.py"):
+        for name in ("run_squad.py", "run_glue.py", "run_multi_task.py"):
             (self.code / name).write_text(STAND_IN)
         self.checkpoint = self.code / "checkpoints" / "bert_uncased.pt"
         self.squad, self.glue = (self.prepared / "download" / name for name in ("squad", "glue"))

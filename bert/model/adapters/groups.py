@@ -6,7 +6,7 @@ would wait for their launches, so it multiplies all groups at once, padded to th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -47,3 +47,10 @@ def grouped_scale(x: Tensor, factors: Sequence[Tensor], bounds: Bounds) -> Tenso
     if len(factors) == 1:
         return x * factors[0]
     return torch.cat([x[low:high] * each for each, (low, high) in zip(factors, bounds, strict=True)])
+
+
+def grouped_norm(x: Tensor, norms: Sequence[Callable[[Tensor], Tensor]], bounds: Bounds) -> Tensor:
+    """[T, n] -> [T, n], each group by its own LayerNorm."""
+    if len(norms) == 1:
+        return norms[0](x)
+    return torch.cat([norm(x[low:high]) for norm, (low, high) in zip(norms, bounds, strict=True)])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bert.batch import TaskGroup
 from bert.model.adapters.config import AdapterConfig
-from bert.model.adapters.groups import Bounds, Weights, grouped_linear, grouped_scale
+from bert.model.adapters.groups import Bounds, Weights, grouped_linear, grouped_norm, grouped_scale
 from bert.model.attention import Layout, attend
 from bert.model.config import BertConfig
 from bert.model.layers import BertAttention, BertLayer
@@ -210,14 +210,17 @@ class TopAttention(Adapter):
 
     @staticmethod
     def top(tasks: Sequence[Any], hidden: Tensor, part: Part) -> Tensor:
-        return _each(tasks, hidden, part)
-
-    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        """[T, H] -> [T, H]"""
-        small = self.down(hidden)
-        for layer in self.layers:
-            small = layer(small, layout)
-        return self.up(small)
+        bounds, first = part.bounds, tasks[0]
+        small = grouped_linear(hidden, [_weights(task.down) for task in tasks], bounds)
+        for number in range(TOP_LAYERS):
+            layers = [task.layers[number] for task in tasks]
+            qkv = grouped_linear(small, [Weights(*each.self.projections()) for each in layers], bounds)
+            dropout = layers[0].self.dropout if first.training else 0.0
+            context = attend(qkv.unflatten(-1, (3, first.adapter.heads, -1)), part.layout, dropout).flatten(-2)
+            dense = grouped_linear(context, [_weights(each.output.dense) for each in layers], bounds)
+            added = layers[0].output.dropout(dense) + small
+            small = grouped_norm(added, [each.output.LayerNorm for each in layers], bounds)
+        return grouped_linear(small, [_weights(task.up) for task in tasks], bounds)
 
 
 class TopLayer(Adapter):
@@ -229,20 +232,8 @@ class TopLayer(Adapter):
 
     @staticmethod
     def top(tasks: Sequence[Any], hidden: Tensor, part: Part) -> Tensor:
-        return _each(tasks, hidden, part)
-
-    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        """[T, H] -> [T, H]"""
-        return self.layer(hidden, layout)
-
-
-def _each(tasks: Sequence[nn.Module], hidden: Tensor, part: Part) -> Tensor:
-    """Run the layers of each task on its tokens."""
-    results = []
-    for task, group in zip(tasks, part.groups, strict=True):
-        low, high = group.tokens
-        results.append(task(hidden[low:high], part.layout.part(group)))
-    return torch.cat(results)
+        groups = zip(tasks, part.groups, strict=True)
+        return torch.cat([task.layer(hidden[slice(*group.tokens)], part.layout.part(group)) for task, group in groups])
 
 
 def _weights(linear: nn.Linear) -> Weights:
