@@ -210,7 +210,8 @@ def memory(triton: TritonServer, kind: str) -> tuple[float, float]:
 def print_table(
     config: MultiTaskServingConfig, seconds: dict[str, list[float]], megabytes: dict[str, tuple[float, float]]
 ) -> None:
-    print(f"{config.tasks} tasks, {config.adapter}{'requests/CPU-s':>30}{'one is':>9}{'RSS MB':>9}{'PSS MB':>9}{'':>9}")
+    heads = f"{'requests/CPU-s':>16}{'one is':>9}{'RSS MB':>9}{'PSS MB':>9}{'PSS':>9}"
+    print(f"{f'{config.tasks} tasks, {config.adapter}':30}{heads}")
     for kind, title in TITLES.items():
         rate, ratio = config.requests / statistics.median(seconds[kind]), median_ratio(seconds[kind], seconds["all"])
         rss, pss = megabytes[kind]
