@@ -1,4 +1,4 @@
-"""Fine-tune one BERT on several tasks at once, by default with an adapter of each task's own, and score them all.
+"""Fine-tune one BERT on several tasks at once, each with a head and, if asked for, an adapter of its own; score all.
 
     python run_multi_task.py --tasks all --sample anneal --multi --do_train --do_eval --data_dir download/glue \\
         --config_file pals_config.json --init_checkpoint results/ckpt_8601.pt --output_dir results/pals
@@ -45,8 +45,9 @@ class Config:
     sizes: SizesConfig = field(default_factory=SizesConfig)
 
     def build_objective(self, size: BertConfig) -> MultiTaskObjective:
-        labels = [place.task.num_labels for place in find_tasks(self.task)]
-        return MultiTaskObjective(BertForMultiTask(size, labels, self.training.model.attention))
+        tasks = [place.task for place in find_tasks(self.task)]
+        model = BertForMultiTask(size, [task.num_labels for task in tasks], self.training.model.attention)
+        return MultiTaskObjective(model, [task.range for task in tasks])
 
 
 def main(config: Config) -> None:
@@ -63,7 +64,7 @@ def learn_tasks(config: Config, run: TaskRun) -> None:
     with collective_errors(run.world):
         places = find_tasks(config.task)
         start = load_start(training.model, training.checkpoint.init_checkpoint, length, found.state)
-        check_tasks(places, start.state, start.what)
+        check_tasks(places, start.state, start.what, config.start.multi)
         sets = read_sets([*places, *mismatched(places)], start.tokenizer, length, run)
         objective = load_objective(run, start, config.build_objective, HEADS if config.start.multi else (), found)
         check_rates(training, objective.model)

@@ -70,6 +70,11 @@ class Task:
         return not self.labels
 
     @property
+    def range(self) -> float:
+        """Width of a regression's bounds; 1 where there are none."""
+        return self.bounds[1] - self.bounds[0] if math.isfinite(self.bounds[1] - self.bounds[0]) else 1.0
+
+    @property
     def num_labels(self) -> int:
         """Outputs of the head: 1 for a regression."""
         return len(self.labels) or 1

@@ -6,6 +6,8 @@ ranks), so that accumulation, world size and packing do not change the result.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -119,41 +121,44 @@ class MultiTaskObjective(nn.Module):
     """The objective of a classification or regression for each task of a stream, summed over its sequences.
 
     A stream of several tasks is sorted by task and says where each begins (:attr:`bert.batch.TokenStream.groups`).
+    Errors of a regression count in units of the range of its values, so that it does not drown the other tasks.
     """
 
     per_token = False
     labels = ("label", "task")
 
-    def __init__(self, model: BertForMultiTask) -> None:
+    def __init__(self, model: BertForMultiTask, ranges: Sequence[float] | None = None) -> None:
+        """``ranges`` of the values of each task; those of classifications do not count. By default 1."""
         super().__init__()
         self.model = model
         self.loss = SummedLoss()
         self.width = max(model.num_labels)
+        self.ranges = ranges or [1.0] * len(model.num_labels)
 
     def compile_units(self) -> list[nn.Module]:
         """Return the parts worth compiling."""
         return [*self.model.bert.compile_units(), self.loss]
 
-    def logits(self, batch: TokenStream) -> list[tuple[slice, Tensor]]:
-        """Return, for each group, its sequences and their logits [n, labels of the task]."""
+    def logits(self, batch: TokenStream) -> list[tuple[int, slice, Tensor]]:
+        """Return, for each group, its task, its sequences and their logits [n, labels of the task]."""
         _, pooled = encode(self.model.bert, batch)
         pooled = self.model.dropout(pooled)
         groups = batch.groups or (TaskGroup(0, (0, batch.num_sequences), (0, batch.num_tokens)),)
         rows = [(group.task, slice(*group.sequences)) for group in groups]
-        return [(at, self.model.classifier[task](pooled[at])) for task, at in rows]
+        return [(task, at, self.model.classifier[task](pooled[at])) for task, at in rows]
 
     def predict(self, batch: TokenStream) -> Tensor:
         """Return the logits [S, width]; those beyond the labels of a sequence's task are 0."""
-        return torch.cat([F.pad(logits, (0, self.width - logits.shape[1])) for _, logits in self.logits(batch)])
+        return torch.cat([F.pad(logits, (0, self.width - logits.shape[1])) for *_, logits in self.logits(batch)])
 
     def forward(self, batch: TaskBatch) -> dict[str, Tensor]:
         labels = batch.labels["label"]
-        losses = [self._loss(logits, labels[at]) for at, logits in self.logits(batch)]
+        losses = [self._loss(logits, labels[at], self.ranges[task]) for task, at, logits in self.logits(batch)]
         return {"loss": torch.stack(losses).sum()}
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, logits: Tensor, labels: Tensor, scale: float) -> Tensor:
         if logits.shape[1] == 1:
-            return F.mse_loss(logits.flatten().float(), labels.float(), reduction="sum")
+            return F.mse_loss(logits.flatten().float() / scale, labels.float() / scale, reduction="sum")
         return self.loss(logits, labels.long())
 
 

@@ -79,8 +79,14 @@ def describe(places: Sequence[TaskPlace]) -> list[dict[str, Any]]:
     return [{"name": place.name, "labels": list(place.task.labels)} for place in places]
 
 
-def check_tasks(places: Sequence[TaskPlace], state: dict[str, Any] | None, what: str) -> None:
-    """Raise UsageError where a checkpoint of several tasks has others, another order of them or other labels."""
+def check_tasks(places: Sequence[TaskPlace], state: dict[str, Any] | None, what: str, multi: bool) -> None:
+    """Raise UsageError where a checkpoint of several tasks has others, another order of them or other labels.
+
+    Without --multi it must have some.
+    """
+    names = [str(name) for name in (state or {}).get("model", state or {})]
+    if names and not multi and not any(name.endswith("classifier.0.weight") for name in names):
+        raise UsageError(f"{what}: has no heads of several tasks, expected --multi, to start from a plain BERT")
     held = (state or {}).get("tasks")
     if held is not None and held != describe(places):
         names = ", ".join(each["name"] for each in held)
