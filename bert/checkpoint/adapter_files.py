@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from bert.checkpoint.weights import check_tokenizer
@@ -32,6 +32,7 @@ from bert.model.adapters.config import SWITCHES, AdapterConfig
 from bert.model.bert import BertForMultiTask
 from bert.model.config import BertConfig
 from bert.model.names import VOCABULARY_ROWS, canonical_names
+from bert.model.skeleton import skeleton
 from bert.tokenization import BertTokenizer
 
 ADAPTER_FILE = "adapter.safetensors"
@@ -171,11 +172,11 @@ def read_adapter(path: str | Path, flag: str = "--adapter_checkpoint") -> Adapte
     """Read an adapter checkpoint. Raises UsageError for a file that is missing, damaged or something else."""
     what = f"{flag} {path}"
     with naming_os_errors(what):
-        Path(path).open("rb").close()
+        held = Path(path).read_bytes()  # not mapped: if the file were cut off, a server that has it would end
     try:
-        with safe_open(path, "pt") as file:
-            values = json.loads((file.metadata() or {}).get(METADATA, "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+        tensors = load(held)
+        header = json.loads(held[8 : 8 + int.from_bytes(held[:8], "little")])
+        values = json.loads(header.get("__metadata__", {}).get(METADATA, "null"))
     except (SafetensorError, ValueError) as error:
         raise UsageError(f"{what}: damaged, or not a file of safetensors ({error})") from error
     if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
@@ -188,7 +189,7 @@ def assemble(
     encoder: dict[str, Tensor], config: BertConfig, tasks: Sequence[TaskWeights], attention: str = "auto"
 ) -> BertForMultiTask:
     """Return a model of ``tasks`` on one ``encoder`` (names of the model, ``bert.*``), whose tensors it shares."""
-    with torch.device("meta"):
+    with skeleton():
         model = BertForMultiTask(
             config, [task.num_labels for task in tasks], attention, [task.adapter for task in tasks]
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -22,6 +23,8 @@ from bert.squad.examples import load_dataset, paragraphs
 TRIES = 10  # of a request that a busy server turns away
 LONGEST_PAUSE = 5.0  # seconds
 FIELDS = {"question": str, "context": str, "n_best": int}
+TASK_FIELDS = {"text": str, "text_pair": str}  # of an object for a task
+OPTIONAL = ("n_best", "text_pair")
 
 
 @dataclass
@@ -40,20 +43,25 @@ class Asker(Protocol):
     async def __aexit__(self, *error: object) -> None: ...
 
 
-def open_asker(config: AskConfig) -> Asker:
-    """Return the client that the flags name; entering it raises UsageError where no server answers."""
+def open_asker(config: AskConfig, task: str | None = None) -> Asker:
+    """Return the client that the flags name; entering it raises UsageError where no server answers.
+
+    With a task it takes {"text": ..., "text_pair": ...} and returns the label, its probability and all scores.
+    """
     if config.grpc is not None:
-        return TritonAsker(TritonClient(config.grpc, "bert_qa", seconds=config.timeout))
-    return GatewayAsker(config.url, config.timeout)
+        model = "bert_qa" if task is None else "bert_multitask"
+        return TritonAsker(TritonClient(config.grpc, model, seconds=config.timeout), task)
+    return GatewayAsker(config.url, config.timeout, task)
 
 
 class GatewayAsker:
     """The gateway. A busy one is asked again after the pause that it names."""
 
-    def __init__(self, url: str, seconds: float) -> None:
+    def __init__(self, url: str, seconds: float, task: str | None = None) -> None:
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"--url {url}: expected http://HOST:PORT")
         self.url, self.seconds = url.rstrip("/"), seconds
+        self.named = {} if task is None else {"task": task}
 
     async def __aenter__(self) -> Self:
         limits = httpx.Limits(max_connections=None)  # the number of questions in flight is the limit
@@ -72,15 +80,16 @@ class GatewayAsker:
         return UsageError(f"--url {self.url}: no server answers there; start one with `bash triton/serve.sh`")
 
     async def post(self, body: bytes) -> httpx.Response:
-        """Send a body to /v1/answer once; raises httpx's errors."""
-        return await self.http.post("/v1/answer", content=body, headers={"content-type": "application/json"})
+        """Send a body once; raises httpx's errors."""
+        path = "/v1/classify" if self.named else "/v1/answer"
+        return await self.http.post(path, content=body, headers={"content-type": "application/json"})
 
     async def ask(self, item: dict[str, Any]) -> dict[str, Any]:
         """Return the answer, or ``{"error": line}``."""
         reply = None
         for _ in range(TRIES):
             try:
-                reply = await self.post(json.dumps(item).encode())
+                reply = await self.post(json.dumps({**item, **self.named}).encode())
             except httpx.ConnectError as error:
                 raise self.absence() from error
             except httpx.HTTPError as error:
@@ -99,16 +108,17 @@ def answer_in(reply: httpx.Response) -> dict[str, Any]:
         values = reply.json()
     except ValueError:
         values = None
-    if isinstance(values, dict) and ("answer" if reply.is_success else "error") in values:
+    expected = {"answer", "label"} if reply.is_success else {"error"}
+    if isinstance(values, dict) and not expected.isdisjoint(values):
         return values
     return {"error": f"HTTP {reply.status_code} without a reason; is this the gateway?"}
 
 
 class TritonAsker:
-    """The text model on Triton, with the same replies as the gateway's."""
+    """A text model on Triton, with the same replies as the gateway's."""
 
-    def __init__(self, triton: TritonClient) -> None:
-        self.triton = triton
+    def __init__(self, triton: TritonClient, task: str | None = None) -> None:
+        self.triton, self.named = triton, {} if task is None else {"task": task, "text_pair": ""}
 
     async def __aenter__(self) -> Self:
         await self.triton.__aenter__()
@@ -120,7 +130,7 @@ class TritonAsker:
     async def ask(self, item: dict[str, Any]) -> dict[str, Any]:
         """Return the answer, or ``{"error": line}``."""
         try:
-            tensors = text_tensors(item)
+            tensors = text_tensors({**self.named, **item})
         except UnicodeEncodeError:
             return {"error": "half a character, such as \\ud800 alone"}
         for attempt in range(TRIES):
@@ -134,27 +144,31 @@ class TritonAsker:
 
 
 def _plain(outputs: dict[str, Any]) -> dict[str, Any]:
+    probability = float(outputs["probability"][0, 0])
+    if "label" in outputs:
+        label, scores = (outputs[name][0, 0].decode() for name in ("label", "scores"))
+        return {"label": label, "probability": probability, "scores": json.loads(scores)}
     start, end = int(outputs["start"][0, 0]), int(outputs["end"][0, 0])
     place = {"start": start, "end": end} if start >= 0 else {"start": None, "end": None}
     answer, nbest = (outputs[name][0, 0].decode() for name in ("answer", "nbest"))
-    return {"answer": answer, **place, "probability": float(outputs["probability"][0, 0]), "nbest": json.loads(nbest)}
+    return {"answer": answer, **place, "probability": probability, "nbest": json.loads(nbest)}
 
 
-def parse_question(line: str) -> dict[str, Any]:
-    """Read an object with "question", "context" and, optional, "n_best"; raises UsageError."""
+def parse_question(line: str, fields: Mapping[str, type] = FIELDS) -> dict[str, Any]:
+    """Read an object with "question", "context" and, optional, "n_best", or other ``fields``; raises UsageError."""
     try:
         item = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"not JSON ({error})") from error
     if not isinstance(item, dict):
         raise UsageError(f"expected an object, found {type(item).__name__}")
-    for name, kind in FIELDS.items():
-        if name != "n_best" and name not in item:
+    for name, kind in fields.items():
+        if name not in OPTIONAL and name not in item:
             raise UsageError(f"{name}: missing")
         if name in item and (not isinstance(item[name], kind) or isinstance(item[name], bool)):
             raise UsageError(f"{name}: expected {'text' if kind is str else 'a whole number'}")
-    if unknown := [name for name in item if name not in FIELDS]:
-        raise UsageError(f"{unknown[0]}: unknown field, expected {', '.join(FIELDS)}")
+    if unknown := [name for name in item if name not in fields]:
+        raise UsageError(f"{unknown[0]}: unknown field, expected {', '.join(fields)}")
     return item
 
 

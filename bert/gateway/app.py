@@ -23,7 +23,7 @@ from bert import __version__
 from bert.config import flag
 from bert.gateway.limits import App, Guard, Limits
 from bert.gateway.refusal import Refusal, error_body
-from bert.gateway.texts import KINDS, Error, Kind, parse_item, parse_json
+from bert.gateway.texts import KINDS, MULTITASK, Error, Kind, Tasks, parse_item, parse_json, route
 from bert.gateway.traffic import METRICS_TYPE, Meters, Observe
 from bert.gateway.upstream import Upstream
 from bert.gateway.watchdog import OK, Watchdog, WatchdogConfig
@@ -82,6 +82,7 @@ def build_app(config: GatewayConfig, page: Path, on_start: OnStart | None = None
     for name in KINDS:
         add_kind(app, name)
     add_page(app, page)
+    app.get("/v1/tasks", response_model=Tasks, responses={"default": {"model": Error}})(tasks)
     app.get("/healthz", responses={503: {"description": "A model does not answer."}})(healthz)
     app.get("/metrics", response_class=Response)(metrics)
     routes = {route.path for route in app.routes}  # type: ignore[attr-defined]
@@ -115,7 +116,7 @@ def add_kind(app: FastAPI, name: str) -> None:
 async def answer_one(gateway: Gateway, kind: Kind, item: Any, deadline: float) -> dict[str, Any]:
     values = parse_item(kind, item, gateway.limits)
     left = max(0.0, deadline - asyncio.get_running_loop().time())
-    return kind.decode(await gateway.watchdog.infer(kind.model, values, left))
+    return kind.decode(await gateway.watchdog.infer(*route(kind, values), left))
 
 
 async def answer_list(gateway: Gateway, kind: Kind, items: list[Any], deadline: float) -> list[dict[str, Any]]:
@@ -145,6 +146,17 @@ def add_page(app: FastAPI, folder: Path) -> None:
         # A Response is an ASGI application, so the files are read once and no path of a client reaches the disk.
         file = Response((folder / name).read_bytes(), media_type=media_type, headers={"cache-control": "no-cache"})
         app.add_route(path, file, methods=["GET"], include_in_schema=False)  # type: ignore[arg-type]
+
+
+async def tasks(request: Request) -> JSONResponse:
+    """List the tasks of /v1/classify and their labels."""
+    watchdog = request.app.state.gateway.watchdog
+    state = (await watchdog.check()).get(MULTITASK)
+    if state is None:
+        raise Refusal(404, f"this server has no model {MULTITASK}")
+    if watchdog.tasks is None:
+        raise Refusal(503, state, retry_after=1)
+    return JSONResponse({"tasks": watchdog.tasks})
 
 
 async def healthz(request: Request) -> JSONResponse:

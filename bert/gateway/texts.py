@@ -21,6 +21,7 @@ class Question(Asked):
 
 
 class Classified(Asked):
+    task: str | None = Field(default=None, description="A name of /v1/tasks; without it the classifier answers.")
     text: str = Field(examples=["A quiet, lovely film."])
     text_pair: str | None = Field(default=None, description="The second text, for a classifier of pairs.")
 
@@ -53,6 +54,15 @@ class Label(Score):
     scores: list[Score] = Field(description="Best first.")
 
 
+class Task(BaseModel):
+    name: str
+    labels: list[str] = Field(description="Empty for a regression, whose label is its value.")
+
+
+class Tasks(BaseModel):
+    tasks: list[Task]
+
+
 class Embedding(BaseModel):
     embedding: list[float] = Field(description="Of length 1.")
 
@@ -62,13 +72,12 @@ class Error(BaseModel):
 
 
 class Kind(NamedTuple):
-    """A kind of request. ``decode`` turns the model's outputs into the answer, ``probe`` makes the n-th probe."""
+    """A kind of request. ``decode`` turns the model's outputs into the answer."""
 
     model: str
     asked: type[Asked]
     answered: type[BaseModel]
     decode: Callable[[dict[str, Any]], dict[str, Any]]
-    probe: Callable[[int], dict[str, str | int]]
 
 
 def decode_answer(outputs: dict[str, Any]) -> dict[str, Any]:
@@ -86,18 +95,29 @@ def decode_embedding(outputs: dict[str, Any]) -> dict[str, Any]:
     return {"embedding": outputs["embedding"]}
 
 
-# Probes differ, so that no response cache answers them.
+def probe_text(number: int) -> dict[str, str]:
+    return {"text": f"This is probe {number}."}
+
+
 KINDS = {
-    "answer": Kind(
-        "bert_qa",
-        Question,
-        Answer,
-        decode_answer,
-        lambda n: {"question": f"Which probe is this? {n}", "context": f"This is probe {n}."},
-    ),
-    "classify": Kind("bert_classifier", Classified, Label, decode_label, lambda n: {"text": f"This is probe {n}."}),
-    "embed": Kind("bert_embed", Embedded, Embedding, decode_embedding, lambda n: {"text": f"This is probe {n}."}),
+    "answer": Kind("bert_qa", Question, Answer, decode_answer),
+    "classify": Kind("bert_classifier", Classified, Label, decode_label),
+    "embed": Kind("bert_embed", Embedded, Embedding, decode_embedding),
 }
+MULTITASK = "bert_multitask"
+# The n-th probe of each model. Probes differ, so that no response cache answers them. Without a task, bert_multitask
+# names those that it has.
+PROBES: dict[str, Callable[[int], dict[str, str]]] = {
+    "bert_qa": lambda n: {"question": f"Which probe is this? {n}", "context": f"This is probe {n}."},
+    "bert_classifier": probe_text,
+    "bert_embed": probe_text,
+    MULTITASK: probe_text,
+}
+
+
+def route(kind: Kind, values: dict[str, str | int]) -> tuple[str, dict[str, str | int]]:
+    """Return the model that answers and its inputs; tasks on one text and on two are to share batches."""
+    return (MULTITASK, {"text_pair": "", **values}) if "task" in values else (kind.model, values)
 
 
 def parse_json(body: bytes) -> Any:
@@ -124,7 +144,7 @@ def parse_item(kind: Kind, item: Any, limits: Limits) -> dict[str, str | int]:
 
 
 def check_text(name: str, text: str, limits: Limits) -> None:
-    flag = f"max_{name.removesuffix('_pair')}_chars"
+    flag = f"max_{name if name in ('question', 'context') else 'text'}_chars"
     if len(text) > getattr(limits, flag):
         raise Refusal(422, f"{name}: {len(text)} characters, expected at most {getattr(limits, flag)} (--{flag})")
     if not text.strip():

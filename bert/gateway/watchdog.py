@@ -11,6 +11,7 @@ count too. A model that is slow, but alive, is left alone::
 
 import asyncio
 import itertools
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 
 from bert.config import flag
 from bert.gateway.refusal import Refusal
-from bert.gateway.texts import KINDS
+from bert.gateway.texts import PROBES
 from bert.gateway.traffic import Meters
 from bert.gateway.upstream import ModelAbsent, ModelDown, Unreachable, Upstream
 
@@ -62,6 +63,8 @@ class Watchdog:
     def __init__(self, upstream: Upstream, config: WatchdogConfig, meters: Meters):
         self.upstream, self.config, self.meters = upstream, config, meters
         self.states: dict[str, str] = {}  # of each text model that the server has
+        self.tasks: list[dict[str, Any]] | None = None  # of bert_multitask, by its last probe: name and labels
+        self._refused: list[str] = []  # its adapter files that cannot be served, and why
         self._seen: set[str] = set()  # text models that have answered
         self._reloads: dict[str, Reloads] = {}
         self._numbers = itertools.count()
@@ -140,12 +143,14 @@ class Watchdog:
         return dict(self.states)
 
     async def _probe_all(self) -> None:
-        await asyncio.gather(*(self._probe(kind) for kind in KINDS))
+        await asyncio.gather(*(self._probe(front) for front in PROBES))
 
-    async def _probe(self, kind: str) -> None:
-        front, probe = KINDS[kind].model, KINDS[kind].probe
+    async def _probe(self, front: str) -> None:
         try:
-            await self.infer(front, probe(next(self._numbers)), self.config.probe_deadline, AHEAD)
+            probe = PROBES[front](next(self._numbers))
+            outputs = await self.infer(front, probe, self.config.probe_deadline, AHEAD)
+            if "tasks" in outputs:
+                self._note_tasks(front, **json.loads(outputs["tasks"]))
             self._forget_delays(front)
             self._seen.add(front)
             state = OK
@@ -163,6 +168,15 @@ class Watchdog:
         if state != self.states.get(front):
             LOG.log(logging.INFO if state == OK else logging.WARNING, "%s: %s", front, state)
         self.states[front] = state
+
+    def _note_tasks(self, front: str, tasks: list[dict[str, Any]], refused: list[str]) -> None:
+        """Keep the list of tasks, and log what changes: adapter files come and go while the server runs."""
+        for line in refused:
+            if line not in self._refused:
+                LOG.warning("%s: %s", front, line)
+        if tasks != self.tasks:
+            LOG.info("%s: %s", front, ", ".join(task["name"] for task in tasks) or "no task yet")
+        self.tasks, self._refused = tasks, refused
 
     async def run(self) -> None:
         while True:

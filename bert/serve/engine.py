@@ -22,7 +22,7 @@ from bert.errors import UsageError, naming_os_errors
 from bert.ragged import offsets_of, ranges
 
 SETTINGS = "settings.json"
-Run = Callable[[NDArray, NDArray, NDArray, int], list[NDArray]]  # ids, types, cu_seqlens, longest -> outputs
+Run = Callable[..., list[NDArray]]  # ids, types, cu_seqlens, longest and, of several tasks, tasks -> outputs
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,24 @@ class Engine:
     run: Run
     settings: dict[str, Any]
 
-    def __call__(self, ids: NDArray, types: NDArray, offsets: NDArray) -> list[NDArray[np.float32]]:
-        """[T], [T], [S + 1] -> the outputs, each with a row for every token or every sequence, in order."""
+    def __call__(
+        self, ids: NDArray, types: NDArray, offsets: NDArray, tasks: NDArray | None = None
+    ) -> list[NDArray[np.float32]]:
+        """[T], [T], [S + 1] -> the outputs, each with a row for every token or every sequence, in order.
+
+        ``tasks`` [S] are the numbers of the sequences' tasks, by which each part is sorted.
+        """
         lengths, per_token = np.diff(offsets), self.settings["per_token"]
         parts: list[list[NDArray]] = []
         order = np.argsort(lengths, kind="stable")
         for chosen in parts_of(lengths[order], self.settings["batch_tokens"]):
+            if tasks is not None:
+                order[chosen] = order[chosen][np.argsort(tasks[order[chosen]], kind="stable")]
             rows = order[chosen]
             index = ranges(offsets[rows], lengths[rows])
             cu = offsets_of(lengths[rows])
-            outputs = self.run(ids[index], types[index], cu.astype(np.int32), int(lengths[rows].max()))
+            named = () if tasks is None else (tasks[rows],)
+            outputs = self.run(ids[index], types[index], cu.astype(np.int32), int(lengths[rows].max()), *named)
             parts.append([output[-(len(index) if per_token else len(rows)) :] for output in outputs])
         places = ranges(offsets[order], lengths[order]) if per_token else order
         return [_restored([part[k] for part in parts], places) for k in range(len(parts[0]))]

@@ -47,12 +47,14 @@ class TritonPythonModel:
             except UsageError as error:
                 responses[number] = refusal(error)
         if taken:
-            packed = list(taken.values())
-            outputs = unpack(packed, self.engine(*pack(packed)), self.engine.settings["per_token"])
-            for number, arrays in zip(taken, outputs, strict=True):
-                tensors = [pb_utils.Tensor(f"output__{k}", array) for k, array in enumerate(arrays)]
+            for number, tensors in zip(taken, self._run(list(taken.values())), strict=True):
                 responses[number] = pb_utils.InferenceResponse(tensors)
         return responses
+
+    def _run(self, packed: list[Request]) -> list[list[Any]]:
+        """Return the output tensors of each request."""
+        outputs = unpack(packed, self.engine(*pack(packed)), self.engine.settings["per_token"])
+        return [[pb_utils.Tensor(f"output__{k}", array) for k, array in enumerate(arrays)] for arrays in outputs]
 
     def _read(self, request: Any) -> Request:
         tensors = [pb_utils.get_input_tensor_by_name(request, f"input__{k}") for k in range(3)]

@@ -10,9 +10,11 @@ whose positions are off or whose sequences see each other fails by far: bounds a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +22,6 @@ from numpy.typing import NDArray
 
 from bert.batch import TokenStream
 from bert.ragged import columns_of, offsets_of
-from bert.serve.engine import Engine
 from bert.serve.requests import Request, pack, unpack
 from bert.serve.tasks import Served
 
@@ -61,32 +62,37 @@ def cases(longest: int) -> dict[str, list[int]]:
     }
 
 
-def check_parity(served: Served, engine: Engine) -> list[Parity]:
-    """Compare ``engine`` with the trained model on every case."""
+def check_parity(served: Served, engine: Any) -> list[Parity]:
+    """Compare ``engine`` with the trained model on every case; tasks take turns in each."""
     config, draw = served.start.model_config, np.random.default_rng(1)
     runs: list[tuple[str, Callable[[], list[NDArray]], list[NDArray]]] = []
-    for name, lengths in cases(min(384, config.max_position_embeddings)).items():
+    tasks, longest = list(served.model.tasks), min(384, config.max_position_embeddings)
+    every = {"every task": [min(16 + k, longest) for k in range(len(tasks))]} if tasks else {}
+    for name, lengths in {**cases(longest), **every}.items():
         offsets = offsets_of(lengths)
         ids = draw.integers(0, config.vocab_size, offsets[-1]).astype(np.int32)
         types = draw.integers(0, config.type_vocab_size, offsets[-1]).astype(np.int32)
-        expected = reference(served, ids, types, offsets)
-        runs.append((name, partial(engine, ids, types, offsets), expected))
+        named = ([tasks[k % len(tasks)] for k in range(len(lengths))],) if tasks else ()
+        expected = reference(served, ids, types, offsets, *named)
+        runs.append((name, partial(engine, ids, types, offsets, *named), expected))
         if name == "many":
-            runs.append(("padding in the request", partial(_padded, engine, ids, types, offsets), expected))
+            runs.append(("padding in the request", partial(_padded, engine, ids, types, offsets, *named), expected))
     largest = max(float(np.abs(values).max()) for _, _, expected in runs for values in expected)
     bound = BOUNDS[engine.settings["precision"]] * largest
     return [_parity(name, run, expected, bound) for name, run, expected in runs]
 
 
-def reference(served: Served, ids: NDArray, types: NDArray, offsets: NDArray) -> list[NDArray[np.float32]]:
-    """Run the trained model in fp32 on one sequence after the other."""
+def reference(
+    served: Served, ids: NDArray, types: NDArray, offsets: NDArray, tasks: Sequence[str] = ()
+) -> list[NDArray[np.float32]]:
+    """Run the trained model in fp32 on one sequence after the other, each for its task if there are several."""
     attention, served.model.bert.attention = served.model.bert.attention, "reference"
     rows: list[list[NDArray]] = []
     with torch.inference_mode():
-        for begin, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        for number, (begin, end) in enumerate(pairwise(offsets.tolist())):
             one_ids, one_types = (torch.from_numpy(values[begin:end]).long() for values in (ids, types))
             batch = TokenStream(one_ids, one_types, torch.tensor([0, end - begin], dtype=torch.int32), end - begin)
-            rows.append([output.numpy() for output in served.model.predict(batch)])
+            rows.append([output.numpy() for output in served.model.predict(batch, *tasks[number : number + 1])])
     served.model.bert.attention = attention
     return [np.concatenate(outputs) for outputs in zip(*rows, strict=True)]
 
@@ -102,7 +108,7 @@ def _parity(case: str, run: Callable[[], list[NDArray]], expected: list[NDArray]
     return Parity(case, worst, bound)
 
 
-def _padded(engine: Engine, ids: NDArray, types: NDArray, offsets: NDArray) -> list[NDArray]:
+def _padded(engine: Any, ids: NDArray, types: NDArray, offsets: NDArray, *tasks: Sequence[str]) -> list[NDArray]:
     """Run the sequences as one padded request whose padding is on the left of every other row."""
     lengths = np.diff(offsets)
     shape = (len(lengths), int(lengths.max()) + 5)
@@ -112,5 +118,5 @@ def _padded(engine: Engine, ids: NDArray, types: NDArray, offsets: NDArray) -> l
     table_ids, table_types, mask = (np.full(shape, fill, np.int32) for fill in (7, 1, 0))
     table_ids[rows, columns], table_types[rows, columns], mask[rows, columns] = ids, types, 1
     request = Request.of((table_ids, table_types, mask), engine.settings)
-    (outputs,) = unpack([request], engine(*pack([request])), engine.settings["per_token"])
+    (outputs,) = unpack([request], engine(*pack([request]), *tasks), engine.settings["per_token"])
     return [values[rows, columns] if engine.settings["per_token"] else values for values in outputs]

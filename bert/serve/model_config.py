@@ -82,12 +82,17 @@ def _engine_inputs(**more: Any) -> list[Config]:
 def engine_config(name: str, settings: Config, serving: ServingConfig, by_tokens: bool) -> Config:
     """The engine on token ids. Without the library that counts tokens a batch is a few requests."""
     dims = [-1]  # tokens, labels or vector
+    multitask = settings.get("task") == "multitask"
+    task, facts = tensor("task", "STRING", [1], optional=True), tensor("facts", "STRING", [1])  # JSON: labels, or tasks
     return {
         "name": name,
         "backend": "python",
         "max_batch_size": 64 if by_tokens else 8,
-        "input": _engine_inputs(allow_ragged_batch=True),
-        "output": [tensor(f"output__{k}", "FP32", dims) for k in range(settings["outputs"])],
+        "input": [*_engine_inputs(allow_ragged_batch=True), *([task] if multitask else [])],
+        "output": [
+            *(tensor(f"output__{k}", "FP32", dims) for k in range(settings["outputs"])),
+            *([facts] if multitask else []),
+        ],
         "dynamic_batching": _batching(serving, serving.queue_delay),
         "instance_group": [{"count": serving.instances, "kind": Word("KIND_GPU" if serving.gpu else "KIND_CPU")}],
         "parameters": [{"key": "threads", "value": {"string_value": str(serving.threads)}}],
@@ -106,6 +111,13 @@ TEXT_INPUTS = {
     ],
     "classify": [tensor("text", "STRING", [1]), tensor("text_pair", "STRING", [1], optional=True), ATTEMPT],
     "embed": [tensor("text", "STRING", [1]), ATTEMPT],
+    "multitask": [
+        tensor("task", "STRING", [1], optional=True),  # without it the reply lists the tasks
+        tensor("text", "STRING", [1]),
+        # Empty = none: requests with and without an input do not share a batch.
+        tensor("text_pair", "STRING", [1], optional=True),
+        ATTEMPT,
+    ],
 }
 TEXT_OUTPUTS = {
     "qa": [
@@ -122,10 +134,14 @@ TEXT_OUTPUTS = {
     ],
     "embed": [tensor("embedding", "FP32", [-1])],
 }
+TEXT_OUTPUTS["multitask"] = [*TEXT_OUTPUTS["classify"], tensor("tasks", "STRING", [1])]  # JSON, where none was named
 
 
 def text_config(name: str, task: str, serving: ServingConfig) -> Config:
-    """The model that takes text and calls the engine; equal requests are answered from the server's cache."""
+    """The model that takes text and calls the engine; equal requests are answered from the server's cache.
+
+    Tasks of bert_multitask come and go while it runs, so a kept answer might be that of a task that has gone.
+    """
     return {
         "name": name,
         "backend": "python",
@@ -134,7 +150,7 @@ def text_config(name: str, task: str, serving: ServingConfig) -> Config:
         "output": TEXT_OUTPUTS[task],
         "dynamic_batching": _batching(serving),
         "instance_group": [{"count": serving.text_instances, "kind": Word("KIND_CPU")}],
-        "response_cache": {"enable": True},
+        "response_cache": {"enable": task != "multitask"},
         "version_policy": {"latest": {"num_versions": 1}},
     }
 

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,18 @@ from bert.config import flag
 from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
 from bert.serve.engine import LOADERS, SETTINGS, Engine, load_engine
-from bert.serve.export import FORMATS, check_precision, write_model, write_onnx
+from bert.serve.export import DTYPES, FORMATS, check_precision, write_model, write_onnx
 from bert.serve.gate import Parity, check_parity
 from bert.serve.model_config import NATIVE, Config, ServingConfig, engine_config, native_config, text_config, to_text
+from bert.serve.multitask import TORCH, MultiTaskEngine
+from bert.serve.multitask_export import open_multitask, write_multitask
 from bert.serve.tasks import Served, ServedConfig, open_checkpoint
 
 MODELS = {  # task -> (engine, text front)
     "qa": ("bert", "bert_qa"),
     "classify": ("bert_classifier_engine", "bert_classifier"),
     "embed": ("bert_embed_engine", "bert_embed"),
+    "multitask": ("bert_multitask_engine", "bert_multitask"),
 }
 KEPT_VERSIONS = 2
 STRATEGY = Path(__file__).with_name("token_budget.c")
@@ -41,8 +44,11 @@ STRATEGY = Path(__file__).with_name("token_budget.c")
 @dataclass
 class ExportConfig:
     output: str = flag(help="Model repository; made where it is missing, and updated where a server uses it.")
-    format: str = flag(
-        "onnx", "onnx, torch_export, aoti (compiled ahead of time) or torchscript (deprecated).", choices=tuple(FORMATS)
+    format: str | None = flag(
+        None,
+        "onnx (the default), torch_export, aoti (compiled ahead of time) or torchscript (deprecated); of --task "
+        "multitask it is torch, whose model is built anew where a task comes or goes.",
+        choices=(*FORMATS, TORCH),
     )
     precision: str = flag(
         "fp32", "Number format: fp32, fp16, bf16 or int8 (dynamic).", choices=("fp32", "fp16", "bf16", "int8")
@@ -56,7 +62,8 @@ class ExportConfig:
 
 def export(config: ExportConfig, notice: Callable[[str], None] = print) -> None:
     """Write --checkpoint to --output, or raise UsageError and leave the repository as it was."""
-    check_precision(config.format, config.precision)
+    config = replace(config, format=format_of(config))
+    multitask = config.format == TORCH
     if config.native == "libtorch" and config.format != "torchscript":
         raise UsageError(f"--native libtorch: it runs --format torchscript, not {config.format}")
     target, (engine, front) = Path(config.output), MODELS[config.served.task]
@@ -66,7 +73,7 @@ def export(config: ExportConfig, notice: Callable[[str], None] = print) -> None:
             check_model_folder(target / name)
         stage = _stage(target.resolve())
     try:
-        served = open_checkpoint(config.served)
+        served = open_multitask(config.served) if multitask else open_checkpoint(config.served)
         with naming_os_errors(f"--output {target}"):
             _write_engine(config, served, stage / engine, notice)
             _write_front(config, served, engine, stage / front)
@@ -77,6 +84,22 @@ def export(config: ExportConfig, notice: Callable[[str], None] = print) -> None:
         shutil.rmtree(stage, ignore_errors=True)
 
 
+def format_of(config: ExportConfig) -> str:
+    """Return the format to write; raises UsageError for flags that do not fit together."""
+    task, kind = config.served.task, config.format
+    multitask = task == "multitask"
+    kind = kind or (TORCH if multitask else "onnx")
+    if multitask != (kind == TORCH):
+        raise UsageError(f"--format {kind}: --task {task} has {'torch' if multitask else ' or '.join(FORMATS)}")
+    if config.served.adapters is not None and not multitask:
+        raise UsageError(f"--adapters {config.served.adapters}: expected with --task multitask")
+    if not multitask:
+        check_precision(kind, config.precision)
+    elif config.precision not in DTYPES or config.native != "none":
+        raise UsageError(f"--task multitask: expected --precision {' or '.join(DTYPES)}, without --native")
+    return kind
+
+
 def _stage(target: Path) -> Path:
     """Make a hidden folder on the same file system: beside ``target``, or in it if that is a mounted volume."""
     beside = target.stat().st_dev == target.parent.stat().st_dev and os.access(target.parent, os.W_OK)
@@ -84,13 +107,19 @@ def _stage(target: Path) -> Path:
 
 
 def _write_engine(config: ExportConfig, served: Served, folder: Path, notice: Callable[[str], None]) -> None:
-    version = _new_version(folder, "engine_model")
-    device = "cuda" if config.serving.gpu else "cpu"
+    multitask = config.format == TORCH
+    version = _new_version(folder, "multitask_model" if multitask else "engine_model")
+    device, tokens = "cuda" if config.serving.gpu else "cpu", config.serving.batch_tokens
+    parities: list[Parity] = []
     # The bounds of bf16 and int8 are wide, so the same model in fp32 has to pass first.
     stages = ["fp32", config.precision] if config.precision in ("bf16", "int8") else [config.precision]
     for precision in stages:
-        write_model(served, config.format, precision, version, device, config.serving.batch_tokens)
-        parities = check_parity(served, load_engine(version, device=device))
+        if multitask:
+            write_multitask(served, precision, version, tokens)
+            parities = check_parity(served, MultiTaskEngine.load(version, device=device)) if served.model.tasks else []
+        else:
+            write_model(served, str(config.format), precision, version, device, tokens)
+            parities = check_parity(served, load_engine(version, device=device))
         for parity in parities:
             notice(f"{config.format} {precision}, {parity}")
         refuse_disparity(parities, f"--format {config.format} --precision {precision}")

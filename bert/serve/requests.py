@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from bert.errors import UsageError
 from bert.ragged import offsets_of
 
+UNKNOWN_TASK = "task "  # begins the refusal of a task that an engine of several lacks
 PADDING = -1e4  # the logit of padding: never among the best, and fit for JSON and fp16
 
 

@@ -267,7 +267,7 @@ class TritonServer:
 
 
 def _front_last(name: str) -> tuple[bool, str]:
-    return name in ("bert_qa", "bert_classifier", "bert_embed"), name
+    return name in ("bert_qa", "bert_classifier", "bert_embed", "bert_multitask"), name
 
 
 @contextlib.contextmanager

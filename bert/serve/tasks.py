@@ -1,4 +1,6 @@
-"""What can be served: question answering, classification and embedding, in one table; and how a checkpoint is opened.
+"""What can be served: question answering, classification and embedding; and how a checkpoint is opened.
+
+Several tasks on one base are opened by :mod:`bert.serve.multitask_export`.
 
 served = open_checkpoint(config)        # of --task qa
 served.model.predict(batch)             # (start [T], end [T])
@@ -7,6 +9,7 @@ served.model.predict(batch)             # (start [T], end [T])
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -27,11 +30,15 @@ class ServedConfig:
 
     checkpoint: str = flag(help="Model to serve, in any format that convert_checkpoint.py reads.")
     task: str = flag(
-        help="qa: answer questions about a text. classify: label a text or a pair. embed: a vector for a text.",
-        choices=("qa", "classify", "embed"),
+        help="qa: answer questions about a text. classify: label a text or a pair. embed: a vector for a text. "
+        "multitask: label a text or a pair for any of several tasks, on one base.",
+        choices=("qa", "classify", "embed", "multitask"),
     )
     labels: str | None = flag(
         None, "classify: the classes' names in order, separated by commas; checkpoints of run_glue.py hold them."
+    )
+    adapters: str | None = flag(
+        None, "multitask: folder of adapter checkpoints (*.safetensors), whose tasks are served from the start."
     )
     pooling: str = flag("mean", "embed: mean of the tokens, or the [CLS] token (cls).", choices=("mean", "cls"))
     max_seq_length: int = flag(384, "Longest input in pieces; longer contexts are read in windows.", minimum=8)
@@ -52,8 +59,9 @@ class ServedModel(nn.Module):
     outputs: int  # number of output tensors
     per_token: bool  # whether an output has a row per token, or per sequence
     pooling = ""
+    tasks: Any = MappingProxyType({})  # by name, of a model of several, whose ``predict`` takes a name
 
-    def predict(self, batch: TokenStream) -> tuple[Tensor, ...]:
+    def predict(self, batch: TokenStream, *task: str) -> tuple[Tensor, ...]:
         """Run a stream; every task defines it."""
         raise NotImplementedError(type(self).__name__)
 

@@ -37,6 +37,7 @@ class Input(NamedTuple):
 
     ids: NDArray[np.int32]  # [L]
     types: NDArray[np.int32]  # [L]
+    task: str | None = None  # of several
 
 
 class Prepared(Protocol):
@@ -151,17 +152,36 @@ class _TextFront:
         return Encoded(inputs_of(encode_pairs(encoded[:1], pair, self.settings["max_seq_length"], self._tokenizer)))
 
 
+def ranked(logits: NDArray, labels: Sequence[str]) -> Values:
+    """Return the best label, its probability and all scores; without labels, a regression's value."""
+    logits = logits.astype(np.float64).reshape(-1)
+    weights = np.exp(logits - logits.max())
+    named = zip((weights / weights.sum()).tolist(), labels or [f"{logits[0]:.4f}"], strict=True)
+    scores = [{"label": label, "probability": share} for share, label in sorted(named, key=lambda each: -each[0])]
+    return {**scores[0], "scores": json.dumps(scores)}
+
+
 class ClassifyFront(_TextFront):
     """Text, or a pair, → the label and the probability of each; a regression's label is its value."""
 
     def reply(self, prepared: Encoded, outputs: Sequence[Sequence[NDArray]]) -> Values:
         del prepared
-        logits = outputs[0][0].astype(np.float64).reshape(-1)
-        labels = self.settings["labels"] or [f"{logits[0]:.4f}"]
-        weights = np.exp(logits - logits.max())
-        ranked = sorted(zip((weights / weights.sum()).tolist(), labels, strict=True), key=lambda each: -each[0])
-        scores = [{"label": label, "probability": probability} for probability, label in ranked]
-        return {**scores[0], "scores": json.dumps(scores)}
+        return ranked(outputs[0][0], self.settings["labels"])
+
+
+class MultiTaskFront(_TextFront):
+    """A task's name and its text, or pair, → the label and the probability of each; without a name, the tasks."""
+
+    def prepare(self, values: Values) -> Encoded:
+        task = checked(values, "task") if values.get("task") is not None else ""
+        values = {**values, "text_pair": values.get("text_pair") or None}
+        return Encoded([one._replace(task=task) for one in super().prepare(values).inputs])
+
+    def reply(self, prepared: Encoded, outputs: Sequence[Sequence[Any]]) -> Values:
+        logits, facts = outputs[0]
+        if not prepared.inputs[0].task:
+            return {"label": "", "probability": 0.0, "scores": "[]", "tasks": facts.item().decode()}
+        return {**ranked(logits, json.loads(facts.item())["labels"]), "tasks": ""}
 
 
 class EmbedFront(_TextFront):
@@ -172,7 +192,7 @@ class EmbedFront(_TextFront):
         return {"embedding": outputs[0][0].reshape(-1)}
 
 
-FRONTS = {"qa": AnswerFront, "classify": ClassifyFront, "embed": EmbedFront}
+FRONTS = {"qa": AnswerFront, "classify": ClassifyFront, "embed": EmbedFront, "multitask": MultiTaskFront}
 
 
 def build_front(settings: dict[str, Any], tokenizer: BertTokenizer) -> Front:

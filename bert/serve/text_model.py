@@ -16,6 +16,7 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 from bert.errors import UsageError
 from bert.serve.engine import SETTINGS
 from bert.serve.engine_model import refusal, version_folder
+from bert.serve.requests import UNKNOWN_TASK
 from bert.serve.text import Input, Values, build_front
 from bert.tokenization import BertTokenizer
 
@@ -31,6 +32,7 @@ class TritonPythonModel:
         settings = json.loads((version_folder(args) / SETTINGS).read_text(encoding="utf8"))
         self.front = build_front(settings, BertTokenizer.from_state_dict(settings["tokenizer"]))
         self.engine, self.outputs = settings["engine"], [f"output__{k}" for k in range(settings["outputs"])]
+        self.outputs += ["facts"] if settings["task"] == "multitask" else []
         model_config = json.loads(args["model_config"])
         self.fields = [Field(each["name"], each["data_type"]) for each in model_config["output"]]
         self.names = [each["name"] for each in model_config["input"]]
@@ -59,11 +61,16 @@ class TritonPythonModel:
 
     async def _run(self, one: Input) -> list[Any]:
         """Run one sequence: the engine's outputs for it."""
-        inputs = [pb_utils.Tensor(f"input__{k}", values[None]) for k, values in enumerate(one)]
+        inputs = [pb_utils.Tensor(f"input__{k}", values[None]) for k, values in enumerate((one.ids, one.types))]
+        if one.task is not None:
+            inputs.append(pb_utils.Tensor("task", np.array([[one.task.encode()]], object)))
         request = pb_utils.InferenceRequest(model_name=self.engine, requested_output_names=self.outputs, inputs=inputs)
         response = await request.async_exec()
         if response.has_error():
-            raise EngineError(f"{self.engine}: {response.error().message()}")
+            error = response.error()
+            if error.message().startswith(UNKNOWN_TASK):  # Triton 2.51 hands on the message, but not the code
+                raise UsageError(error.message())
+            raise EngineError(f"{self.engine}: {error.message()}")
         return [pb_utils.get_output_tensor_by_name(response, name).as_numpy()[0] for name in self.outputs]
 
 

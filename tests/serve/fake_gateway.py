@@ -28,6 +28,8 @@ class FakeGateway:
 def reply_to(gateway: FakeGateway, body: bytes) -> tuple[int, bytes, dict[str, str]]:
     try:
         asked = json.loads(body)
+        if "task" in asked:
+            return classify(asked)
         question, context = asked["question"], asked["context"]
         assert isinstance(question, str) and question.strip() and isinstance(context, str)
         assert len(question) + len(context) < 50_000
@@ -48,6 +50,14 @@ def reply_to(gateway: FakeGateway, body: bytes) -> tuple[int, bytes, dict[str, s
         time.sleep(float(context.split()[1]))
     span = {"start": 0, "end": len(word), "probability": 0.75}
     return 200, json.dumps({"answer": word, **span, "nbest": [{"text": word, **span}]}).encode(), {}
+
+
+def classify(asked: dict[str, str]) -> tuple[int, bytes, dict[str, str]]:
+    """The label is the task and all texts; one that is unknown is refused."""
+    if asked["task"] == "unknown":
+        return 422, b'{"error": "task \'unknown\': expected one of mrpc"}', {}
+    share = {"label": " ".join(asked[name] for name in sorted(asked)), "probability": 0.75}
+    return 200, json.dumps({**share, "scores": [share, {"label": "other", "probability": 0.25}]}).encode(), {}
 
 
 @contextmanager

@@ -150,7 +150,15 @@ OUTPUTS = {
         "scores": json.dumps([{"label": f"{word} {values.get('text_pair')}", "probability": 0.7}]),
     },
     "bert_embed": lambda word, values: {"embedding": [0.6, -0.8]},
+    "bert_multitask": lambda word, values: {
+        **(
+            {"label": f"{values['task']} {word}", "tasks": ""} if "task" in values else {"label": "", "tasks": FACTS[0]}
+        ),
+        "probability": 0.7,
+        "scores": json.dumps([{"label": f"{word} {values.get('text_pair')}", "probability": 0.7}]),
+    },
 }
+FACTS = ['{"tasks": [{"name": "cola", "labels": ["bad", "good"]}, {"name": "sts", "labels": []}], "refused": []}']
 
 
 def to_response(model: str, outputs: dict):

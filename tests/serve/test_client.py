@@ -57,6 +57,20 @@ def test_one_question(gateway):
     assert json.loads(run("client.py", *flags, "--json"))["end"] == 6
 
 
+def test_a_task(gateway):
+    flags = ("--url", gateway.url, "--task", "mrpc")
+    shown = run("client.py", *flags, "--text", "a b", "--text_pair", "c")
+    assert shown == " 75.0%  mrpc a b c\n 25.0%  other\n"
+    lines = ['{"text": "a"}', '{"text": "a", "question": "b"}', '{"text_pair": "a"}', '{"text": "c", "text_pair": "d"}']
+    replies = run("client.py", *flags, stdin="\n".join(lines).encode()).splitlines()
+    first, unknown, without, last = map(json.loads, replies)
+    assert (first["label"], last["label"]) == ("mrpc a", "mrpc c d")
+    assert unknown == {"error": "question: unknown field, expected text, text_pair"}
+    assert without == {"error": "text: missing"}
+    refused = run("client.py", "--url", gateway.url, "--task", "unknown", "--text", "a", expect=2)
+    assert refused == "error: task 'unknown': expected one of mrpc\n"
+
+
 def test_lines_of_stdin_keep_their_order(gateway):
     asked = [{"question": "What?", "context": f"wait {0.2 * (number == 0)} {number}"} for number in range(9)]
     lines = [json.dumps(each) for each in asked]
@@ -131,7 +145,14 @@ def test_no_server(where):
 
 
 @pytest.mark.parametrize(
-    "flags", [("--question", "a"), ("--predict_file", "a"), ("--url", "ftp://x", "--question", "a", "--context", "b")]
+    "flags",
+    [
+        ("--question", "a"),
+        ("--predict_file", "a"),
+        ("--text", "a"),
+        ("--task", "a", "--question", "b", "--context", "c"),
+        ("--url", "ftp://x", "--question", "a", "--context", "b"),
+    ],
 )
 def test_flags_that_do_not_fit(flags):
     assert "expected" in run("client.py", *flags, expect=2)

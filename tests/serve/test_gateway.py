@@ -168,7 +168,7 @@ def test_models_that_the_server_lacks():
 def test_probes_go_ahead_of_the_queue_and_differ(client, triton):
     assert client.get("/healthz").json()["status"] == "ok"
     probes = [call for call in triton.calls if call[2] == 1]
-    assert {name for name, *_ in probes} == {"bert_qa", "bert_classifier", "bert_embed"}
+    assert {name for name, *_ in probes} == {"bert_qa", "bert_classifier", "bert_embed", "bert_multitask"}
 
 
 def test_the_server_may_be_down_and_come_back():
@@ -274,11 +274,11 @@ def patch_probe(word: str):
 
     from bert.gateway import watchdog
 
-    kinds = {
-        name: kind._replace(probe=lambda n, kind=kind: {**kind.probe(n), "context": word, "text": word})
-        for name, kind in watchdog.KINDS.items()
+    probes = {
+        front: lambda n, probe=probe: {**probe(n), "context": word, "text": word}
+        for front, probe in watchdog.PROBES.items()
     }
-    return patch.object(watchdog, "KINDS", kinds)
+    return patch.object(watchdog, "PROBES", probes)
 
 
 def test_a_wrong_key_is_said_in_the_log_and_does_not_stop_the_gateway(caplog):
@@ -305,7 +305,7 @@ def test_metrics_are_followed_by_those_of_triton(triton):
 
 def test_openapi_describes_the_routes(client):
     described = client.get("/openapi.json").json()
-    assert set(described["paths"]) == {"/v1/answer", "/v1/classify", "/v1/embed", "/healthz", "/metrics"}
+    assert set(described["paths"]) == {"/v1/answer", "/v1/classify", "/v1/tasks", "/v1/embed", "/healthz", "/metrics"}
     body = described["paths"]["/v1/answer"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["anyOf"][0]["required"] == ["question", "context"]
     assert client.get("/docs").status_code == client.get("/redoc").status_code == 404

@@ -35,7 +35,7 @@ def serve(models):
 
 @pytest.fixture(scope="module")
 def everything():
-    yield from serve(["bert_qa", "bert_classifier", "bert_embed"])
+    yield from serve(["bert_qa", "bert_classifier", "bert_embed", "bert_multitask"])
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def state_of(page: Browser, form: str) -> str:
 
 
 def test_the_example_works_at_once(page):
-    assert text_of(page, "#health-text") == "ready: bert_classifier, bert_embed, bert_qa"
+    assert text_of(page, "#health-text") == "ready: bert_classifier, bert_embed, bert_multitask, bert_qa"
     assert submit(page, "answer") == "In"  # the stand-in answers with the first word
     assert text_of(page, "#passage mark") == "In"
     assert text_of(page, "#answer .facts").startswith("50.0 % probable, ")
@@ -134,7 +134,7 @@ def test_tabs_by_keyboard(page):
     page.run("document.querySelector('#tab-answer').focus()")
     page.press("ArrowRight")
     assert page.run("document.activeElement.id") == "tab-texts"
-    assert page.run("[...document.querySelectorAll('[role=tabpanel]')].map(each => each.hidden)") == [True, False]
+    assert page.run("[...document.querySelectorAll('[role=tabpanel]')].map(each => each.hidden)") == [True, False, True]
     assert page.run("document.querySelector('#tab-texts').getAttribute('aria-selected')") == "true"
     page.press("Tab")
     assert page.run("document.activeElement.id") == "text"
@@ -149,13 +149,23 @@ def test_classify_and_compare(page):
     assert submit(page, "compare") == "1.000"  # the stand-in gives all texts one vector
 
 
+def test_a_task_is_chosen_from_those_of_the_server(page):
+    page.run("document.querySelector('#tab-tasks').click()")
+    options = "[...document.querySelectorAll('#task-name option')].map(each => each.textContent)"
+    assert page.run(options) == ["cola", "sts"]
+    page.run("document.querySelector('#task-name').value = 'sts'")
+    fill(page, **{"task-text": "good film", "task-text-pair": "dull"})
+    assert submit(page, "task") == "sts good"
+    assert text_of(page, "#task-label-rows td") == "good dull"
+
+
 def test_every_field_has_a_label(page):
     unlabelled = "[...document.querySelectorAll('input, textarea, select')].filter(each => !each.labels.length).length"
     assert page.run(unlabelled) == 0
-    assert page.run("document.querySelectorAll('[aria-live=polite]').length") == 3
+    assert page.run("document.querySelectorAll('[aria-live=polite]').length") == 4
 
 
-@pytest.mark.parametrize("tab", ["answer", "texts"])
+@pytest.mark.parametrize("tab", ["answer", "texts", "tasks"])
 def test_a_small_screen_does_not_scroll_sideways(page, tab):
     page.call("Emulation.setDeviceMetricsOverride", width=360, height=700, deviceScaleFactor=1, mobile=True)
     try:
@@ -204,7 +214,7 @@ def test_models_that_are_absent_or_dead_are_named(browser):
         browser.open(url)
         browser.wait("document.querySelector('#health').dataset.state == 'ok'")
         hidden = "[...document.forms].map(form => [form.id, form.querySelector('.notice').hidden])"
-        assert browser.run(hidden) == [["answer", True], ["classify", False], ["compare", False]]
+        assert browser.run(hidden) == [["answer", True], ["classify", False], ["compare", False], ["task", False]]
         assert browser.run("document.querySelector('#compare fieldset').disabled")
         triton.load_seconds, triton.dead["bert_qa"] = 5.0, "bert_qa_0_0"
         browser.wait("document.querySelector('#health-text').textContent == 'restarting bert_qa'")

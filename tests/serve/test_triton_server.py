@@ -138,7 +138,7 @@ def expected_reply(served, task, values):
     model = served.models[task]
     front = build_front(model.settings, model.start.tokenizer)
     prepared = front.prepare(values)
-    outputs = [eager(model, *one, np.array([0, len(one.ids)])) for one in prepared.inputs]
+    outputs = [eager(model, one.ids, one.types, np.array([0, len(one.ids)])) for one in prepared.inputs]
     return front.reply(prepared, outputs if task == "qa" else [[each[0][0]] for each in outputs])
 
 

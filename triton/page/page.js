@@ -99,10 +99,12 @@ const ask = async (form, signal) => {
 };
 
 const classify = async (form, signal) => {
-  const pair = find("#text-pair").value;
-  const asked = { text: find("#text").value, ...(pair.trim() && { text_pair: pair }) };
+  const [text, pair] = [...form.querySelectorAll("textarea")].map((field) => field.value);
+  const task = find("select", form);
+  if (task && !task.value) throw new Error("This server has no task yet.");
+  const asked = { text, ...(pair.trim() && { text_pair: pair }), ...(task && { task: task.value }) };
   const { value, ms } = await post("v1/classify", asked, signal);
-  find("#label-rows").replaceChildren(...value.scores.map((score) => row(score.label, score.probability)));
+  find("tbody", form).replaceChildren(...value.scores.map((score) => row(score.label, score.probability)));
   show(form, "done", value.label, `${percent(value.probability)} probable, ${ms.toFixed(0)} ms`);
 };
 
@@ -154,12 +156,24 @@ const showHealth = (state, text, models) => {
   }
 };
 
+// Tasks come and go while the server runs. The chosen one stays chosen.
+const showTasks = async () => {
+  const { tasks } = await (await fetch("v1/tasks", { cache: "no-store" })).json();
+  const select = find("#task-name");
+  const names = (tasks ?? []).map((task) => task.name);
+  if (!tasks || names.join() === [...select.options].map((option) => option.value).join()) return;
+  const { value } = select;
+  select.replaceChildren(...names.map((name) => make("option", name, { value: name })));
+  if (names.includes(value)) select.value = value;
+};
+
 const checkHealth = async () => {
   if (document.hidden) return;
   try {
     const { status, models } = await (await fetch("healthz", { cache: "no-store" })).json();
     const names = Object.keys(models).sort().join(", ");
     const known = status === "ok" || names ? models : null; // without any model the server is perhaps starting
+    if ("bert_multitask" in models) await showTasks();
     showHealth(status === "ok" ? "ok" : "wrong", status === "ok" ? `ready: ${names}` : status, known);
   } catch {
     showHealth("wrong", "the server is not reachable");
@@ -191,6 +205,7 @@ for (const tab of tabs) {
 
 connect(find("#answer"), ask);
 connect(find("#classify"), classify);
+connect(find("#task"), classify);
 connect(find("#compare"), compare);
 checkHealth();
 setInterval(checkHealth, HEALTH_MS);
