@@ -13,6 +13,7 @@ import re
 import docs_sandbox
 import pytest
 import test_layers
+import torch
 import yaml
 from docs_pages import (
     DOCS,
@@ -38,6 +39,9 @@ from torch.distributed import run as torchrun
 from bert.data.formats import hdf5
 from bert.glue import tasks
 from bert.glue.examples import read_examples
+from bert.model.adapters import kinds
+from bert.model.adapters.config import AdapterConfig
+from bert.model.bert import BertModel
 from bert.optim import build
 
 COMMANDS = [command for page in PAGES for command in commands(page)]
@@ -201,13 +205,25 @@ def test_the_code_to_read_is_short():
     assert sum(len((ROOT / file).read_text().splitlines()) for file in files) < 1500
 
 
-def test_what_is_to_be_added_works(tmp_path):
-    """The examples of CONTRIBUTING.md: a task, the functions of a shard format, and an optimizer."""
-    task, functions, optimizer = (text for _, kind, text in blocks(ROOT / "CONTRIBUTING.md") if kind == "python")
+def test_what_is_to_be_added_works(tmp_path, tiny_config, monkeypatch):
+    """The examples of CONTRIBUTING.md: a task, an adapter, the functions of a shard format, and an optimizer."""
+    task, adapter, functions, optimizer = (
+        text for _, kind, text in blocks(ROOT / "CONTRIBUTING.md") if kind == "python"
+    )
     row = eval(task, vars(tasks))
     (tmp_path / "dev.tsv").write_text("text\tstars\nFine\tgood\n")
     (example,) = read_examples(row, tmp_path, "dev")
     assert (example.text_a, example.label) == ("Fine", "good")
+
+    names = dict(vars(kinds))
+    exec(adapter, names)
+    monkeypatch.setitem(kinds.ADAPTERS, "shift", names["Shift"])
+    shifted = BertModel(tiny_config, adapters=[AdapterConfig("shift")]).eval().requires_grad_(False)
+    shifted.adapters[0].shift[-1] = 2.0
+    plain = BertModel(tiny_config).eval().requires_grad_(False)
+    plain.load_state_dict({name: each for name, each in shifted.state_dict().items() if "adapters" not in name})
+    ids = torch.tensor([[2, 5, 3]])
+    assert torch.equal(shifted(ids)[0][-1], plain(ids)[0][-1] + 2.0)
 
     stated = {node.name: len(node.args.args) for node in ast.parse(functions).body}
     assert stated == {name: len(inspect.signature(getattr(hdf5, name)).parameters) for name in stated}

@@ -38,7 +38,7 @@ from bert.tokenization import BertTokenizer
 ADAPTER_FILE = "adapter.safetensors"
 METADATA = "bert_adapter"
 FORMAT_VERSION = 1
-ENCODER = ("bert.embeddings.", "bert.encoder.")
+BASE = ("bert.embeddings.", "bert.encoder.", "bert.pooler.")
 ADAPTER_KEYS = (*sorted(SWITCHES), "hidden_size_aug", "extra_dim", "num_adapter_heads")
 CLASSIFIER = re.compile(r"classifier\.((?P<task>\d+)\.)?(?P<part>weight|bias)")
 
@@ -54,10 +54,10 @@ class Base(NamedTuple):
 
 
 def identify(state_dict: dict[str, Any], config: BertConfig, name: str) -> Base:
-    """Return the identity of an encoder, which is the same in every format; the pooler and heads do not count."""
+    """Return the identity of an encoder, which is the same in every format; heads do not count."""
     tensors = canonical_names(state_dict, bare=False, what=name)
     digest = hashlib.sha256()
-    for key in sorted(key for key in tensors if key.startswith(ENCODER)):
+    for key in sorted(key for key in tensors if key.startswith(BASE)):
         rows = config.vocab_size if key.endswith(VOCABULARY_ROWS) else None
         digest.update(key.encode())
         digest.update(tensors[key][:rows].contiguous().float().numpy().tobytes())

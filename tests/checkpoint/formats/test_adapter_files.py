@@ -63,10 +63,11 @@ def test_a_base_has_one_identity_in_every_format(base, tmp_path):
     for format in ("native", "hf", "nvidia", "tf"):
         write_checkpoint(tmp_path / format, format, base)
         assert identify(read_checkpoint(tmp_path / format)["model"], base.config, "x") == expected
-    base.tensors["bert.pooler.dense.bias"][0] += 1
+    base.tensors["classifier.bias"][0] += 1
     assert identify(base.tensors, base.config, "x") == expected
-    base.tensors["bert.encoder.layer.1.output.dense.bias"][0] += 1
-    assert identify(base.tensors, base.config, "x") != expected
+    for name in ("bert.encoder.layer.1.output.dense.bias", "bert.pooler.dense.bias"):
+        changed = {**base.tensors, name: base.tensors[name] + 1}
+        assert identify(changed, base.config, "x") != expected
 
 
 def test_many_adapters_of_several_kinds_on_one_base_answer_as_each_alone(base, tmp_path):
