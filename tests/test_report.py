@@ -169,7 +169,7 @@ def test_a_panel_without_data_says_so(write):
 
 def test_several_tasks_have_a_curve_each(write):
     scores = line([0, 2], {"score/RTE": 0.5, "score/CoLA": -0.1, "CoLA/mcc": -0.1}) + line([1, 4], {"score/RTE": 0.6})
-    axes = draw(phases_of(write("a.json", line([0, 1], {"step_loss": 0.7}) + scores))).axes[3]
+    axes = draw(phases_of(write("a.json", line([0, 1], {"step_loss": 0.7}) + scores))).axes[2]
     assert axes.get_title(loc="left") == "Score of each task"
     curves = {curve.get_label(): list(curve.get_xydata().flat) for curve in axes.lines}
     assert curves == {"CoLA": [2, -0.1], "RTE": [2, 0.5, 4, 0.6]}

@@ -19,7 +19,7 @@ HEADROOM = 1.1  # of the highest value, for the names of the phases
 
 
 def draw(phases: Sequence[Phase]) -> Figure:
-    """Draw the six panels; phase 2 follows phase 1 on one axis of steps. Raises UsageError without matplotlib."""
+    """Draw the panels; phase 2 follows phase 1 on one axis of steps. Raises UsageError without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -27,16 +27,18 @@ def draw(phases: Sequence[Phase]) -> Figure:
     figure = Figure(figsize=(14, 7.6), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.12, w_pad=0.1)  # type: ignore[union-attr]  # inches
     steps = " + ".join(f"{phase.last_step:,}" for phase in phases)
-    figure.suptitle(f"BERT pre-training, {steps} steps", x=0.01, ha="left", fontsize=15, fontweight="bold")
+    what = "several tasks" if _task_scores(phases) else "pre-training"
+    figure.suptitle(f"BERT: {what}, {steps} steps", x=0.01, ha="left", fontsize=15, fontweight="bold")
     panels: list[Callable[[Axes, Sequence[Phase]], None]] = [
         _masked_loss, _sentence_loss, _learning_rate, _masked_accuracy, _sentence_accuracy, _speed,
     ]  # fmt: skip
     if _task_scores(phases):
-        panels[3] = _plot_task_scores
-    for axes, panel in zip(figure.subplots(2, 3, sharex=True).flat, panels, strict=True):
+        panels = [_masked_loss, _learning_rate, _plot_task_scores, _speed]
+    columns = len(panels) // 2
+    for axes, panel in zip(figure.subplots(2, columns, sharex=True).flat, panels, strict=True):
         panel(axes, phases)
         _finish(axes, phases)
-    for axes in figure.axes[3:]:
+    for axes in figure.axes[columns:]:
         axes.set_xlabel("optimizer steps")
     return figure
 
@@ -155,8 +157,8 @@ def _finish(axes: Axes, phases: Sequence[Phase]) -> None:
         axes.text(0.5, 0.5, "not logged", transform=axes.transAxes, ha="center", color=BASELINE)
         axes.set_yticks([])
         return
-    highest = axes.dataLim.ymax
-    axes.set_ylim(0, highest * HEADROOM if math.isfinite(highest) and highest > 0 else 1)
+    lowest, highest = min(axes.dataLim.ymin, 0.0), axes.dataLim.ymax
+    axes.set_ylim(lowest * HEADROOM, highest * HEADROOM if math.isfinite(highest) and highest > 0 else 1)
     for phase, offset in zip(phases[1:], _offsets(phases)[1:], strict=True):
         axes.axvline(offset, color=BORDER, linewidth=1, linestyle=":")
         style = {"transform": axes.get_xaxis_transform(), "color": BORDER, "fontsize": 8, "va": "top"}
