@@ -210,7 +210,7 @@ BAD = [
     ({"tasks": "custom:reviews", "text_column": "x"}, "column 'x' is missing"),
     ({"text_column": "x"}, "--text_column: --tasks is cola,sts,mnli, only custom accepts this flag"),
     ({"tasks": "ax"}, "--tasks ax: has no training examples"),
-    ({"multi": None}, "6 tensors of the model are not in it (classifier.0.weight"),
+    ({"multi": None}, "has no heads of several tasks, expected --multi, to start from a plain BERT"),
     ({"do_eval": True, "do_train": None}, "tensors of the model are not in it (bert.adapters.0.down.weight"),
     ({"optim": "other", "config_file": "bert_config.json"}, "--optim other: the model has no PALs"),
     ({"h_aug": "wide"}, "--h_aug wide: expected a whole number from 1, or n/a"),
