@@ -11,6 +11,7 @@ from bert.checkpoint.open_model import StartingPoint
 from bert.config import flag
 from bert.errors import UsageError
 from bert.model.adapters.config import KEYS, build_adapter_config
+from bert.model.adapters.names import ours_of
 from bert.model.config import BertConfig
 
 ADAPTERS = "bert.adapters."
@@ -40,7 +41,7 @@ def configure_adapter(config: BertConfig, flags: AdapterFlags) -> None:
             raise UsageError(f"--adapter_{name} {value}: expected together with --adapter")
         return
     if held is not None and held.kind != kind:
-        raise UsageError(f"--adapter {kind}: the model has the adapter {held.kind}, expected that or none")
+        raise UsageError(f"--adapter {kind}: the model has the adapter {held.kind}, expected that or no flag")
     if held is not None:
         sizes = {name: value or getattr(held, name) for name, value in sizes.items()}
         sizes |= {"extra_size": held.extra_size, "lhuc": held.lhuc}
@@ -70,5 +71,5 @@ def freeze_base(model: nn.Module, start: StartingPoint) -> Base:
 def new_adapters(start: StartingPoint) -> tuple[str, ...]:
     """Return the pattern of adapters if the checkpoint has none: then they may be fresh."""
     state = start.state or {}
-    has_some = any("adapters." in name or "aug_dense" in name for name in state.get("model", state))
+    has_some = any("adapters." in name for name in ours_of(state.get("model", state)))
     return () if has_some else (f"{ADAPTERS}*",)

@@ -66,6 +66,15 @@ class BertEmbeddings(nn.Module):
         return embedded.to(_compute_dtype(embedded))
 
 
+def qkv_weights(module: Any) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of a module's ``query``, ``key`` and ``value``, for one product instead of three.
+
+    Under autocast the concatenation shares the copy that the cast makes anyway.
+    """
+    parts = (module.query, module.key, module.value)
+    return torch.cat([each.weight for each in parts]), torch.cat([each.bias for each in parts])
+
+
 class BertSelfAttention(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -75,16 +84,8 @@ class BertSelfAttention(nn.Module):
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = config.attention_probs_dropout_prob
 
-    def projections(self) -> tuple[Tensor, Tensor]:
-        """Return weight and bias of queries, keys and values, for one product instead of three.
-
-        Under autocast the concatenation shares the copy that the cast makes anyway.
-        """
-        parts = (self.query, self.key, self.value)
-        return torch.cat([each.weight for each in parts]), torch.cat([each.bias for each in parts])
-
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        qkv = F.linear(hidden, *self.projections()).unflatten(
+        qkv = F.linear(hidden, *qkv_weights(self)).unflatten(
             -1, (3, self.heads, self.head_size)
         )  # [T, 3, heads, head_size]
         context = ATTENTION[layout.attention](qkv, layout, self.dropout if self.training else 0.0)

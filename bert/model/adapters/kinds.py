@@ -22,7 +22,7 @@ from bert.model.adapters.config import AdapterConfig
 from bert.model.adapters.groups import Bounds, Weights, grouped_linear, grouped_norm, grouped_scale
 from bert.model.attention import Layout, attend
 from bert.model.config import BertConfig
-from bert.model.layers import BertAttention, BertLayer
+from bert.model.layers import BertAttention, BertLayer, qkv_weights
 
 TOP_LAYERS = 6  # of top_attn
 
@@ -83,16 +83,12 @@ class Projections(nn.Module):
         super().__init__()
         self.query, self.key, self.value = (nn.Linear(size, size) for _ in range(3))
 
-    def weights(self) -> Weights:
-        parts = (self.query, self.key, self.value)
-        return Weights(torch.cat([each.weight for each in parts]), torch.cat([each.bias for each in parts]))
-
 
 def projected_attention(tasks: Sequence[Any], projections: Sequence[Projections], x: Tensor, part: Part) -> Tensor:
     """gelu(W_up MH(W_down x)) (Stickland and Murray 2019, section 3.2): [T, H] -> [T, H]"""
     first = tasks[0]
     small = grouped_linear(x, [_weights(task.down) for task in tasks], part.bounds)
-    qkv = grouped_linear(small, [each.weights() for each in projections], part.bounds)
+    qkv = grouped_linear(small, [Weights(*qkv_weights(each)) for each in projections], part.bounds)
     dropout = first.dropout if first.training else 0.0
     context = attend(qkv.unflatten(-1, (3, first.adapter.heads, -1)), part.layout, dropout)
     return F.gelu(grouped_linear(context.flatten(-2), [_weights(task.up) for task in tasks], part.bounds))
@@ -214,7 +210,7 @@ class TopAttention(Adapter):
         small = grouped_linear(hidden, [_weights(task.down) for task in tasks], bounds)
         for number in range(TOP_LAYERS):
             layers = [task.layers[number] for task in tasks]
-            qkv = grouped_linear(small, [Weights(*each.self.projections()) for each in layers], bounds)
+            qkv = grouped_linear(small, [Weights(*qkv_weights(each.self)) for each in layers], bounds)
             dropout = layers[0].self.dropout if first.training else 0.0
             context = attend(qkv.unflatten(-1, (3, first.adapter.heads, -1)), part.layout, dropout).flatten(-2)
             dense = grouped_linear(context, [_weights(each.output.dense) for each in layers], bounds)
