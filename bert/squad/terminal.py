@@ -9,6 +9,7 @@ starts the next context. Ctrl-D, or the end of the pipe, ends the conversation. 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -86,18 +87,19 @@ def highlighted(reply: Reply, color: bool) -> str:
     start, end = reply.span
     first, last = sentence_around(reply.context, start, end)
     opening, closing = (BOLD, PLAIN) if color else ("[", "]")
-    before, after = reply.context[first:start], reply.context[end:last]
-    return f"{before}{opening}{reply.answer.text}{closing}{after}"
+    marked = f"{reply.context[first:start]}{opening}{reply.context[start:end]}{closing}{reply.context[end:last]}"
+    return " ".join(marked.split())
 
 
 def sentence_around(text: str, start: int, end: int) -> tuple[int, int]:
     """Return the characters (first, last) of the sentence or sentences that contain ``text[start:end]``."""
     first = last = 0
     for sentence in split_sentences(text):
-        begin = text.find(sentence, last)
-        if begin < 0:  # the splitter changed its white space
+        # The splitter makes any white space one blank.
+        found = re.compile(r"\s+".join(map(re.escape, sentence.split()))).search(text, last)
+        if found is None:
             break
-        first, last = begin if begin <= start else first, begin + len(sentence)
+        first, last = found.start() if found.start() <= start else first, found.end()
         if end <= last:
             return first, last
     return 0, len(text)
