@@ -58,6 +58,9 @@ class AnswerConfig:
         choices=ALIGNMENTS,
     )
 
+    def __post_init__(self) -> None:
+        by_offsets(self.answer_alignment)  # raises UsageError
+
 
 class RawResult(NamedTuple):
     """The model's logits of one window, one per token; those of the padding may follow."""
@@ -163,7 +166,6 @@ def find_answers(
     Raises UsageError if no window has a result, and for logits that are NaN or plus infinity. Minus infinity is
     allowed, since masking produces it. Only the published alignment depends on ``do_lower_case``.
     """
-    by_offsets(config.answer_alignment)
     by_id = {result.unique_id: result for result in results}
     known = [feature for feature in features if feature.unique_id in by_id]
     if features and not known:

@@ -76,19 +76,24 @@ def _line(prompt: str) -> str:
 
 def render(reply: Reply, color: bool) -> str:
     """Return the sentence of the answer, then a line for each of the n best with its probability."""
-    nbest = [f"  {each.probability:6.1%}  {each.text or NO_ANSWER}" for each in reply.answer.nbest]
+    nbest = [f"  {each.probability:6.1%}  {on_one_line(each.text) or NO_ANSWER}" for each in reply.answer.nbest]
     return "\n".join([highlighted(reply, color), *nbest, ""])
 
 
 def highlighted(reply: Reply, color: bool) -> str:
-    """Return the sentence of the answer with the answer marked by colour or brackets."""
+    """Return the sentence of the answer, on one line, with the answer marked by colour or brackets."""
     if reply.span is None:
         return reply.answer.text or NO_ANSWER
     start, end = reply.span
     first, last = sentence_around(reply.context, start, end)
     opening, closing = (BOLD, PLAIN) if color else ("[", "]")
-    marked = f"{reply.context[first:start]}{opening}{reply.context[start:end]}{closing}{reply.context[end:last]}"
-    return " ".join(marked.split())
+    context = reply.context
+    return on_one_line(f"{context[first:start]}{opening}{context[start:end]}{closing}{context[end:last]}")
+
+
+def on_one_line(text: str) -> str:
+    """Replace each run of white space by a blank."""
+    return " ".join(text.split())
 
 
 def sentence_around(text: str, start: int, end: int) -> tuple[int, int]:
