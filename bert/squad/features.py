@@ -12,18 +12,19 @@ Each distinct word is cut into pieces once, and each paragraph once for all its 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
 
 from bert.errors import UsageError
-from bert.ragged import columns_of, offsets_of, ranges
+from bert.ragged import offsets_of, ranges
 from bert.sequences import Sequences
 from bert.squad.examples import SquadExample, Words
-from bert.squad.offsets import encode_with_offsets
 from bert.squad.windows import Context, InputFeatures, Windows, improve_answer_span, spans
 from bert.tokenization import BertTokenizer
+from bert.tokenization.offsets import encode_with_offsets
 
 FIRST_UNIQUE_ID = 1_000_000_000
 
@@ -95,22 +96,23 @@ def encode_contexts(examples: Sequence[SquadExample], tokenizer: BertTokenizer) 
     for example in examples:
         if id(example.doc_tokens) not in distinct:
             distinct[id(example.doc_tokens)] = example.words or Words.joined(example.doc_tokens)
-    texts = chain.from_iterable(words.texts for words in distinct.values())
-    numbers = {word: number for number, word in enumerate(dict.fromkeys(texts))}
+    if any(character.isspace() for token in tokenizer.extra_tokens for character in token["content"]):
+        parts = [Words(words.text, [words.text], array("i", [0])) for words in distinct.values()]  # may join words
+    else:
+        parts = list(distinct.values())
+    numbers = {text: i for i, text in enumerate(dict.fromkeys(chain.from_iterable(each.texts for each in parts)))}
     cut = encode_with_offsets(tokenizer, list(numbers))
 
-    of_word = np.fromiter((numbers[word] for words in distinct.values() for word in words.texts), np.int64)
-    starts = np.concatenate([np.zeros(0, np.int32), *(words.starts for words in distinct.values())])
-    bounds = offsets_of([len(words.texts) for words in distinct.values()])  # of contexts, in words
-    sizes = np.diff(cut.offsets)[of_word]
-    pieces = offsets_of(sizes)[bounds]  # of contexts, in pieces
-    chosen = ranges(cut.offsets[of_word], sizes)
+    of_part = np.fromiter((numbers[text] for each in parts for text in each.texts), np.int64)
+    starts = np.concatenate([np.zeros(0, np.int32), *(each.starts for each in parts)])
+    sizes = np.diff(cut.offsets)[of_part]
+    bounds = offsets_of(sizes)[offsets_of([len(each.texts) for each in parts])]  # of contexts, in pieces
+    chosen = ranges(cut.offsets[of_part], sizes)
     ids, spans = cut.ids[chosen], cut.spans[chosen] + np.repeat(starts, sizes)[:, None]
-    words = np.repeat(columns_of(bounds).astype(np.int32), sizes)
-    made = {
-        key: Context(distinct[key].text, ids[a:b], spans[a:b], words[a:b])
-        for key, a, b in zip(distinct, pieces[:-1], pieces[1:], strict=True)
-    }
+    made = {}
+    for (key, words), low, high in zip(distinct.items(), bounds[:-1], bounds[1:], strict=True):
+        numbers_of_words = np.searchsorted(words.starts, spans[low:high, 0], "right").astype(np.int32) - 1
+        made[key] = Context(words.text, ids[low:high], spans[low:high], numbers_of_words)
     return [made[id(example.doc_tokens)] for example in examples]
 
 

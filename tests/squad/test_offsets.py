@@ -11,8 +11,8 @@ from bert.squad.align import detokenize, get_final_text
 from bert.squad.answers import AnswerConfig, RawResult, find_answers
 from bert.squad.examples import example_from_text, read_squad_examples
 from bert.squad.features import convert_examples_to_features, encode_contexts
-from bert.squad.offsets import encode_with_offsets
 from bert.tokenization import SPECIAL_TOKENS, BertTokenizer
+from bert.tokenization.offsets import encode_with_offsets
 
 LETTERS = [*"abcefisσςο0123.,-()'[]京北한😀🏴של", "cafe", "river", "ιας", "i\u0307", "\u0301", "한"]
 VOCABULARY = list(
@@ -61,6 +61,26 @@ def slices(text, **settings):
 )
 def test_spans(text, settings, expected):
     assert slices(text, **settings) == expected
+
+
+def test_added_tokens_that_hold_blanks_or_take_them():
+    """The library finds added tokens anywhere in the text, so a context is not cut word by word."""
+
+    def added(name, index, **flags):
+        keys = ("single_word", "lstrip", "rstrip", "normalized", "special")
+        return {"id": index, "content": name} | {key: flags.get(key, False) for key in keys}
+
+    tokens = [added(name, index, lstrip=name == "[MASK]", special=True) for index, name in enumerate(SPECIAL_TOKENS)]
+    tokens += [added("river cafe", len(VOCABULARY), normalized=True, rstrip=True), added("[E]", len(VOCABULARY) + 1)]
+    tokenizer = BertTokenizer(VOCABULARY, added_tokens=tokens)
+    text = "a\u3000 [MASK] River\u00a0Cafe  b[E]cafe\u0301"
+    expected = ["a", "[MASK]", "River\u00a0Cafe", "b", "[E]", "cafe\u0301"]
+    pieces = encode_with_offsets(tokenizer, [text])
+    assert [text[a:b] for a, b in pieces.spans.tolist()] == expected
+    assert pieces.ids.tolist() == tokenizer.encode_batch([text])[0]
+    (context,) = encode_contexts([example_from_text("", text)], tokenizer)
+    assert context.spans.tolist() == pieces.spans.tolist()
+    assert context.words.tolist() == [0, 1, 2, 3, 3, 3]  # U+3000 does not separate words
 
 
 # --- random text

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tokenizers.normalizers import BertNormalizer
 
 from bert.ragged import offsets_of
-from bert.tokenization import BertTokenizer
+from bert.tokenization.tokenizer import BertTokenizer
 
 CLEAN = BertNormalizer(True, handle_chinese_chars=False, strip_accents=False, lowercase=False)
 Row = tuple[list[int], list[tuple[int, int]]]  # one text: ids, and characters of each
@@ -56,7 +56,7 @@ def encode_with_offsets(tokenizer: BertTokenizer, texts: Sequence[str]) -> Piece
 
 def _is_plain(tokenizer: BertTokenizer, text: str) -> bool:
     """Tell whether ``text`` is one word that only WordPiece can split."""
-    return text.isascii() and text.isalnum() and text not in tokenizer.never_split
+    return text.isascii() and text.isalnum() and not tokenizer.extra_tokens and text not in tokenizer.never_split
 
 
 def _word_pieces(tokenizer: BertTokenizer, word: str) -> Row:
@@ -66,13 +66,15 @@ def _word_pieces(tokenizer: BertTokenizer, word: str) -> Row:
 
 def _encode(tokenizer: BertTokenizer, texts: Sequence[str]) -> Iterator[Row]:
     """Cut each text as the tokenizer does: the library gets it whole, or its normalised runs between special tokens."""
-    runs = [tokenizer._normalizer.runs(text) for text in texts]
+    alone = tokenizer.added_tokens is not None
+    runs = [[(False, text)] if alone else tokenizer._normalizer.runs(text) for text in texts]
     split = [run for cut in runs for kept, run in cut if not kept]
-    encoded = iter(tokenizer._tokenizer.encode_batch(split, add_special_tokens=False))
+    encoded = iter(tokenizer.library.encode_batch(split, add_special_tokens=False))
     for text, cut in zip(texts, runs, strict=True):
         if cut == [(False, text)]:
             whole = next(encoded)
-            ids, spans = whole.ids, whole.offsets
+            # An added token may take the blanks beside it.
+            ids, spans = whole.ids, [_stripped(text, *span) for span in whole.offsets] if alone else whole.offsets
         else:
             ids, spans = [], []
             places = _places(text, cut, tokenizer.do_lower_case)
@@ -102,6 +104,11 @@ def _places(text: str, runs: Sequence[tuple[bool, str]], lower: bool) -> Iterato
 def _is_letter(character: str) -> bool:
     """Tell whether cleaning keeps ``character``, and not as a blank."""
     return bool(CLEAN.normalize_str(character).strip())
+
+
+def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
+    part = text[start:end]
+    return end - len(part.lstrip()), start + len(part.rstrip())
 
 
 def _with_marks(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
