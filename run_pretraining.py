@@ -101,7 +101,7 @@ def pretrain(config: Config, run: Run[Config]) -> None:
         shards, held_out = open_shards(config.data, config.run.eval_dir, tokenizer)
     found = find_checkpoint(config.checkpoint, run.output_dir, run.world, run.notice)
     start = plan_start(found.state, config.phase, run.notice)
-    for line in (geometry.banner(), *shards.notices):
+    for line in (geometry.banner(), *shards.notices, *(held_out.notices if held_out else ())):
         run.notice(line)
 
     # The model, and the trainer that owns its optimizer.

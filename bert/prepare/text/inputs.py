@@ -14,7 +14,6 @@ import gzip
 import hashlib
 import io
 import lzma
-import os
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ from typing import Any
 from tqdm.utils import CallbackIOWrapper
 
 from bert.errors import UsageError, naming_os_errors
-from bert.files import replacing
+from bert.files import files_below, replacing, warn
 from bert.log.progress import progress
 
 DECOMPRESSORS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -46,10 +45,14 @@ def find_files(inputs: Sequence[str], flag_name: str, suffixes: tuple[str, ...] 
     """
     parts = [part for text in inputs for part in ([text] if Path(text).exists() else text.split(",")) if part]
     files: list[Path] = []
+
+    def is_named(name: str) -> bool:
+        return name.lower().endswith(suffixes)
+
     for part in parts:
         path = Path(part)
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.name.lower().endswith(suffixes) and _is_shown(p, path))
+            found = files_below(path, is_named, lambda line: warn(f"{flag_name} {line}"))
             missing = f"no {' or '.join(suffixes)} file in this directory"
         else:
             found = [path] if path.exists() else sorted(p for p in map(Path, glob.glob(part)) if p.is_file())
@@ -112,7 +115,3 @@ def unpack(path: Path, work: Path, flag_name: str, show_progress: bool) -> Path:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{flag_name} {path}: cannot unpack to {target.parent} ({reason})") from error
     return target
-
-
-def _is_shown(path: Path, root: Path) -> bool:
-    return not any(part.startswith(".") for part in path.relative_to(root).parts) and os.path.isfile(path)
