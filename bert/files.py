@@ -88,7 +88,8 @@ def files_below(root: Path, is_wanted: Callable[[str], bool], notice: Callable[[
                 links += ((path, real) for path, is_link, is_folder in shown if is_folder and is_link)
                 todo += ((path, f"{real}/{path.name}") for path, is_link, is_folder in shown if is_folder > is_link)
     if left:
-        notice(f"{root}: passed over {len(left)} of its links and folders: {', '.join(sorted(left)[:3])}{', ...' * (len(left) > 3)}")
+        first = ", ".join(sorted(left)[:3]) + ", ..." * (len(left) > 3)
+        notice(f"{root}: {len(left)} links or folders passed over: {first}")
     return sorted(files)
 
 

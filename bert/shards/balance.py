@@ -149,7 +149,7 @@ def _check_links(plan: Plan) -> None:
         real = folder.resolve()
         if not plan.keep and not real.is_relative_to(source):
             raise UsageError(
-                f"--indir {plan.source}: {folder} is outside, behind a link; --keep_orig and an --outdir leave it as it is"
+                f"--indir {plan.source}: {folder} is behind a link; --keep_orig and an --outdir leave it as it is"
             )
         if source != target and real.is_relative_to(target):
             raise UsageError(f"--outdir {plan.target}: expected a folder apart from --indir, which links to it")

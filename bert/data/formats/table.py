@@ -73,9 +73,7 @@ SWAP = ".balance/swap.json"  # in a folder where data/balance.py has begun to re
 UNFINISHED = {SWAP: "data/balance.py", ".preprocess": "data/preprocess.py"}  # what commands leave until they are done
 
 
-def find_shards(
-    input_dir: str | Path, flag: str = "--input_dir", notice: Callable[[str], None] = warn
-) -> list[Path]:
+def find_shards(input_dir: str | Path, flag: str = "--input_dir", notice: Callable[[str], None] = warn) -> list[Path]:
     """List the shards of a directory (searched recursively), a pattern or a single file, sorted by path.
 
     Where some HDF5 files of a directory have ``training`` in their names, the others are left out: NVIDIA's scripts
