@@ -146,7 +146,7 @@ def test_no_answer(files, capsys, changes, answer, by_flag):
 
 def converse(files: Path, monkeypatch, text: str, **changes: object) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
-    ask(files, interactive=True, **changes)
+    ask(files, interactive=True, question=None, context=None, **changes)
 
 
 def test_a_conversation_over_a_pipe(files, capsys, monkeypatch):
@@ -181,13 +181,17 @@ def test_a_conversation_may_end_anywhere(files, capsys, monkeypatch, text):
 def test_what_is_not_text_ends_a_conversation(files, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"the river\n\n\xff\n"), encoding="utf8"))
     with pytest.raises(UsageError, match="stdin: not utf-8 text"):
-        ask(files, interactive=True)
+        ask(files, interactive=True, question=None, context=None)
 
 
 @pytest.mark.slow
 def test_a_real_process(files):
     process = subprocess.run(
-        [sys.executable, str(ROOT / "inference.py"), *flags(files, interactive=True, n_best_size=3)],
+        [
+            sys.executable,
+            str(ROOT / "inference.py"),
+            *flags(files, interactive=True, question=None, context=None, n_best_size=3),
+        ],
         input="The bright river.\n\nWhat?",
         capture_output=True,
         text=True,
