@@ -50,7 +50,7 @@ def find_files(inputs: Sequence[str], flag_name: str, suffixes: tuple[str, ...] 
     files: list[Path] = []
 
     def is_named(name: str) -> bool:
-        return name.lower().endswith(suffixes)
+        return name.lower().endswith(suffixes) and not FILE_NAME.fullmatch(name)
 
     for part in parts:
         path = Path(part)
