@@ -5,13 +5,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+
 import run_classifier
 import run_glue
 import run_multi_task
 import run_pretraining
 import run_squad
-import torch
-
 from bert.config import parse_args
 from bert.distributed import World
 from bert.errors import UsageError
