@@ -224,7 +224,10 @@ BAD = [
     ({"question": "\t"}, "question .*: expected some text"),
     ({"context": " "}, "context ' ': expected some text"),
     ({"context": "\u200b"}, "context .*: expected some text"),  # the tokenizer keeps nothing of it
-    ({"question": None}, "^--context: expected --question and --context, both or neither; --interactive asks for both$"),
+    (
+        {"question": None},
+        "^--context: expected --question and --context, both or neither; --interactive asks for both$",
+    ),
     ({"context": None}, "^--question: expected --question and --context, both or neither"),
     ({"interactive": True}, "^--question: expected without --interactive"),
     ({"interactive": True, "question": None}, "^--context: expected without --interactive"),

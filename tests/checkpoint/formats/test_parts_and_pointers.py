@@ -10,6 +10,7 @@ from random_models import random_model, weights_of
 from safetensors.torch import load_file, save_file
 
 from bert.checkpoint.formats import read_checkpoint, recognise, write_checkpoint
+from bert.checkpoint.open_model import ModelDescription, find_model_config
 from bert.errors import UsageError
 
 
@@ -113,3 +114,12 @@ def test_the_recorded_checkpoint_among_several(weights, tmp_path):
     (tmp_path / "model.ckpt-7.index").unlink()
     message = refusal(tmp_path / "model.ckpt-7.data-00000-of-00001")
     assert re.fullmatch(f"{tmp_path}/model.ckpt-7.index: No such file or directory", message)
+
+
+def test_a_configuration_beside_weights_that_cannot_be_used(tmp_path, weights):
+    write_checkpoint(tmp_path / "hf", "hf", weights)
+    (tmp_path / "hf" / "config.json").write_text(json.dumps({**weights.config.to_dict(), "hidden_size": "32"}))
+    with pytest.raises(
+        UsageError, match='^the configuration of --init_checkpoint x: hidden_size "32": expected a whole'
+    ):
+        find_model_config(ModelDescription(), read_checkpoint(tmp_path / "hf"), None, "--init_checkpoint x")
