@@ -75,7 +75,7 @@ def files_below(root: Path, is_wanted: Callable[[str], bool], notice: Callable[[
     links = [(root, "")]
     for link, above in links:  # grows while it is read
         target = os.path.realpath(link)
-        if f"{above}/".startswith(f"{target.rstrip('/')}/"):
+        if above and f"{above}/".startswith(f"{target.rstrip('/')}/"):
             left.append(f"{link} (leads back to a folder above it)")
             continue
         todo = [(link, target)]
@@ -86,7 +86,9 @@ def files_below(root: Path, is_wanted: Callable[[str], bool], notice: Callable[[
                 shown = _list(folder, left)
                 files += (path for path, is_link, is_folder in shown if not is_folder and is_wanted(path.name))
                 links += ((path, real) for path, is_link, is_folder in shown if is_folder and is_link)
-                todo += ((path, f"{real}/{path.name}") for path, is_link, is_folder in shown if is_folder > is_link)
+                todo += (
+                    (path, os.path.join(real, path.name)) for path, is_link, is_folder in shown if is_folder > is_link
+                )
     if left:
         first = ", ".join(sorted(left)[:3]) + ", ..." * (len(left) > 3)
         notice(f"{root}: {len(left)} links or folders passed over: {first}")
@@ -104,10 +106,8 @@ def _list(folder: Path, left: list[str]) -> list[tuple[Path, bool, bool]]:
                 path, is_link = folder / entry.name, entry.is_symlink()
                 if is_link and not os.path.exists(path):
                     left.append(f"{path} (a link that leads nowhere)")
-                elif os.path.isdir(path) if is_link else entry.is_dir():
-                    found.append((path, is_link, True))
-                elif is_link or entry.is_file():
-                    found.append((path, is_link, False))
+                elif entry.is_dir() or entry.is_file():
+                    found.append((path, is_link, entry.is_dir()))
     except OSError as error:
         left.append(f"{folder} ({error.strerror})")
     return found

@@ -1,5 +1,7 @@
 """A file is replaced whole or left alone; files below a folder are found through links, each once."""
 
+import os
+
 import pytest
 
 from bert.files import decode, files_below, new_folder, replacing
@@ -73,6 +75,7 @@ def test_linked_folders_are_read_once_and_a_folder_is_listed_without_a_link_if_i
     tree(tmp_path, "real/b.txt", "real/deep/c.txt", "real/.hidden/x.txt", "texts/a.txt", "texts/sub/d.txt", "one.txt")
     tree(tmp_path, "texts/books -> ../real", "texts/also -> ../real", "texts/Again -> sub", "texts/z.txt -> ../one.txt")
     tree(tmp_path, "texts/.no -> ../real", "texts/note.md", "texts/folder.txt/e.txt")
+    os.mkfifo(tmp_path / "texts" / "pipe.txt")
     said: list[str] = []
     expected = ["a.txt", "also/b.txt", "also/deep/c.txt", "folder.txt/e.txt", "sub/d.txt", "z.txt"]
     assert below(tmp_path / "texts", said) == expected
