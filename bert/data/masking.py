@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from bert.data.hashing import GAMMA, below, hash64, mix64, uniform
 from bert.ragged import columns_of, rows_of
+from bert.tokenization import SPECIAL_TOKENS, UNUSED
 
 MASKED_SHARE = 0.15
 AS_MASK, AS_RANDOM = 0.8, 0.1  # shares of the chosen tokens
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class DynamicMasking:
         """Take the special tokens from ``vocab``."""
         maskable = np.ones(len(vocab), bool)
         maskable[[vocab[token] for token in SPECIAL_TOKENS]] = False
+        maskable[[index for piece, index in vocab.items() if piece == UNUSED.format(index)]] = False
         return cls(vocab["[MASK]"], maskable, max_predictions_per_seq, seed)
 
     def __call__(

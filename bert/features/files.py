@@ -2,7 +2,7 @@
 
 All formats hold the same tokens and vectors, except that JSON rounds the vectors to 6 places::
 
-    write_jsonl(Path("out.jsonl"), extractor.chunks(lines), extractor.layers, list(tokenizer.vocab))
+    write_jsonl(Path("out.jsonl"), extractor.chunks(lines), extractor.layers, tokenizer.pieces)
 """
 
 from __future__ import annotations
@@ -130,4 +130,4 @@ def write_features(config: FeaturesConfig, extractor: Extractor, lines: Iterable
     with naming_os_errors(f"--output_file {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
-            write(temporary, extractor.chunks(lines), extractor.layers, list(extractor.tokenizer.vocab))
+            write(temporary, extractor.chunks(lines), extractor.layers, extractor.tokenizer.pieces)

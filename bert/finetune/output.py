@@ -1,4 +1,4 @@
-"""The files of a fine-tuning run: results, and the model as ``pytorch_model.bin``, ``config.json`` and ``vocab.txt``.
+"""The files of a fine-tuning run: results, and the model as ``pytorch_model.bin``, ``config.json`` and a tokenizer.
 
 ``pytorch_model.bin`` is ``{"model": state dict, ...}`` as NVIDIA's scripts write it, with configuration and tokenizer
 beside the weights, so that --init_checkpoint needs no other file. Each file appears whole or not at all.
@@ -20,6 +20,7 @@ from bert.checkpoint.open_model import StartingPoint
 from bert.errors import naming_os_errors
 from bert.files import replacing
 from bert.log.logger import plain
+from bert.tokenization import write_tokenizer
 
 
 def save_model(output_dir: str | Path, model: nn.Module, start: StartingPoint, **more: Any) -> Path:
@@ -38,9 +39,9 @@ def save_model(output_dir: str | Path, model: nn.Module, start: StartingPoint, *
             trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
             facts = {"tokenizer": start.tokenizer.state_dict(), **more}
             save_adapter(folder / ADAPTER_FILE, trained, start.base, start.model_config, facts)
-        for name, text in (("config.json", config), ("vocab.txt", "\n".join(start.tokenizer.vocab))):
-            with replacing(folder / name) as temporary:
-                temporary.write_text(f"{text}\n", encoding="utf8")
+        write_tokenizer(folder, start.tokenizer, start.model_config.max_position_embeddings)
+        with replacing(folder / "config.json") as temporary:
+            temporary.write_text(f"{config}\n", encoding="utf8")
     return folder / "pytorch_model.bin"
 
 

@@ -164,7 +164,7 @@ def mask_tokens(
             if rng.random() < 0.8:
                 ids[position] = tokenizer.mask_id
             elif rng.random() >= 0.5:
-                ids[position] = rng.randint(0, tokenizer.vocab_size - 1)
+                ids[position] = tokenizer.used_ids.item(rng.randint(0, len(tokenizer.used_ids) - 1))
     positions = sorted(original)
     return positions, [original[position] for position in positions]
 

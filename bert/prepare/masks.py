@@ -76,7 +76,7 @@ def mask_shard(
     places = np.repeat(shard.offsets[:-1], np.diff(offsets)) + flat
     labels = tokens[places]
     fate = draw.random(len(places), np.float32)
-    anything = draw.integers(0, tokenizer.vocab_size, len(places), np.int32)
+    anything = tokenizer.used_ids[draw.integers(0, len(tokenizer.used_ids), len(places), np.int32)]
     tokens[places] = np.where(fate < 0.8, tokenizer.mask_id, np.where(fate < 0.9, labels, anything))
     return dataclasses.replace(
         shard, tokens=tokens, masked_positions=flat, masked_labels=labels, masked_offsets=offsets

@@ -27,7 +27,7 @@ from bert.data.shard import Limits, Shard
 from bert.errors import UsageError
 from bert.ragged import columns_of, rows_of
 from bert.shards.bins import bin_of
-from bert.tokenization import CLS, MASK, SEP, read_vocabulary
+from bert.tokenization import CLS, MASK, SEP, TokenizerFlags, open_tokenizer
 
 ROWS_AT_ONCE = 65536
 ROWS_HASHED_AT_ONCE = 4096
@@ -117,7 +117,7 @@ def _compare_bytes(path: Path, listed: ShardEntry) -> Iterator[str]:
 
 @lru_cache(maxsize=1)
 def _vocabulary(path: str) -> dict[str, int]:
-    return {piece: index for index, piece in enumerate(read_vocabulary(path))}
+    return open_tokenizer(path, TokenizerFlags()).vocab
 
 
 def _check(shard: Shard, path: Path, rules: Rules, vocab: dict[str, int] | None) -> None:

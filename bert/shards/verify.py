@@ -26,7 +26,7 @@ from bert.shards.bins import bin_of, natural
 from bert.shards.checks import Findings, Rules, Subject, examine, is_readable
 from bert.shards.pool import run_parallel
 from bert.shards.replace import staging
-from bert.tokenization import BertTokenizer
+from bert.tokenization import Stated, TokenizerFlags, open_tokenizer
 
 RANDOM_SHARE, RANDOM_TOLERANCE = 0.5, 0.15  # of sequences whose second segment is random
 MASKED_TOLERANCE = 0.1  # masked tokens, relative to what the ratio gives
@@ -153,7 +153,7 @@ def _rules(config: VerifyConfig, folder: Path, manifest: Manifest | None, last_b
     settings = manifest.settings if manifest else {}
     size = settings.get("vocab_size")
     if config.vocab_file is not None:
-        tokenizer = BertTokenizer(config.vocab_file, settings.get("do_lower_case", True))
+        tokenizer = open_tokenizer(config.vocab_file, TokenizerFlags(), [Stated(f"the manifest of {folder}", settings)])
         size = tokenizer.vocab_size
         if manifest is not None:
             check_tokenizer(folder, manifest, tokenizer)

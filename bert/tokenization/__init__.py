@@ -8,7 +8,17 @@ from bert.tokenization.files import write_tokenizer
 from bert.tokenization.normalizer import WordNormalizer
 from bert.tokenization.opening import Stated, TokenizerFlags, expect_same, guesses, open_tokenizer
 from bert.tokenization.tokenizer import BertTokenizer
-from bert.tokenization.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, looks_uncased, read_vocabulary
+from bert.tokenization.vocabulary import (
+    CLS,
+    MASK,
+    PAD,
+    SEP,
+    SPECIAL_TOKENS,
+    UNK,
+    UNUSED,
+    looks_uncased,
+    read_vocabulary,
+)
 
 __all__ = [
     "CLS",
@@ -17,6 +27,7 @@ __all__ = [
     "SEP",
     "SPECIAL_TOKENS",
     "UNK",
+    "UNUSED",
     "BertTokenizer",
     "Stated",
     "TokenizerFlags",

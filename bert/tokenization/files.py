@@ -17,6 +17,7 @@ from tokenizers.processors import TemplateProcessing
 
 from bert.config import load_json
 from bert.errors import UsageError
+from bert.files import replacing
 from bert.tokenization.tokenizer import BertTokenizer
 from bert.tokenization.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, read_vocabulary
 
@@ -75,7 +76,6 @@ def settings_beside(vocab_file: Path) -> Path:
 def write_tokenizer(folder: Path, tokenizer: BertTokenizer, longest: int) -> None:
     """Write the files from which transformers builds the same tokenizer, for inputs of at most ``longest`` tokens."""
     state = tokenizer.state_dict()
-    (folder / VOCABULARY).write_text("".join(f"{piece or ''}\n" for piece in state["vocab"]), encoding="utf8")
     library = Tokenizer.from_str(tokenizer.library.to_str())
     library.post_processor = TemplateProcessing(  # type: ignore[assignment]
         single=f"{CLS} $A {SEP}",
@@ -84,7 +84,6 @@ def write_tokenizer(folder: Path, tokenizer: BertTokenizer, longest: int) -> Non
     )
     library.decoder = decoders.WordPiece()  # type: ignore[assignment]
     library.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
-    library.save(str(folder / LIBRARY))
     # BertTokenizer of transformers has its own word splitter and length limit; the generic class keeps the file's.
     plain = not tokenizer.pretokenized and tokenizer.max_input_chars_per_word == 100
     own = {name: state[name] for name in OWN_KEYS}
@@ -97,7 +96,14 @@ def write_tokenizer(folder: Path, tokenizer: BertTokenizer, longest: int) -> Non
         **ROLES,
         **own,
     }
-    (folder / SETTINGS).write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf8")
+    texts = {
+        VOCABULARY: "\n".join(piece or "" for piece in state["vocab"]),
+        LIBRARY: library.to_str(pretty=True),
+        SETTINGS: json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False),
+    }
+    for name, text in texts.items():
+        with replacing(folder / name) as temporary:
+            temporary.write_text(f"{text}\n", encoding="utf8")
 
 
 def _from_library(path: Path, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

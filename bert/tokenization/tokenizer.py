@@ -22,13 +22,25 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 
 from bert.errors import UsageError
 from bert.tokenization.normalizer import WordNormalizer
-from bert.tokenization.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, check_vocabulary, read_vocabulary
+from bert.tokenization.vocabulary import (
+    CLS,
+    MASK,
+    PAD,
+    SEP,
+    SPECIAL_TOKENS,
+    UNK,
+    UNUSED,
+    check_vocabulary,
+    read_vocabulary,
+)
 
 
 class TokenizerSettings(TypedDict, total=False):
@@ -87,11 +99,8 @@ class BertTokenizer:
         added = values["added_tokens"]
         self.library = self._build_library(added or ())
         self.added_tokens = None if added is None else _added_tokens(self.library)
-        self._names = [piece or "" for piece in self._pieces]
-        for token in self.added_tokens or ():
-            self._names += [""] * (token["id"] + 1 - len(self._names))
-            self._names[token["id"]] = token["content"]
-        self.vocab: dict[str, int] = {name: index for index, name in enumerate(self._names) if name}
+        self.pieces = self._name_ids(ids)
+        self.vocab: dict[str, int] = {piece: index for index, piece in enumerate(self.pieces)}  # dense, in id order
         check_vocabulary(self.vocab, self.source or "the tokenizer")
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = map(
             self.vocab.__getitem__, (PAD, UNK, CLS, SEP, MASK)
@@ -114,13 +123,26 @@ class BertTokenizer:
         except Exception as error:  # the library raises Exception itself
             raise UsageError(f"{self.source or 'tokenizer'}: its added tokens cannot be used ({error})") from error
 
+    def _name_ids(self, ids: dict[str, int]) -> list[str]:
+        """Return a name for every id: its piece or added token, or UNUSED where no text gets it."""
+        named = {index: piece for piece, index in ids.items() if piece}
+        named |= {token["id"]: token["content"] for token in self.added_tokens or ()}
+        size = max([len(self._pieces), *(index + 1 for index in named)])
+        return [named.get(index, UNUSED.format(index)) for index in range(size)]
+
     def __reduce__(self) -> tuple[Callable[..., "BertTokenizer"], tuple[dict[str, Any]]]:
         return BertTokenizer.from_state_dict, (self.state_dict(),)
 
     @property
     def vocab_size(self) -> int:
         """Number of ids, before any padding of the embedding table."""
-        return len(self._names)
+        return len(self.pieces)
+
+    @cached_property
+    def used_ids(self) -> NDArray[np.int32]:
+        """The ids that a text can get."""
+        used = [index for index, piece in enumerate(self.pieces) if piece != UNUSED.format(index)]
+        return np.array(used, np.int32)
 
     @property
     def extra_tokens(self) -> list[dict[str, Any]]:
@@ -130,7 +152,7 @@ class BertTokenizer:
     @cached_property
     def is_continuation(self) -> list[bool]:
         """By id: whether the piece belongs to the word before it ("##ing")."""
-        return [piece.startswith("##") for piece in self._names]
+        return [piece.startswith("##") for piece in self.pieces]
 
     def tokenize(self, text: str) -> list[str]:
         """Cut ``text`` into pieces; no special tokens are added."""
@@ -167,9 +189,9 @@ class BertTokenizer:
     def convert_ids_to_tokens(self, ids: Iterable[int]) -> list[str]:
         """Map ids to pieces; raises IndexError for an id outside the vocabulary."""
         ids = list(ids)
-        if any(not 0 <= i < len(self._names) for i in ids):
-            raise IndexError(f"token id outside the vocabulary of {len(self._names)} pieces: {min(ids)}..{max(ids)}")
-        return [self._names[i] for i in ids]
+        if any(not 0 <= i < len(self.pieces) for i in ids):
+            raise IndexError(f"token id outside the vocabulary of {len(self.pieces)} pieces: {min(ids)}..{max(ids)}")
+        return [self.pieces[i] for i in ids]
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from bert.errors import UsageError, naming_os_errors
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL_TOKENS = (UNK, SEP, PAD, CLS, MASK)
+UNUSED = "[id={}]"  # name of an id that no text gets
 
 
 def read_vocabulary(path: str | Path) -> list[str]:
@@ -29,7 +30,7 @@ def read_vocabulary(path: str | Path) -> list[str]:
 def check_vocabulary(pieces: Iterable[str], source: str) -> None:
     """Raise :class:`UsageError` unless ``pieces`` hold the five special tokens."""
     held = set(pieces)
-    if held <= {""}:
+    if not any(held):
         raise UsageError(f"{source}: the vocabulary is empty, expected one piece a line")
     missing = [token for token in SPECIAL_TOKENS if token not in held]
     if missing:

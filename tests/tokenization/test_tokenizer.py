@@ -216,7 +216,9 @@ def test_blank_and_doubled_lines_keep_the_ids_of_the_others(tmp_path):
     tokenizer = BertTokenizer(path)
     assert tokenizer.encode_batch(["the as the"]) == [[8, 7, 9, 8]]  # of a piece that comes twice, the last line counts
     assert (tokenizer.vocab_size, tokenizer.pad_id) == (10, 0)
-    assert tokenizer.convert_ids_to_tokens([5, 6, 8]) == ["the", "", "the"]
+    assert tokenizer.convert_ids_to_tokens([5, 6, 8]) == ["[id=5]", "[id=6]", "the"]
+    assert tokenizer.used_ids.tolist() == [0, 1, 2, 3, 4, 7, 8, 9]
+    assert list(tokenizer.vocab.values()) == list(range(10))  # Parquet shards look pieces up by their place
     again = BertTokenizer.from_state_dict(tokenizer.state_dict())
     assert again.vocab == tokenizer.vocab and again.identity == tokenizer.identity
 

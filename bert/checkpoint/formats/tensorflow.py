@@ -14,6 +14,8 @@ from bert.checkpoint.formats.names import TENSORFLOW, export_arrays, import_arra
 from bert.checkpoint.formats.tf_bundle import DTYPES, Bundle, write_bundle
 from bert.checkpoint.formats.weights import Weights
 from bert.errors import UsageError
+from bert.tokenization import write_tokenizer
+from bert.tokenization.files import VOCABULARY
 
 POINTER = "checkpoint"  # the file in which TensorFlow records the newest checkpoint of a folder
 PARTS = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})")  # suffixes of a checkpoint's files
@@ -41,6 +43,8 @@ def write(path: Path, weights: Weights) -> list[str]:
     arrays, left_out = export_arrays(TENSORFLOW, weights.unpadded())
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bundle(path, arrays)
+    if weights.tokenizer is not None and not (path.parent / VOCABULARY).exists():
+        write_tokenizer(path.parent, weights.tokenizer, weights.config.max_position_embeddings)
     return left_out
 
 
