@@ -10,7 +10,11 @@ from bert.ragged import offsets_of
 CLS, SEP, MASK = 1, 2, 3
 WORDS = 1000  # ids from here on continue a word
 TOKENIZER = SimpleNamespace(
-    cls_id=CLS, sep_id=SEP, mask_id=MASK, vocab_size=2000, is_continuation=[piece >= WORDS for piece in range(2000)]
+    cls_id=CLS,
+    sep_id=SEP,
+    mask_id=MASK,
+    used_ids=np.arange(2000, dtype=np.int32),
+    is_continuation=[piece >= WORDS for piece in range(2000)],
 )
 
 

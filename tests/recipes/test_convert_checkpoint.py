@@ -204,6 +204,8 @@ def test_bad_input_is_one_line_and_writes_nothing(trained, tmp_path, flags, mess
 
 def test_a_checkpoint_without_configuration_says_which_flag_is_needed(trained, tmp_path):
     convert(trained, tmp_path / "tf", "tf")
+    (tmp_path / "vocab.txt").unlink()
+    (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(UsageError, match="--config_file: needed, --checkpoint .* holds no configuration"):
         convert(tmp_path / "tf", tmp_path / "back.pt", "native")
     assert json.loads((ROOT / "bert_configs/base.json").read_text())["hidden_size"] == 768
