@@ -88,7 +88,8 @@ def load_initial_weights(
         return
     if "tokenizer" in state:
         check_tokenizer(tokenizer, state["tokenizer"], what, run.settings.model.vocab_file)
-    allow = () if found.path else ("cls.*",)  # a bare encoder is a fair start; a checkpoint of this run must be whole
+    # An encoder without heads or pooler is a fair start; a checkpoint of this run must be whole.
+    allow = () if found.path else ("cls.*", "bert.pooler.*")
     run.notice(f"{what}: {load_weights(model, state, what, allow)}")
 
 
