@@ -1,7 +1,8 @@
 """``--task_name custom``: classification or regression on your own .tsv, .csv or .jsonl files.
 
 The classes are the labels of the training file, unless ``--labels`` lists them, which runs without a training file
-need. A label is its text, whether a .jsonl file has it as ``1`` or ``"1"``; spelled in two ways, it is an error. Fields of a .csv file may be quoted; a .tsv file has no quoting::
+need. A label is its text, whether a .jsonl file has it as ``1`` or ``"1"``; spelled in two ways, it is an error. Fields
+of a .csv file may be quoted; a .tsv file has no quoting::
 
     --task_name custom --data_dir reviews --text_column review --label_column stars --labels 1,2,3,4,5
 """
@@ -96,6 +97,9 @@ def _found(folder: Path, layout: SplitLayout) -> Sequence[str]:
                 f"{path}: line {row.line}: label {label!r}, but {spelling!r} in line {line}; expected one spelling, or "
                 "--labels with both"
             )
+    numbers = [label for meaning, (label, _) in first.items() if isinstance(meaning, float)]
+    if 0 < sum(label.casefold() in BOOLEANS for label in numbers) < len(numbers):
+        raise UsageError(f"{path}: column {layout.label!r} has {', '.join(numbers)}; expected one kind, or --labels")
     if len(first) < 2:
         raise UsageError(f"{path}: column {layout.label!r} has {len(first)} different labels, expected at least two")
     return sorted(label for label, _ in first.values())

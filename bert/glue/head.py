@@ -40,7 +40,7 @@ def fit_head(start: StartingPoint, task: Task, run: TaskRun, found: Found) -> No
     if order is None or count != task.num_labels or (resumes and order != same):
         trained = f"its classifier has {_describe(names, count)}; expected {_describe(labels, task.num_labels)}"
         if resumes or not run.settings.run.do_train:
-            raise UsageError(f"{what}: {trained}, in this order, for --task_name {task.name}")
+            raise UsageError(f"{what}: {trained}{', in this order' if resumes else ''}, for --task_name {task.name}")
         run.notice(f"{what}: {trained}, so that the classifier is fresh")
         tensors = {name: tensor for name, tensor in tensors.items() if name not in HEAD}
     elif order != same:

@@ -80,7 +80,8 @@ def label_names(state: Mapping[str, Any], config: BertConfig, count: int) -> lis
     They are the "labels" of a checkpoint of this suite, else ``id2label`` of transformers' configuration.
     """
     held = vars(config).get("id2label")
-    listed = [held.get(str(index)) for index in range(len(held))] if isinstance(held, dict) else []
+    keys = map(str, range(count))
+    listed = [held[key] for key in keys if key in held] if isinstance(held, dict) and len(held) == count else []
     names = list(map(str, state.get("labels", listed)))
     generic = [f"LABEL_{index}" for index in range(count)]
     return names if len(names) == count and [name.upper() for name in names] != generic else []
