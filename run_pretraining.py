@@ -32,6 +32,7 @@ from bert.pretrain.run import (
     open_shards,
     restore,
 )
+from bert.tokenization import guesses
 from bert.train.batch_geometry import BatchConfig
 from bert.train.build import build_trainer
 from bert.train.foreign_flags import ForeignFlags, refuse_foreign_flags
@@ -58,7 +59,6 @@ class RunConfig:
 class AcceptedConfig:
     """Flags of NVIDIA's command that existing scripts pass and that change nothing here."""
 
-    bert_model: str | None = flag(None, "Accepted and unused: --config_file and --vocab_file say what the model is.")
     num_train_epochs: float = flag(3.0, "Accepted and unused: --max_steps decides.")
     cuda_graphs: bool = flag(False, "Accepted and unused: token streams have no fixed length to capture in a graph.")
 
@@ -97,11 +97,11 @@ def pretrain(config: Config, run: Run[Config]) -> None:
 
     # What is trained, on what, and from where.
     with collective_errors(run.world):
-        tokenizer, model_config = load_model_files(config.model, config.data.max_seq_length)
+        tokenizer, model_config = load_model_files(config.model, config.data)
         shards, held_out = open_shards(config.data, config.run.eval_dir, tokenizer)
     found = find_checkpoint(config.checkpoint, run.output_dir, run.world, run.notice)
     start = plan_start(found.state, config.phase, run.notice)
-    for line in (geometry.banner(), *shards.notices):
+    for line in filter(None, (geometry.banner(), guesses(tokenizer), *shards.notices)):
         run.notice(line)
 
     # The model, and the trainer that owns its optimizer.
@@ -137,7 +137,8 @@ def pretrain(config: Config, run: Run[Config]) -> None:
             state=trainer.state.data or None,
         ) as loader,
     ):
-        constant = {"model_config": model_config.to_dict(), "tokenizer": tokenizer.state_dict()}
+        held = {**tokenizer.state_dict(), "guessed": []}  # what a model is trained with is a fact
+        constant = {"model_config": model_config.to_dict(), "tokenizer": held}
         ceiling = measure_peak(world.device, run.precision.dtype)
         recorder = Recorder(run, trainer, objective, loader, writer, start, constant, held_out, ceiling)
         recorder.begin()

@@ -109,7 +109,7 @@ class Dataset:
     @classmethod
     def open(cls, config: LoaderConfig, vocab: Vocabulary | None) -> Dataset:
         """Open the shards that ``config`` names; token ids are checked against ``vocab`` when decoded."""
-        size = None if vocab is None else len(vocab)
+        size = None if vocab is None else max(vocab.values()) + 1
         limits = Limits(config.max_seq_length, config.max_predictions_per_seq, size)
         return cls(Path(config.input_dir), vocab, limits, config.shard_cache_gb * 1e9)
 

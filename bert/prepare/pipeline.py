@@ -30,6 +30,7 @@ from bert.prepare.pairs import PairConfig, assemble, draw_pairs
 from bert.prepare.text.blocks import Block
 from bert.prepare.text.sources import SourceConfig, read_block
 from bert.prepare.tokens import DocumentEncoder, Tokens, join
+from bert.tokenization import TokenizerFlags
 
 RECORDS = ".preprocess"  # folder in the sink, removed when all blocks are done
 
@@ -39,14 +40,7 @@ class PreprocessConfig:
     """What to read, how to cut it, what to write and where to work."""
 
     sink: str = flag(help="Folder for the shards and their manifest. An interrupted run in it is resumed.")
-    vocab_file: str = flag(help="WordPiece vocabulary, one piece a line.")
-    lower_case: bool = flag(True, "Lower-case the text; false for a cased vocabulary.", aliases=["do_lower_case"])
-    strip_accents: bool | None = flag(None, "Strip accents; by default if the text is lower-cased.")
-    pretokenized: bool = flag(
-        False,
-        "Split the text at blanks only, because another tokenizer has segmented it; punctuation and ideographs stay "
-        "within their word.",
-    )
+    vocab_file: str = flag(help="WordPiece vocabulary, one piece a line, or a folder with a tokenizer.")
     output_format: str = flag(
         "parquet", "parquet (LDDL's), hdf5 (NVIDIA's) or tfrecord (Google's).", choices=["parquet", "hdf5", "tfrecord"]
     )
@@ -67,6 +61,7 @@ class PreprocessConfig:
     pairs: PairConfig = field(default_factory=PairConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tokenizer: TokenizerFlags = field(default_factory=TokenizerFlags)
 
 
 @dataclass(frozen=True)

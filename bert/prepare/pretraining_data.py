@@ -30,7 +30,7 @@ from bert.prepare.instances import Document, InstanceConfig, make_instances
 from bert.prepare.text.inputs import find_files, prepare_output, read_lines
 from bert.prepare.vocabulary import warn_of_unknown
 from bert.shards.pool import run_parallel
-from bert.tokenization import BertTokenizer
+from bert.tokenization import BertTokenizer, TokenizerFlags, guesses, open_tokenizer
 
 
 @dataclass
@@ -44,8 +44,7 @@ class PretrainingDataConfig:
     output_file: str = flag(
         help="Shard to write (.hdf5 or .parquet), or several separated by commas, which get equal shares."
     )
-    vocab_file: str = flag(help="WordPiece vocabulary, one piece a line.")
-    do_lower_case: bool = flag(True, "Lower-case the text and strip accents; false for a cased vocabulary.")
+    vocab_file: str = flag(help="WordPiece vocabulary, one piece a line, or a folder with a tokenizer.")
     random_seed: int = flag(12345, "Seed of the pairs, masks and shuffling.")
     num_workers: int = flag(
         0,
@@ -58,16 +57,16 @@ class PretrainingDataConfig:
         "With 0 workers, let a document continue in the next file if no blank line ends the file, as the published "
         "scripts do.",
     )
-    bert_model: str | None = flag(None, "Accepted from older commands; checked against --do_lower_case.")
     disable_progress_bar: bool = flag(False, "Show no progress bars.")
     instances: InstanceConfig = field(default_factory=InstanceConfig)
+    tokenizer: TokenizerFlags = field(default_factory=TokenizerFlags)
 
 
 def create_pretraining_data(config: PretrainingDataConfig) -> None:
     """Read, pair, mask and write; raises :class:`UsageError` where a flag or file is wrong."""
     outputs = _check(config)
     files = find_files(config.input_file, "--input_file")
-    tokenizer = BertTokenizer(config.vocab_file, config.do_lower_case)
+    tokenizer = open_tokenizer(config.vocab_file, config.tokenizer)
     shard = _build_shard(files, tokenizer, config)
     if shard.num_samples == 0:
         raise UsageError(f"--input_file {' '.join(config.input_file)}: no text in {_count(len(files), 'file')}")
@@ -109,8 +108,6 @@ def _check(config: PretrainingDataConfig) -> list[Path]:
             f"--max_predictions_per_seq {instances.max_predictions_per_seq}: --max_seq_length "
             f"{instances.max_seq_length} leaves room for {room}"
         )
-    if config.do_lower_case and "-cased" in (config.bert_model or ""):
-        raise UsageError(f"--do_lower_case true: --bert_model {config.bert_model} is cased, expected false")
     if config.join_files and config.num_workers:
         raise UsageError(f"--join_files true: --num_workers {config.num_workers} takes each file by itself, expected 0")
     outputs = [Path(name) for name in config.output_file.split(",") if name]
@@ -171,7 +168,9 @@ def _report(shard: Shard, tokenizer: BertTokenizer, max_seq_length: int) -> None
         f"({length / max_seq_length:.0%} of --max_seq_length), {shard.next_sentence_labels.mean():.0%} random next, "
         f"{unknown:.2%} [UNK]"
     )
-    warn_of_unknown(unknown, "--do_lower_case")
+    warn_of_unknown(unknown)
+    if tokenizer.guessed:
+        print(guesses(tokenizer), file=sys.stderr)
 
 
 def _count(number: int, noun: str) -> str:

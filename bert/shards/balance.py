@@ -24,9 +24,10 @@ from bert.errors import UsageError
 from bert.shards.bins import Bin, bin_of, cut, find_bins, usable
 from bert.shards.pool import run_parallel
 from bert.shards.replace import NEW, staging, swap
+from bert.tokenization.opening import SETTINGS
 
 COUNTS = ".num_samples.json"  # {"shard-0.parquet": 42315, ...}: saves LDDL's loader from opening every shard
-COMMON = ("vocab_sha256", "do_lower_case", "masking")  # settings that must not differ within a data set
+COMMON = ("vocab_sha256", *SETTINGS, "masking")  # settings that must not differ within a data set
 
 
 @dataclass

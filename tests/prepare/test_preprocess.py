@@ -14,7 +14,7 @@ from bert.prepare.pipeline import RECORDS, PreprocessConfig, ShardPlan, make_sha
 from bert.prepare.preprocess import block_bytes, check, describe
 from bert.prepare.text.sources import plan_blocks
 from bert.prepare.tokens import DocumentEncoder
-from bert.tokenization import BertTokenizer
+from bert.tokenization import BertTokenizer, open_tokenizer
 
 
 def configure(*words: object) -> PreprocessConfig:
@@ -27,7 +27,7 @@ def plan_of(tmp_path: Path, vocab_file: Path, *words: object) -> tuple[ShardPlan
     (sink / RECORDS).mkdir(parents=True, exist_ok=True)
     config = configure("--sink", sink, "--vocab-file", vocab_file, "--target-seq-length", 64, *words)
     check(config)
-    tokenizer = BertTokenizer(vocab_file, config.lower_case, pretokenized=config.pretokenized)
+    tokenizer = open_tokenizer(vocab_file, config.tokenizer)
     blocks = plan_blocks(
         config.sources,
         tmp_path / "work",

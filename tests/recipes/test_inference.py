@@ -212,7 +212,7 @@ BAD = [
     ({"init_checkpoint": "/nowhere.bin"}, "/nowhere.bin: No such file"),
     ({"max_seq_length": 11}, "--max_seq_length 11: expected more than --max_query_length 8"),
     ({"max_seq_length": 384}, "--max_seq_length 384: the model has positions for 64"),
-    ({"do_lower_case": False}, "--do_lower_case false: .* was trained with true"),
+    ({"do_lower_case": False}, "--do_lower_case false, but .* has do_lower_case true"),
 ]
 
 

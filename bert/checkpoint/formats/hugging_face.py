@@ -14,15 +14,16 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from tokenizers import AddedToken, decoders
-from tokenizers.processors import TemplateProcessing
 
 from bert.checkpoint.formats.torch_file import read as read_torch_file
 from bert.checkpoint.formats.weights import Weights, heads_in
 from bert.config import load_json
 from bert.errors import UsageError, naming_os_errors
 from bert.files import new_folder
-from bert.tokenization import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, BertTokenizer, looks_uncased, read_vocabulary
+from bert.model.config import VOCAB_MULTIPLE
+from bert.tokenization import write_tokenizer
+from bert.tokenization.files import read_files
+from bert.tokenization.opening import build_tokenizer
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 CONFIGS = ("config.json", "bert_config.json")
@@ -60,7 +61,7 @@ def write(path: Path, weights: Weights) -> list[str]:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         _write_json(folder / "config.json", config_for_transformers(weights))
         if weights.tokenizer is not None:
-            _write_tokenizer(folder, weights.tokenizer, weights.config.max_position_embeddings)
+            write_tokenizer(folder, weights.tokenizer, weights.config.max_position_embeddings)
     return []
 
 
@@ -70,10 +71,25 @@ def read_neighbours(folder: Path) -> dict[str, Any]:
     config = _first_file(folder, CONFIGS)
     if config is not None:
         found["model_config"] = read_config(config)
-    tokenizer = read_tokenizer(folder)
-    if tokenizer is not None:
-        found["tokenizer"] = tokenizer.state_dict()
+    try:
+        held = read_files(folder)
+        if held is not None:
+            names = folder.absolute().parts[-2:]
+            tokenizer = build_tokenizer({"source": names[-1], **held}, str(folder), names=names)
+            found["tokenizer"] = tokenizer.state_dict()
+            if tokenizer.added_tokens is not None:
+                _add_unused_ids(found, tokenizer.vocab_size)
+    except UsageError as error:
+        found["tokenizer_refused"] = str(error)  # the weights may be used with --vocab_file
     return found
+
+
+def _add_unused_ids(found: dict[str, Any], size: int) -> None:
+    """Give the vocabulary the ids that only the embedding table of transformers has, where it has more than padding."""
+    rows = found.get("model_config", {}).get("vocab_size")
+    if isinstance(rows, int) and rows - size >= VOCAB_MULTIPLE:
+        pieces = found["tokenizer"]["vocab"]
+        pieces += [""] * (rows - len(pieces))
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -85,30 +101,6 @@ def read_config(path: Path) -> dict[str, Any]:
             raise UsageError(f"{path}: {key} {values[key]}; expected {value}")
     act = values.get("hidden_act")
     return {**values, "hidden_act": READ_ACTIVATIONS.get(act, act)} if act else values
-
-
-def read_tokenizer(folder: Path) -> BertTokenizer | None:
-    """Read ``vocab.txt`` or ``tokenizer.json``, and the casing from the files beside it, else from the vocabulary."""
-    library = _json_or_empty(folder / "tokenizer.json")
-    if (folder / "vocab.txt").is_file():
-        pieces = read_vocabulary(folder / "vocab.txt")
-    elif library:
-        vocabulary = library.get("model", {}).get("vocab", {})
-        pieces = sorted(vocabulary, key=vocabulary.__getitem__)
-    else:
-        return None
-    normalizer, settings = library.get("normalizer") or {}, _json_or_empty(folder / "tokenizer_config.json")
-    lower = settings.get("do_lower_case", normalizer.get("lowercase", looks_uncased(pieces)))
-    accents = settings.get("strip_accents", normalizer.get("strip_accents"))
-    return BertTokenizer.from_state_dict(
-        {
-            "vocab": pieces,
-            "do_lower_case": bool(lower),
-            "strip_accents": accents,
-            "max_input_chars_per_word": library.get("model", {}).get("max_input_chars_per_word", 100),
-            "never_split": list(SPECIAL_TOKENS),
-        }
-    )
 
 
 def config_for_transformers(weights: Weights) -> dict[str, Any]:
@@ -137,35 +129,8 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
             raise UsageError(f"{path}: damaged, or not a file of safetensors ({error})") from error
 
 
-def _write_tokenizer(folder: Path, tokenizer: BertTokenizer, longest: int) -> None:
-    settings = tokenizer.state_dict()
-    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in settings["vocab"]), encoding="utf8")
-    library = tokenizer.copy_library()
-    library.post_processor = TemplateProcessing(  # type: ignore[assignment]
-        single=f"{CLS} $A {SEP}",
-        pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
-        special_tokens=[(CLS, tokenizer.cls_id), (SEP, tokenizer.sep_id)],
-    )
-    library.decoder = decoders.WordPiece()  # type: ignore[assignment]
-    library.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
-    library.save(str(folder / "tokenizer.json"))
-    values = {
-        "tokenizer_class": "BertTokenizer",
-        "do_lower_case": tokenizer.do_lower_case,
-        "strip_accents": settings["strip_accents"],
-        "tokenize_chinese_chars": not tokenizer.pretokenized,
-        "model_max_length": longest,
-        **{"unk_token": UNK, "sep_token": SEP, "pad_token": PAD, "cls_token": CLS, "mask_token": MASK},
-    }
-    _write_json(folder / "tokenizer_config.json", values)
-
-
 def _first_file(folder: Path, names: Sequence[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
-def _json_or_empty(path: Path) -> dict[str, Any]:
-    return load_json(path, "the tokenizer's") if path.is_file() else {}
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
