@@ -92,7 +92,7 @@ def build_tokenizer(
     """
     own = {name: held.get(name) for name in SETTINGS if name not in held.get("guessed", ())}
     facts = [*facts, Stated(what, own)]
-    if own["do_lower_case"] is None:
+    if own.get("do_lower_case") is None:
         facts += [Stated(name, {"do_lower_case": published_casing(name)}) for name in names]
     values = {"source": what, **held, **agreed(facts), "guessed": []}
     if all(fact.settings.get("do_lower_case") is None for fact in facts):
