@@ -56,7 +56,8 @@ def fit_head(start: StartingPoint, task: Task, run: TaskRun, found: Found) -> No
 def match_labels(names: Sequence[str], task: Task) -> list[int] | None:
     """Return the place of each of the task's labels among ``names``, None unless these are the same labels.
 
-    Case, blanks, hyphens and underscores count only where the task's labels need them; the task's synonyms count.
+    Other case and a blank, hyphen or underscore for one another make no difference unless the task's labels differ in
+    just that; the task's synonyms are known.
     """
     meant = {fold(name): fold(label) for name, label in task.synonyms.items()}
     folded = [meant.get(fold(name), fold(name)) for name in names]
@@ -67,8 +68,8 @@ def match_labels(names: Sequence[str], task: Task) -> list[int] | None:
 
 
 def fold(name: str) -> str:
-    """Return what of a label's name counts: ``NOT_ENTAILMENT`` and ``not-entailment`` are the same."""
-    return name.casefold().translate({ord(letter): None for letter in " -_"})
+    """Return what counts in a label's name: ``NOT_ENTAILMENT`` and ``not-entailment`` are the same, 1 and -1 are not."""
+    return name.casefold().replace("-", "_").replace(" ", "_")
 
 
 def _describe(names: Sequence[str], count: int) -> str:

@@ -30,7 +30,7 @@ SHAPE = {
     "attention_probs_dropout_prob": 0.0,
 }
 PAIRS = [("the river walks", "the green stone"), ("seven stones", "a bright song"), ("the table", "sing of the river")]
-MNLI = ["ENTAILMENT", "Neutral", "contra-diction"]
+MNLI = ["ENTAILMENT", "Neutral", "contradiction"]
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_labels_keep_their_meaning_on_every_way(tmp_path, their_model, capsys):
     assert transformers.AutoConfig.from_pretrained(tmp_path / "back").id2label == dict(enumerate(MNLI))
     torch.testing.assert_close(their_logits(tmp_path / "back"), their_logits(folder))
     convert(folder, tmp_path / "tf", "tf")
-    assert "not representable in tf: the labels ENTAILMENT, Neutral, contra-diction" in capsys.readouterr().out
+    assert "not representable in tf: the labels ENTAILMENT, Neutral, contradiction" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("labels", [2, ["label_0", "label_1"]])
@@ -182,6 +182,7 @@ def test_a_frozen_base_of_another_task(tmp_path, their_model, capsys):
 
 
 OWN = Task("own", None, {}, acc, ("Yes", "yes", "no"))
+SIGNS = Task("signs", None, {}, acc, ("0", "-1"))
 THREE = Task("three", None, {}, acc, ("a b", "c-d", "E"))
 
 
@@ -194,7 +195,9 @@ THREE = Task("three", None, {}, acc, ("a b", "c-d", "E"))
         (["NEGATIVE", "POSITIVE"], find_task("sst-2"), [0, 1]),
         (["acceptable", "unacceptable"], find_task("cola"), [1, 0]),
         (["1", "0"], find_task("qqp"), [1, 0]),
-        (["e", "CD", "A_B"], THREE, [2, 1, 0]),
+        (["e", "C_D", "A-B"], THREE, [2, 1, 0]),
+        (["1", "0"], SIGNS, None),
+        (["-1", "0"], SIGNS, [1, 0]),
         (["no", "yes", "Yes"], OWN, [2, 1, 0]),  # labels of one's own that differ only in case
         (["NO", "yes", "Yes"], OWN, None),
         (["entailment"], find_task("rte"), None),
