@@ -68,7 +68,7 @@ def match_labels(names: Sequence[str], task: Task) -> list[int] | None:
 
 
 def fold(name: str) -> str:
-    """Return what counts in a label's name: ``NOT_ENTAILMENT`` and ``not-entailment`` are the same, 1 and -1 are not."""
+    """Return what counts in a label's name: ``NOT_ENTAILMENT`` and ``not-entailment`` are equal, 1 and -1 are not."""
     return name.casefold().replace("-", "_").replace(" ", "_")
 
 
