@@ -68,7 +68,7 @@ def show_in_sentence(reply: Reply) -> None:
 
 def show_plainly(reply: Reply) -> None:
     """Print the question, the context, the answer and the n best as a list, as the published script does."""
-    best = json.dumps([candidate._asdict() for candidate in reply.answer.nbest], indent=4)
+    best = json.dumps([candidate.as_json() for candidate in reply.answer.nbest], indent=4)
     answer = reply.answer.text or NO_ANSWER
     print(f"question:  {reply.question}", f"context:  {reply.context}", "", "", answer, "", best, sep="\n")
 

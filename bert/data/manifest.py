@@ -10,8 +10,10 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +83,19 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     text = json.dumps(dataclasses.asdict(manifest), indent=2, sort_keys=True)
     with writing(folder / MANIFEST) as temporary:
         temporary.write_text(text + "\n", encoding="utf8")
+
+
+def add_to_manifest(path: Path, settings: dict[str, Any]) -> None:
+    """List a new shard in its folder's manifest, which other processes may be writing too."""
+    entry, folder = describe_shard(path), os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        manifest = read_manifest(path.parent) or Manifest({}, {})
+        manifest.settings |= settings
+        manifest.shards[path.name] = entry
+        write_manifest(path.parent, manifest)
+    finally:
+        os.close(folder)
 
 
 def check_manifests(paths: Iterable[Path], tokenizer: BertTokenizer) -> None:

@@ -48,8 +48,6 @@ def preprocess(config: PreprocessConfig) -> None:
     start_ranks(config.cluster)
     check(config)
     tokenizer = open_tokenizer(config.vocab_file, config.tokenizer)
-    if tokenizer.guessed:
-        print(guesses(tokenizer), file=sys.stderr)
     sink, show = Path(config.sink), not config.disable_progress_bar
     with _work_folder(sink):
         size, number = block_bytes(config), config.num_blocks
@@ -71,6 +69,8 @@ def preprocess(config: PreprocessConfig) -> None:
                 records.append(record)
                 bar.update()
         _finish(sink, settings, sorted(records, key=lambda record: record.index))
+    if tokenizer.guessed:
+        print(guesses(tokenizer), file=sys.stderr)
 
 
 def check(config: PreprocessConfig) -> None:

@@ -21,8 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from bert import __version__
 from bert.config import flag
 from bert.data.formats.table import Shard, format_of, write_shard
+from bert.data.manifest import add_to_manifest, check_tokenizer, read_manifest
 from bert.data.shard import concatenate, select
 from bert.errors import UsageError
 from bert.log.progress import progress
@@ -67,6 +69,10 @@ def create_pretraining_data(config: PretrainingDataConfig) -> None:
     outputs = _check(config)
     files = find_files(config.input_file, "--input_file")
     tokenizer = open_tokenizer(config.vocab_file, config.tokenizer)
+    for folder in {output.parent for output in outputs}:
+        manifest = read_manifest(folder)
+        if manifest and manifest.shards.keys() - {output.name for output in outputs}:  # others than those replaced
+            check_tokenizer(folder, manifest, tokenizer)
     shard = _build_shard(files, tokenizer, config)
     if shard.num_samples == 0:
         raise UsageError(f"--input_file {' '.join(config.input_file)}: no text in {_count(len(files), 'file')}")
@@ -75,6 +81,7 @@ def create_pretraining_data(config: PretrainingDataConfig) -> None:
         write_shard(
             output, mine, config.instances.max_seq_length, config.instances.max_predictions_per_seq, tokenizer.vocab
         )
+        add_to_manifest(output, {"tool": f"bert {__version__}", **tokenizer.identity})
         print(f"{output}: {_count(mine.num_samples, 'sequence')}")
     _report(shard, tokenizer, config.instances.max_seq_length)
 

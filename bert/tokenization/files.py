@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ from bert.errors import UsageError
 from bert.tokenization.tokenizer import BertTokenizer
 from bert.tokenization.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, read_vocabulary
 
-VOCABULARY, LIBRARY, SETTINGS = "vocab.txt", "tokenizer.json", "tokenizer_config.json"
+VOCABULARY, LIBRARY, SETTINGS, ADDED = "vocab.txt", "tokenizer.json", "tokenizer_config.json", "added_tokens.json"
 ROLES = {"unk_token": UNK, "sep_token": SEP, "pad_token": PAD, "cls_token": CLS, "mask_token": MASK}
 # Classes of transformers that cut text as BertTokenizer does.
 WORD_PIECE_CLASSES = ("Bert", "DistilBert", "Electra", "MobileBert", "ConvBert", "PreTrained", "Tokenizers")
 LARGEST_ID = 10_000_000
-# Keys of our own: what transformers has no word for.
+# Keys of our own, all or none: what transformers has no word for. never_split null: added tokens take its place.
 OWN_KEYS = ("never_split", "source", "guessed")
 
 
@@ -44,14 +45,16 @@ def read_files(folder: Path, pretokenized: bool = False) -> dict[str, Any] | Non
     found: dict[str, Any] = dict(_from_library(folder / LIBRARY, library)) if library else {}
     if listed.is_file():
         pieces = read_vocabulary(listed)
-        _expect_same_ids(listed, pieces, folder / LIBRARY, found.get("vocab", ()))
+        if library:
+            pieces = _expect_same_ids(listed, pieces, folder / LIBRARY, found["vocab"])
         found["vocab"] = pieces
-    for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars", *OWN_KEYS):
+    ours = all(name in settings for name in OWN_KEYS)
+    for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars", *(OWN_KEYS if ours else ())):
         if settings.get(name) is not None:
             found[name] = settings[name]
-    if settings.get("never_split") is not None:
+    if ours and settings["never_split"] is not None:
         found["added_tokens"] = None
-    elif library or settings:
+    elif library or settings or (folder / ADDED).is_file():
         found["added_tokens"] = [*found.get("added_tokens", ()), *_added_beside(folder, settings, found)]
     return found
 
@@ -72,7 +75,7 @@ def settings_beside(vocab_file: Path) -> Path:
 def write_tokenizer(folder: Path, tokenizer: BertTokenizer, longest: int) -> None:
     """Write the files from which transformers builds the same tokenizer, for inputs of at most ``longest`` tokens."""
     state = tokenizer.state_dict()
-    (folder / VOCABULARY).write_text("".join(f"{piece}\n" for piece in state["vocab"]), encoding="utf8")
+    (folder / VOCABULARY).write_text("".join(f"{piece or ''}\n" for piece in state["vocab"]), encoding="utf8")
     library = Tokenizer.from_str(tokenizer.library.to_str())
     library.post_processor = TemplateProcessing(  # type: ignore[assignment]
         single=f"{CLS} $A {SEP}",
@@ -84,7 +87,9 @@ def write_tokenizer(folder: Path, tokenizer: BertTokenizer, longest: int) -> Non
     library.save(str(folder / LIBRARY))
     # BertTokenizer of transformers has its own word splitter and length limit; the generic class keeps the file's.
     plain = not tokenizer.pretokenized and tokenizer.max_input_chars_per_word == 100
-    own = {name: state[name] for name in OWN_KEYS if tokenizer.added_tokens is None or name != "never_split"}
+    own = {name: state[name] for name in OWN_KEYS}
+    if tokenizer.added_tokens is not None:
+        own["never_split"] = None
     values = {
         "tokenizer_class": "BertTokenizer" if plain else "PreTrainedTokenizerFast",
         "model_max_length": longest,
@@ -123,24 +128,26 @@ def _from_library(path: Path, values: Mapping[str, Any]) -> Iterator[tuple[str, 
 HINT = "BERT's; text that another tokenizer has cut into words needs --pretokenized"
 
 
-def _by_id(path: Path, vocabulary: Mapping[str, int]) -> list[str]:
+def _by_id(path: Path, vocabulary: Mapping[str, int]) -> list[str | None]:
     last = max(vocabulary.values(), default=-1)
     if last > LARGEST_ID:
         raise UsageError(f"{path}: id {last}; expected at most {LARGEST_ID}")
-    pieces = [""] * (last + 1)
+    pieces: list[str | None] = [None] * (last + 1)
     for piece, index in vocabulary.items():
-        if pieces[index]:
+        if pieces[index] is not None:
             raise UsageError(f"{path}: {pieces[index]!r} and {piece!r} have the id {index}, expected ids of their own")
         pieces[index] = piece
     return pieces
 
 
-def _expect_same_ids(listed: Path, pieces: list[str], library: Path, others: list[str]) -> None:
+def _expect_same_ids(listed: Path, pieces: list[str], library: Path, others: list[str | None]) -> list[str | None]:
+    """Return the pieces of vocab.txt, which may be blank where tokenizer.json has none; raises UsageError."""
     ids = {piece: index for index, piece in enumerate(pieces)}
     for index, piece in enumerate(others):
         if piece and ids.get(piece) != index:
             line = f"line {ids[piece] + 1}" if piece in ids else "no line"
             raise UsageError(f"{library}: {piece!r} has the id {index}, but {listed} has it on {line}")
+    return [piece or other for piece, other in zip_longest(pieces, others)]
 
 
 def _refuse_class(path: Path, settings: Mapping[str, Any]) -> None:
@@ -159,13 +166,13 @@ def _refuse_class(path: Path, settings: Mapping[str, Any]) -> None:
 def _added_beside(folder: Path, settings: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield tokens that tokenizer.json does not have, from the three other places where transformers keeps them."""
     known = {token["content"] for token in found.get("added_tokens", ())}
-    pieces = {piece: index for index, piece in enumerate(found["vocab"])}
+    pieces = {piece: index for index, piece in enumerate(found["vocab"]) if piece is not None}
     special = [_content(settings.get(role) or token) for role, token in ROLES.items()]
     extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
     named = [*special, *(_content(token) for token in (extra.values() if isinstance(extra, dict) else extra))]
     described = {t["content"]: t for t in (settings.get("added_tokens_decoder") or {}).values()}
     numbered = {t["content"]: int(i) for i, t in (settings.get("added_tokens_decoder") or {}).items()}
-    plain = _json_or_empty(folder / "added_tokens.json")
+    plain = {} if described else _json_or_empty(folder / ADDED)  # the older file does not count beside the newer
     ids = {**plain, **numbered}
     after = max([len(pieces) - 1, *(token["id"] for token in found.get("added_tokens", ())), *ids.values()]) + 1
     for content in dict.fromkeys([*sorted(ids, key=ids.__getitem__), *named]):

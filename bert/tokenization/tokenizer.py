@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
@@ -31,51 +31,74 @@ from bert.tokenization.normalizer import WordNormalizer
 from bert.tokenization.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, check_vocabulary, read_vocabulary
 
 
+class TokenizerSettings(TypedDict, total=False):
+    """What decides the pieces of a text besides the vocabulary and its casing, and what is known of it."""
+
+    max_input_chars_per_word: int  # a longer word is [UNK]
+    strip_accents: bool | None  # None: if the text is lower-cased
+    never_split: Sequence[str]  # whole where blanks delimit them
+    pretokenized: bool  # words end at blanks only
+    tokenize_chinese_chars: bool | None  # each ideograph is a word; None: unless pretokenized
+    added_tokens: Sequence[dict[str, Any]] | None  # as in tokenizer.json, in the place of never_split
+    source: str  # where the value comes from
+    guessed: Sequence[str]  # settings that nobody stated
+
+
+DEFAULTS = TokenizerSettings(
+    max_input_chars_per_word=100,
+    strip_accents=None,
+    never_split=SPECIAL_TOKENS,
+    pretokenized=False,
+    tokenize_chinese_chars=None,
+    added_tokens=None,
+    source="",
+    guessed=(),
+)
+
+
 class BertTokenizer:
     """WordPiece tokenizer. Two are alike if their :attr:`identity` is."""
 
     def __init__(
         self,
-        vocab: str | Path | Sequence[str],
+        vocab: str | Path | Sequence[str | None],
         do_lower_case: bool = True,
-        max_input_chars_per_word: int = 100,
-        strip_accents: bool | None = None,
-        never_split: Sequence[str] = SPECIAL_TOKENS,
-        pretokenized: bool = False,
-        tokenize_chinese_chars: bool | None = None,
-        added_tokens: Sequence[dict[str, Any]] | None = None,
-        source: str = "",
-        guessed: Sequence[str] = (),
+        **settings: Unpack[TokenizerSettings],
     ):
         """Take the pieces by id, or read them from a file; raises :class:`UsageError` where it is not a vocabulary.
 
-        ``strip_accents`` None follows ``do_lower_case``. ``pretokenized`` splits text at blanks only: punctuation and,
-        unless ``tokenize_chinese_chars`` says otherwise, ideographs stay within their word. ``added_tokens`` has the
-        form of tokenizer.json and takes the place of ``never_split``. ``source`` and ``guessed`` tell where the value
-        comes from, and which of the settings nobody stated.
+        None stands for an id that has no piece. Of ids with the same piece, the last one counts.
         """
-        self._pieces = read_vocabulary(vocab) if isinstance(vocab, (str, Path)) else list(vocab)
-        self.do_lower_case, self.pretokenized, self.never_split = do_lower_case, pretokenized, tuple(never_split)
-        self.tokenize_chinese_chars = not pretokenized if tokenize_chinese_chars is None else tokenize_chinese_chars
-        self.strip_accents, self.max_input_chars_per_word = strip_accents, max_input_chars_per_word
-        self.source, self.guessed = source, tuple(guessed)
-        ideographs = self.tokenize_chinese_chars
-        self._normalizer = WordNormalizer(do_lower_case, strip_accents, never_split, spaced_ideographs=ideographs)
-        ids = {piece: index for index, piece in enumerate(self._pieces) if piece}
-        self._word_piece = WordPiece(ids, unk_token=UNK, max_input_chars_per_word=max_input_chars_per_word)
-        self.library = self._build_library(added_tokens or ())
-        self.added_tokens = None if added_tokens is None else _added_tokens(self.library)
-        self._names = list(self._pieces)
+        if unknown := settings.keys() - DEFAULTS.keys():
+            raise TypeError(f"unknown settings of a tokenizer: {', '.join(sorted(unknown))}")
+        values: dict[str, Any] = {**DEFAULTS, **settings}
+        self._pieces: list[str | None] = [*read_vocabulary(vocab)] if isinstance(vocab, (str, Path)) else list(vocab)
+        self.do_lower_case, self.never_split = do_lower_case, tuple(values["never_split"])
+        self.pretokenized, ideographs = values["pretokenized"], values["tokenize_chinese_chars"]
+        self.tokenize_chinese_chars = not self.pretokenized if ideographs is None else ideographs
+        self.strip_accents, self.max_input_chars_per_word = values["strip_accents"], values["max_input_chars_per_word"]
+        self.source, self.guessed = values["source"], tuple(values["guessed"])
+        self._normalizer = WordNormalizer(
+            do_lower_case, self.strip_accents, self.never_split, self.tokenize_chinese_chars
+        )
+        ids = {piece: index for index, piece in enumerate(self._pieces) if piece is not None}
+        self._word_piece = WordPiece(ids, unk_token=UNK, max_input_chars_per_word=self.max_input_chars_per_word)
+        added = values["added_tokens"]
+        self.library = self._build_library(added or ())
+        self.added_tokens = None if added is None else _added_tokens(self.library)
+        self._names = [piece or "" for piece in self._pieces]
         for token in self.added_tokens or ():
             self._names += [""] * (token["id"] + 1 - len(self._names))
             self._names[token["id"]] = token["content"]
         self.vocab: dict[str, int] = {name: index for index, name in enumerate(self._names) if name}
-        check_vocabulary(self.vocab, source or "the tokenizer")
+        check_vocabulary(self.vocab, self.source or "the tokenizer")
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = map(
             self.vocab.__getitem__, (PAD, UNK, CLS, SEP, MASK)
         )
         # Ids that no text gets may stand at the end too.
-        self.fingerprint: str = hashlib.sha256("\n".join(self._pieces).rstrip("\n").encode()).hexdigest()
+        self.fingerprint: str = hashlib.sha256(
+            "\n".join(piece or "" for piece in self._pieces).rstrip("\n").encode()
+        ).hexdigest()
 
     def _build_library(self, added_tokens: Sequence[dict[str, Any]]) -> Tokenizer:
         """Return the library's tokenizer. It numbers ``added_tokens`` itself, as it does for transformers."""
@@ -188,7 +211,7 @@ class BertTokenizer:
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> "BertTokenizer":
         """Rebuild the tokenizer that ``state_dict`` described."""
-        return cls(**{"source": "tokenizer in the checkpoint", **state})
+        return cls(**state)
 
     def _word_ids(self, word: str) -> list[int]:
         return [piece.id for piece in self._word_piece.tokenize(word)]

@@ -36,6 +36,6 @@ def check_vocabulary(pieces: Iterable[str], source: str) -> None:
         raise UsageError(f"{source}: no line for {' '.join(missing)}, expected all of {' '.join(SPECIAL_TOKENS)}")
 
 
-def looks_uncased(pieces: Iterable[str]) -> bool:
+def looks_uncased(pieces: Iterable[str | None]) -> bool:
     """Guess whether a vocabulary is uncased: no piece has a capital letter, but for marks such as [CLS] and <S>."""
     return not any(piece != piece.lower() and f"{piece[0]}{piece[-1]}" not in ("[]", "<>") for piece in pieces if piece)

@@ -19,9 +19,9 @@ from bert.model.bert import BertForQuestionAnswering
 from bert.model.config import BertConfig
 from bert.squad.answers import Answer, Candidate
 from bert.squad.examples import example_from_text
-from bert.squad.reader import locate_answer
-from bert.squad.task import WindowConfig, encode_questions
-from bert.squad.terminal import render, sentence_around, wants_color
+from bert.squad.reader import ReaderConfig
+from bert.squad.task import WindowConfig, answer, encode_questions
+from bert.squad.terminal import highlighted, render, sentence_around, wants_color
 from bert.tokenization import BertTokenizer
 
 SCORE = 5.0  # start and end logit of "bright"; that of any other piece is -5
@@ -110,7 +110,7 @@ def test_an_answer_beyond_the_first_window(files, capsys):
     ask(files, context=LONG, json=True)
     found = json.loads(capsys.readouterr().out)
     assert found["answer"] == "Bright"
-    assert found["context"] == LONG.strip()
+    assert found["context"] == LONG
     assert "null_odds" not in found
     # Even a window of all 64 positions would have ended before it.
     assert len(LONG[: LONG.index("Bright")].split()) > 64
@@ -236,9 +236,9 @@ def test_an_answer_is_marked_where_it_was_found(vocab_file):
         if token == "river" and feature.token_to_orig_map.get(place) == 10
     ]
     assert len(places) > 1  # it is in several windows
-    values[places, 0] = 1.25
-    found = Answer("0", "river", "river", None, [Candidate("river", 1.0, 1.25, 0.0)])
-    start, end = locate_answer(found, questions, Outputs(values, 0.0))
+    values[places] = 1.25
+    (found,) = answer(questions, Outputs(values, 0.0), ReaderConfig())
+    start, end = found.chosen.span or (0, 0)
     assert (start, end) == (context.index("(river)") + 1, context.index("(river)") + 6)
     first, last = sentence_around(context, start, end)
     assert context[first:last] == "The table, the (river) and a song."
@@ -248,6 +248,23 @@ def test_an_answer_across_sentences_is_shown_with_both():
     text = "One is here. Two is there. Three is away. Four."
     first, last = sentence_around(text, text.index("there"), text.index("away"))
     assert text[first:last] == "Two is there. Three is away."
+
+
+def test_white_space_around_an_answer_is_shown_as_blanks():
+    context = "A song.\n\nThe river\nwalks \u00a0on the\tgreen stone . It ends."
+    text = "river\nwalks \u00a0on"
+    span = (context.index(text), context.index(text) + len(text))
+    found = Answer("0", text, text, None, [Candidate(text, 1.0, 1, 1, span)])
+    reply = inference.Reply("?", context, found, span)
+    assert highlighted(reply, color=False) == "The [river walks on] the green stone ."
+    assert render(reply, color=False).splitlines()[1].split() == ["100.0%", "river", "walks", "on"]
+
+
+def test_published_answers_are_whole_words_where_letters_differ(files, capsys):
+    for alignment, expected in (("offsets", "Bright"), ("published", "The\u00a0Bright\u00a0river.")):
+        ask(files, context="The\u00a0Bright\u00a0river.\n", json=True, answer_alignment=alignment)
+        found = json.loads(capsys.readouterr().out)
+        assert (found["answer"], found["context"]) == (expected, "The\u00a0Bright\u00a0river.\n")
 
 
 def test_colours(monkeypatch):

@@ -318,7 +318,7 @@ def test_an_occupied_output_directory_is_refused(corpus, tmp_path):
 def test_another_vocabulary_or_casing_than_the_checkpoints_is_refused(corpus, tmp_path):
     pretrain(corpus, tmp_path / "a", max_steps=1)
     weights = tmp_path / "a/ckpt_1.pt"
-    with pytest.raises(UsageError, match="--do_lower_case false, but .* has do_lower_case true"):
+    with pytest.raises(UsageError, match="do_lower_case false, but --init_checkpoint .* has do_lower_case true"):
         pretrain(corpus, tmp_path / "b", init_checkpoint=weights, do_lower_case=False)
     lines = (corpus / "vocab.txt").read_text().splitlines()
     (tmp_path / "vocab.txt").write_text("\n".join([*lines[:5], lines[6], lines[5], *lines[7:]]) + "\n")

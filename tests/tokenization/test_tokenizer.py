@@ -176,7 +176,9 @@ def test_vocabulary_order_and_ids(tokenizer):
 
 def test_state_is_plain_and_complete(tmp_path):
     path = write_vocabulary(tmp_path / "vocab.txt", [*SPECIALS, "É", "e", "[X]", "x"])
-    tokenizer = BertTokenizer(path, False, 5, strip_accents=False, never_split=[*SPECIALS, "[X]"])
+    tokenizer = BertTokenizer(
+        path, False, max_input_chars_per_word=5, strip_accents=False, never_split=[*SPECIALS, "[X]"]
+    )
     path.unlink()
     again = BertTokenizer.from_state_dict(json.loads(json.dumps(tokenizer.state_dict())))
     assert again.state_dict() == tokenizer.state_dict() and again.fingerprint == tokenizer.fingerprint

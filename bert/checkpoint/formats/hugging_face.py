@@ -89,7 +89,7 @@ def _add_unused_ids(found: dict[str, Any], size: int) -> None:
     rows = found.get("model_config", {}).get("vocab_size")
     if isinstance(rows, int) and rows - size >= VOCAB_MULTIPLE:
         pieces = found["tokenizer"]["vocab"]
-        pieces += [""] * (rows - len(pieces))
+        pieces += [None] * (rows - len(pieces))
 
 
 def read_config(path: Path) -> dict[str, Any]:
