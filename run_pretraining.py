@@ -39,7 +39,7 @@ from bert.train.foreign_flags import ForeignFlags, refuse_foreign_flags
 from bert.train.parallel import ParallelConfig
 from bert.train.precision import PrecisionConfig
 from bert.train.profiling import ProfileConfig, profiling
-from bert.train.run import Run, build_run, open_log
+from bert.train.run import Run, build_run, check_output_dir, open_log
 from bert.train.throughput import flops_of_batches, measure_peak
 
 
@@ -87,7 +87,9 @@ def main(config: Config) -> None:
     if not config.run.do_train:
         raise UsageError("nothing to do: add --do_train")
     with join_world(config.distributed) as world, StopSignal() as stop:
-        pretrain(config, build_run(config, world, stop))
+        run = build_run(config, world, stop)
+        check_output_dir(run)
+        pretrain(config, run)
         if stop.by_keyboard:
             raise KeyboardInterrupt  # saved, but a script that called this command should not continue
 
@@ -101,7 +103,8 @@ def pretrain(config: Config, run: Run[Config]) -> None:
         shards, held_out = open_shards(config.data, config.run.eval_dir, tokenizer)
     found = find_checkpoint(config.checkpoint, run.output_dir, run.world, run.notice)
     start = plan_start(found.state, config.phase, run.notice)
-    for line in filter(None, (geometry.banner(), guesses(tokenizer), *shards.notices)):
+    held = held_out.notices if held_out else ()
+    for line in filter(None, (geometry.banner(), guesses(tokenizer), *shards.notices, *held)):
         run.notice(line)
 
     # The model, and the trainer that owns its optimizer.

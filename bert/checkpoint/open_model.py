@@ -153,7 +153,10 @@ def find_model_config(
         held = state.get("model_config", {})
         vars(config).update({key: held[key] for key in ADAPTER_KEYS if key in held and not hasattr(config, key)})
     elif "model_config" in state:
-        config = BertConfig.from_dict(state["model_config"])
+        try:
+            config = BertConfig.from_dict(state["model_config"])
+        except UsageError as error:
+            raise UsageError(f"{source}: {error}") from error
     else:
         raise UsageError(f"--config_file: needed, {_lacks('configuration', state, what)}")
     if tokenizer is not None and not config.set_vocabulary(tokenizer.vocab_size):

@@ -115,7 +115,7 @@ def check_manifests(paths: Iterable[Path], tokenizer: BertTokenizer) -> None:
 
 def check_tokenizer(folder: Path, manifest: Manifest, tokenizer: BertTokenizer) -> None:
     """Raise UsageError where the shards were made with another tokenizer."""
-    expect_same(tokenizer, "--vocab_file", manifest.settings, f"the manifest of {folder}")
+    expect_same(tokenizer, f"--vocab_file {tokenizer.source}", manifest.settings, f"the manifest of {folder}")
 
 
 def stated_by(paths: Iterable[Path]) -> list[Stated]:

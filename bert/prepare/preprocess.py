@@ -13,6 +13,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -30,6 +31,7 @@ from bert.prepare.masks import default_predictions
 from bert.prepare.pairs import SPECIALS
 from bert.prepare.pipeline import RECORDS, PreprocessConfig, Record, ShardPlan, make_shards, read_records
 from bert.prepare.text.blocks import Block
+from bert.prepare.text.characters import report
 from bert.prepare.text.sources import plan_blocks
 from bert.prepare.tokens import DocumentEncoder
 from bert.prepare.vocabulary import warn_of_unknown
@@ -195,6 +197,7 @@ def _finish(sink: Path, settings: dict[str, Any], records: list[Record]) -> None
         f"sentences, {unknown:.2%} [UNK]"
     )
     warn_of_unknown(unknown)
+    report(sum((Counter(record.invalid) for record in records), Counter[str]()))
     if sentences < SHORT_DOCUMENTS and settings["documents"] == "blank":
         print("warning: short documents; are they paragraphs? Try --documents file", file=sys.stderr)
 

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +30,8 @@ from bert.data.shard import concatenate, select
 from bert.errors import UsageError
 from bert.log.progress import progress
 from bert.prepare.instances import Document, InstanceConfig, make_instances
+from bert.prepare.text.characters import report
+from bert.prepare.text.extracted import refuse_extracted
 from bert.prepare.text.inputs import find_files, prepare_output, read_lines
 from bert.prepare.vocabulary import warn_of_unknown
 from bert.shards.pool import run_parallel
@@ -68,6 +71,8 @@ def create_pretraining_data(config: PretrainingDataConfig) -> None:
     """Read, pair, mask and write; raises :class:`UsageError` where a flag or file is wrong."""
     outputs = _check(config)
     files = find_files(config.input_file, "--input_file")
+    for path in files:
+        refuse_extracted(path, "--input_file")
     tokenizer = open_tokenizer(config.vocab_file, config.tokenizer)
     for folder in {output.parent for output in outputs}:
         manifest = read_manifest(folder)
@@ -94,15 +99,17 @@ def read_documents(
     ``join_files`` lets a document continue in the next file if no blank line ends it.
     """
     documents: list[Document] = [[]]
+    invalid: Counter[str] = Counter()
     for path in paths:
         if not join_files:
             documents.append([])
-        for lines in read_lines(path, bar):
+        for lines in read_lines(path, bar, invalid):
             for line, ids in zip(lines, tokenizer.encode_batch(lines), strict=True):
                 if not line:
                     documents.append([])
                 elif ids:
                     documents[-1].append(array("i", ids))
+    report(invalid)
     return [document for document in documents if document]
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
@@ -23,6 +24,8 @@ from bert.config import flag
 from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
 from bert.log.progress import progress
+from bert.prepare.text.characters import report
+from bert.prepare.text.extracted import TAG, extracted_kind
 from bert.prepare.text.inputs import find_files, prepare_output, read_lines
 from bert.tokenization import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, WordNormalizer
 from bert.tokenization.files import settings_beside
@@ -66,8 +69,10 @@ def train_vocabulary(config: VocabularyConfig) -> None:
         unit="B",
         disable=config.disable_progress_bar,
     ) as bar:
-        blocks = (lines for path in files for lines in read_lines(path, bar, "--text"))
+        invalid: Counter[str] = Counter()
+        blocks = (lines for path in files for lines in _lines_of(path, bar, invalid))
         words = count_words(blocks, config)
+    report(invalid)
     if not words:
         raise UsageError(f"--text {' '.join(config.text)}: no text in {len(files)} file(s)")
     alphabet = choose_alphabet(words, config.character_coverage)
@@ -75,6 +80,15 @@ def train_vocabulary(config: VocabularyConfig) -> None:
     pieces = build_vocabulary(spelled, config.vocab_size, config.min_frequency, not config.disable_progress_bar)
     _write(output, pieces, config)
     _report(output, pieces, words, spelled, config.vocab_size)
+
+
+def _lines_of(path: Path, bar: Any, invalid: Counter[str]) -> Iterator[list[str]]:
+    """Read the lines of a file, without the tags of WikiExtractor."""
+    kind = extracted_kind(path)
+    if kind == "jsonl":
+        raise UsageError(f"--text {path}: WikiExtractor's JSON, expected its output without --json")
+    for lines in read_lines(path, bar, invalid, "--text"):
+        yield [line for line in lines if not TAG.fullmatch(line)] if kind else lines
 
 
 def _write(output: Path, pieces: list[str], config: VocabularyConfig) -> None:

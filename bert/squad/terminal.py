@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from bert.errors import UsageError
+from bert.files import decode
 from bert.prepare.text.sentences import split_sentences
 from bert.squad.reader import Reply
 
@@ -56,7 +57,7 @@ def _read_context() -> str:
 
 def _read_file(path: str) -> str:
     try:
-        text = Path(path).expanduser().read_text(encoding="utf8")
+        text = decode(Path(path).expanduser().read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         print(f"error: {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}", file=sys.stderr)
         return ""
@@ -69,7 +70,7 @@ def _read_file(path: str) -> str:
 def _line(prompt: str) -> str:
     """Return a line of stdin; raises EOFError at the end and UsageError for bytes that are not text."""
     try:
-        return input(prompt if sys.stdin.isatty() else "")
+        return input(prompt if sys.stdin.isatty() else "").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise UsageError(f"stdin: not {error.encoding} text ({error.reason})") from error
 

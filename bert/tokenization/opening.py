@@ -91,6 +91,8 @@ def build_tokenizer(
     ``names`` may hold the name of a published model. Raises UsageError where two facts differ.
     """
     own = {name: held.get(name) for name in SETTINGS if name not in held.get("guessed", ())}
+    if "strip_accents" in held and own["strip_accents"] is None:
+        own["strip_accents"] = own.get("do_lower_case")
     facts = [*facts, Stated(what, own)]
     if own.get("do_lower_case") is None:
         facts += [Stated(name, {"do_lower_case": published_casing(name)}) for name in names]

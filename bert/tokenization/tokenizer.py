@@ -76,7 +76,8 @@ class BertTokenizer:
         self.do_lower_case, self.never_split = do_lower_case, tuple(values["never_split"])
         self.pretokenized, ideographs = values["pretokenized"], values["tokenize_chinese_chars"]
         self.tokenize_chinese_chars = not self.pretokenized if ideographs is None else ideographs
-        self.strip_accents, self.max_input_chars_per_word = values["strip_accents"], values["max_input_chars_per_word"]
+        accents, self.max_input_chars_per_word = values["strip_accents"], values["max_input_chars_per_word"]
+        self.strip_accents: bool | None = None if accents == do_lower_case else accents
         self.source, self.guessed = values["source"], tuple(values["guessed"])
         self._normalizer = WordNormalizer(
             do_lower_case, self.strip_accents, self.never_split, self.tokenize_chinese_chars

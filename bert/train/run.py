@@ -12,13 +12,16 @@ it, nothing changes it, and whatever a function needs of its surroundings it tak
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from bert.distributed import StopSignal, World
-from bert.log import LogConfig, Logger, build_logger, resolve_tensorboard_dir
+from bert.distributed import StopSignal, World, collective_errors
+from bert.errors import UsageError, naming_os_errors
+from bert.log import LogConfig, Logger, build_logger, resolve_log
 from bert.optim.build import OptimizerConfig
 from bert.optim.schedules import ScheduleConfig
 from bert.train.batch_geometry import BatchConfig, BatchGeometry, batch_geometry
@@ -85,10 +88,22 @@ def build_run(settings: S, world: World, stop: StopSignal) -> Run[S]:
     return Run(settings, world, Precision(settings.precision, world.device, notice), stop)
 
 
+def check_output_dir(run: Run[Any]) -> None:
+    """Raise UsageError, on every rank, unless --output_dir is, or can become, a folder that files can go to."""
+    with collective_errors(run.world):
+        path = Path(run.output_dir).absolute()
+        there = next(each for each in (path, *path.parents) if os.path.lexists(each))
+        if run.world.is_main and not there.is_dir():
+            raise UsageError(f"--output_dir {run.output_dir}: expected a folder, {there} is none")
+        if run.world.is_main and not os.access(there, os.W_OK | os.X_OK):
+            raise UsageError(f"--output_dir {run.output_dir}: no permission to write to {there}")
+
+
 @contextmanager
 def open_log(run: Run[S]) -> Iterator[Run[S]]:
     """Yield ``run`` with its log open. Raises UsageError, naming the flag, where a file cannot be written."""
-    log = run.settings.log
-    tensorboard = resolve_tensorboard_dir(log.tensorboard_dir, run.output_dir)
-    with build_logger(log.json_summary, tensorboard, run.world.is_main) as logger:
+    if run.world.is_main:
+        with naming_os_errors(f"--output_dir {run.output_dir}"):
+            Path(run.output_dir).mkdir(parents=True, exist_ok=True)
+    with build_logger(*resolve_log(run.settings.log, run.output_dir), run.world.is_main) as logger:
         yield replace(run, logger=logger)

@@ -242,3 +242,11 @@ def test_a_record_is_a_line_of_json(tmp_path, vocab_file, text_folder):
     make_shards(plan, 2)
     record = json.loads(Path(plan.sink, RECORDS, "part.2.json").read_text())
     assert set(record["shards"]["part.2.parquet"]) == {"sha256", "num_samples", "bytes"}
+
+
+def test_a_record_says_what_was_passed_over(tmp_path, vocab_file):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"the river walks. the stone sings.\n\n" * 50 + b"the caf\xe9 walks.\n")
+    plan = make_plan(tmp_path, vocab_file, "--text", path, "--masking")
+    record = make_shards(plan, 0)
+    assert read_records(plan.sink) == [record] and record.invalid == {str(path): 1}

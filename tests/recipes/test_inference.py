@@ -146,7 +146,7 @@ def test_no_answer(files, capsys, changes, answer, by_flag):
 
 def converse(files: Path, monkeypatch, text: str, **changes: object) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
-    ask(files, interactive=True, **changes)
+    ask(files, interactive=True, question=None, context=None, **changes)
 
 
 def test_a_conversation_over_a_pipe(files, capsys, monkeypatch):
@@ -166,6 +166,18 @@ def test_a_conversation_over_a_pipe(files, capsys, monkeypatch):
     assert err.splitlines() == ["error: none.txt: No such file or directory"]
 
 
+def test_without_question_and_context_an_example_is_asked(files, capsys):
+    ask(files, question=None, context=None, max_query_length=6)
+    assert capsys.readouterr().out.startswith("question:  What was the ferry called?\ncontext:  Amber Lake lies")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_text_with_a_byte_order_mark(files, capsys, monkeypatch, encoding):
+    (files / "text.txt").write_text("The bright river.", encoding=encoding)
+    converse(files, monkeypatch, f"\ufeff@{files / 'text.txt'}\nWhat?\n", json=True)
+    assert json.loads(capsys.readouterr().out)["context"] == "The bright river."
+
+
 def test_a_conversation_in_json_has_an_object_a_line(files, capsys, monkeypatch):
     converse(files, monkeypatch, "The bright river.\n\nWhat?\nWhy?\n", json=True)
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -181,13 +193,17 @@ def test_a_conversation_may_end_anywhere(files, capsys, monkeypatch, text):
 def test_what_is_not_text_ends_a_conversation(files, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"the river\n\n\xff\n"), encoding="utf8"))
     with pytest.raises(UsageError, match="stdin: not utf-8 text"):
-        ask(files, interactive=True)
+        ask(files, interactive=True, question=None, context=None)
 
 
 @pytest.mark.slow
 def test_a_real_process(files):
     process = subprocess.run(
-        [sys.executable, str(ROOT / "inference.py"), *flags(files, interactive=True, n_best_size=3)],
+        [
+            sys.executable,
+            str(ROOT / "inference.py"),
+            *flags(files, interactive=True, question=None, context=None, n_best_size=3),
+        ],
         input="The bright river.\n\nWhat?",
         capture_output=True,
         text=True,
@@ -208,6 +224,13 @@ BAD = [
     ({"question": "\t"}, "question .*: expected some text"),
     ({"context": " "}, "context ' ': expected some text"),
     ({"context": "\u200b"}, "context .*: expected some text"),  # the tokenizer keeps nothing of it
+    (
+        {"question": None},
+        "^--context: expected --question and --context, both or neither; --interactive asks for both$",
+    ),
+    ({"context": None}, "^--question: expected --question and --context, both or neither"),
+    ({"interactive": True}, "^--question: expected without --interactive"),
+    ({"interactive": True, "question": None}, "^--context: expected without --interactive"),
     ({"init_checkpoint": "headless.bin"}, "headless.bin: has no question-answering head \\(qa_outputs\\)"),
     ({"init_checkpoint": "/nowhere.bin"}, "/nowhere.bin: No such file"),
     ({"max_seq_length": 11}, "--max_seq_length 11: expected more than --max_query_length 8"),

@@ -7,6 +7,7 @@ from test_tokenizer import SPECIALS, write_vocabulary
 
 from bert.errors import UsageError
 from bert.tokenization import BertTokenizer, Stated, TokenizerFlags, expect_same, guesses, open_tokenizer
+from bert.tokenization.opening import build_tokenizer
 
 UNCASED = [*SPECIALS, "<S>", "<T>", "[unused1]", "nba", "e", "é", "中"]
 CASED = [*UNCASED, "Die"]
@@ -95,3 +96,13 @@ def test_every_setting_is_compared():
     )
     assert plain.difference({}) is None
     expect_same(plain, "mine", BertTokenizer([*UNCASED, ""], strip_accents=True).identity, "theirs")  # the same ids
+
+
+def test_a_value_that_follows_another_is_stated_too(tmp_path):
+    saved = BertTokenizer(UNCASED, source="vocab.txt").state_dict()
+    assert build_tokenizer(saved, "ckpt.pt", TokenizerFlags(strip_accents=True).stated()).state_dict() == saved
+    with pytest.raises(UsageError, match="--strip_accents false, but ckpt.pt has strip_accents true"):
+        build_tokenizer(saved, "ckpt.pt", TokenizerFlags(strip_accents=False).stated())
+    guess = {**saved, "guessed": ["do_lower_case"]}
+    assert build_tokenizer(guess, "ckpt.pt", TokenizerFlags(do_lower_case=False).stated()).tokenize("é") == ["é"]
+    assert build_tokenizer(guess, "ckpt.pt").guessed == ("do_lower_case",)

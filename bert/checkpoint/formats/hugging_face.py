@@ -8,6 +8,7 @@ truncated file are detected, a flipped bit in a tensor is not.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from bert.checkpoint import shorten
 from bert.checkpoint.formats.torch_file import read as read_torch_file
 from bert.checkpoint.formats.weights import Weights, heads_in
 from bert.config import load_json
@@ -25,7 +27,9 @@ from bert.tokenization import write_tokenizer
 from bert.tokenization.files import read_files
 from bert.tokenization.opening import build_tokenizer
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+INDEX = ".index.json"  # after the name of a file that is in several shards
+WEIGHTS = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
+SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.safetensors|\.bin)")
 CONFIGS = ("config.json", "bert_config.json")
 # Names of activations: ours -> theirs, and theirs -> ours, where they differ.
 ACTIVATIONS = {"gelu_tanh": "gelu_new"}
@@ -42,16 +46,16 @@ ARCHITECTURES = [
 
 
 def recognise(path: Path) -> bool:
-    """Tell whether ``path`` is a folder with weights, or a file of safetensors."""
-    return path.suffix == ".safetensors" or _first_file(path, WEIGHTS) is not None
+    """Tell whether ``path`` is a folder with weights, a file of safetensors, or an index or a shard of weights."""
+    return path.suffix == ".safetensors" or _index_of(path) is not None or _first_file(path, WEIGHTS) is not None
 
 
 def read(path: Path) -> dict[str, Any]:
     """Read the weights and the files beside them."""
     folder = path if path.is_dir() else path.parent
     file = path if path.is_file() else _first_file(folder, WEIGHTS) or path
-    state = _read_safetensors(file) if file.suffix == ".safetensors" else read_torch_file(file)
-    return {**read_neighbours(folder), **state}
+    index = _index_of(file)
+    return {**read_neighbours(folder), **(_read_shards(index) if index else _read_file(file))}
 
 
 def write(path: Path, weights: Weights) -> list[str]:
@@ -119,6 +123,39 @@ def config_for_transformers(weights: Weights) -> dict[str, Any]:
         values["id2label"] = {str(i): name for i, name in enumerate(names)}
         values["label2id"] = {name: i for i, name in enumerate(names)}
     return values
+
+
+def _index_of(path: Path) -> Path | None:
+    """Return the index if ``path`` is one, or is a shard that has one."""
+    shard = SHARD.fullmatch(path.name)
+    index = path.with_name(f"{shard[1]}{shard[2]}{INDEX}") if shard else path
+    return index if index.name.endswith(INDEX) and index.is_file() else None
+
+
+def _read_shards(index: Path) -> dict[str, Any]:
+    """Read all the weights that an index names.
+
+    Raises UsageError where it is damaged or leads out of its folder, and where a shard or a tensor is missing.
+    """
+    places = load_json(index, "the index of the weights").get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise UsageError(f"{index}: expected a weight_map from the names of tensors to files")
+    model: dict[str, Any] = {}
+    for name in sorted(set(places.values())):
+        if Path(name).name != name or not name.endswith((".safetensors", ".bin")):
+            raise UsageError(f"{index}: names the file {name!r}, expected one such as model-00001-of-00002.safetensors")
+        if not index.with_name(name).is_file():
+            raise UsageError(f"{index}: {name} is missing")
+        tensors = _read_file(index.with_name(name))["model"]
+        expected = [tensor for tensor, file in places.items() if file == name]
+        if missing := [tensor for tensor in expected if tensor not in tensors]:
+            raise UsageError(f"{index.with_name(name)}: {shorten(missing)}: missing, {index.name} says it is there")
+        model |= {tensor: tensors[tensor] for tensor in expected}
+    return {"model": model}
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    return _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
