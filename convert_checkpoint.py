@@ -18,6 +18,7 @@ from pathlib import Path
 from bert.checkpoint import shorten
 from bert.checkpoint.formats import (
     FORMATS,
+    HOLD_LABELS,
     heads_in,
     match_config,
     merge_adapter,
@@ -92,6 +93,10 @@ def convert(config: Config, output: str | Path) -> None:
     print(f"--output {config.output}: {len(written)} tensors, heads: {', '.join(heads_in(written)) or 'none'}")
     if left_out:
         print(f"not representable in {config.to}: {shorten(left_out)}")
+    if config.to not in HOLD_LABELS and weights.facts.get("labels"):
+        print(f"not representable in {config.to}: the labels {', '.join(weights.facts['labels'])}")
+    if "bert.pooler.dense.weight" not in weights.tensors:
+        print("no pooler was written: the checkpoint has none, and no head here needs one")
     if tokenizer is None:
         print("no vocabulary was written: the checkpoint has none, and --vocab_file is not given")
 

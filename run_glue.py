@@ -19,6 +19,7 @@ from bert.finetune.command import run_fine_tuning
 from bert.finetune.output import save_model
 from bert.finetune.training import TaskRun, TrainingConfig, find_own_checkpoint, fine_tune, load_objective
 from bert.glue.evaluation import evaluate, log_summary, read_task, training_results
+from bert.glue.head import fit_head
 from bert.glue.output import summarise_seeds, write_results
 from bert.glue.tasks import GlueConfig, build_task
 from bert.model.bert import BertForSequenceClassification
@@ -83,6 +84,7 @@ def classify(config: Config, run: TaskRun) -> dict[str, float]:
         task = build_task(config.task)
         start = load_start(training.model, training.checkpoint.init_checkpoint, sizes.max_seq_length, found.state)
         data = read_task(config.task.data_dir, task, start.tokenizer, sizes.max_seq_length, run)
+        fit_head(start, task, run, found)
         objective = load_objective(run, start, config.build_objective, HEAD, found)
 
     # Training, then the scores.

@@ -22,7 +22,7 @@ from bert.model.objective import QuestionAnsweringObjective
 from bert.squad.task import SquadConfig, answer_questions, check_files, read_questions, training_set
 from bert.train.run import open_log
 
-HEAD = ("qa_outputs.*", "bert.pooler.*")  # answers do not use the pooler
+HEAD = ("qa_outputs.*",)
 
 
 @dataclass

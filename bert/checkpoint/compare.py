@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from bert.checkpoint.formats import BertWithHeads
+from bert.checkpoint.formats import POOLED, BertWithHeads
 from bert.errors import UsageError
 from bert.sequences import Sequences
 
@@ -36,7 +36,6 @@ THEIR_LOGITS = {
     "start_logits": "qa_outputs, start",
     "end_logits": "qa_outputs, end",
 }
-POOLED = ("cls.seq_relationship", "classifier")  # heads on top of the pooler
 THEIR_HEAD = {
     "BertForMaskedLM": "cls.predictions",
     "BertForNextSentencePrediction": "cls.seq_relationship",

@@ -44,7 +44,8 @@ def load_weights(
     """Copy a checkpoint's tensors into ``model`` (not yet wrapped) and report what matched.
 
     ``state_dict`` is a state dict or ``{"model": state dict, ...}``. ``allow_missing`` are patterns of names that the
-    file need not have. A vocabulary table, padded for the hardware or not, is cut or zero-filled to the model's rows.
+    file need not have, besides the ``unused`` of the model. A vocabulary table, padded for the hardware or not, is cut
+    or zero-filled to the model's rows.
     Raises UsageError, which starts with ``what`` (flag and file), before anything is copied.
     """
     fitted, report = match_weights(model, state_dict, what, allow_missing)
@@ -68,7 +69,7 @@ def match_weights(
     ties = _ties(targets)
     missing = [name for names in ties if source.keys().isdisjoint(names) for name in names]
     unexpected = [name for name in source if name not in targets]
-    _refuse_unmatched(missing, unexpected, what, allow_missing)
+    _refuse_unmatched(missing, unexpected, what, [*allow_missing, *getattr(model, "unused", ())])
     present = [name for name in targets if name in source]
     wrong = list(filter(None, (_mis_shape(name, source[name], targets[name], model.config) for name in present)))
     if wrong:

@@ -14,7 +14,7 @@ from bert.model.adapters.config import KEYS, build_adapter_config
 from bert.model.adapters.names import ours_of
 from bert.model.config import BertConfig
 
-ADAPTERS = "bert.adapters."
+ADAPTERS, POOLER = "bert.adapters.", "bert.pooler.*"
 
 
 @dataclass
@@ -61,6 +61,8 @@ def freeze_base(model: nn.Module, start: StartingPoint) -> Base:
     state = start.state
     if state is None:
         raise UsageError("--freeze: expected --init_checkpoint, a base to keep as it is")
+    if POOLER not in getattr(model, "unused", ()) and not any("pooler." in name for name in state.get("model", state)):
+        raise UsageError(f"--freeze: {start.what} has no pooler, which would stay random; expected a base with one")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_trained(name))
     if "base" in state:

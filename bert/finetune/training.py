@@ -16,7 +16,7 @@ from bert.checkpoint import CheckpointConfig, Found, build_checkpoint_writer, fi
 from bert.checkpoint.open_model import ModelFiles, StartingPoint
 from bert.config import flag
 from bert.distributed import DistributedConfig, seed_everything
-from bert.finetune.adapters import AdapterFlags, configure_adapter, freeze_base, new_adapters
+from bert.finetune.adapters import POOLER, AdapterFlags, configure_adapter, freeze_base, new_adapters
 from bert.finetune.loader import TaskLoader, steps_of
 from bert.log import LogConfig
 from bert.model.config import BertConfig
@@ -121,13 +121,13 @@ def load_objective(
 ) -> Any:
     """Build a task's objective on the device, its weights drawn from the seed and then loaded from ``start``.
 
-    Parameters that match a pattern of ``head`` may be missing from the checkpoint where training starts from it.
+    Where training starts from a checkpoint, it may lack the pooler and parameters that match a pattern of ``head``.
     """
     configure_adapter(start.model_config, run.settings.adapter)
     seed_everything(run.seed)
     objective = build(start.model_config)
     starts = run.settings.run.do_train and found.state is None
-    report = start.load_into(objective.model, (*head, *new_adapters(start)) if starts else ())
+    report = start.load_into(objective.model, (*head, POOLER, *new_adapters(start)) if starts else ())
     if report is not None:
         run.notice(f"{start.what}: {report}")
     if run.settings.adapter.freeze and run.settings.run.do_train:

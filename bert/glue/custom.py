@@ -1,16 +1,20 @@
 """``--task_name custom``: classification or regression on your own .tsv, .csv or .jsonl files.
 
 The classes are the labels of the training file, unless ``--labels`` lists them, which runs without a training file
-need. Fields of a .csv file may be quoted; a .tsv file has no quoting::
+need. A label is its text, whether a .jsonl file has it as ``1`` or ``"1"``; spelled in two ways, it is an error. Fields
+of a .csv file may be quoted; a .tsv file has no quoting::
 
     --task_name custom --data_dir reviews --text_column review --label_column stars --labels 1,2,3,4,5
 """
 
 from __future__ import annotations
 
+import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bert.config import flag
 from bert.errors import UsageError
@@ -19,6 +23,8 @@ from bert.glue.metrics import acc_and_macro_f1, correlations
 from bert.glue.tables import SUFFIXES, read_table
 
 CUSTOM = "custom"
+BOOLEANS = {"true": 1.0, "false": 0.0}
+MISSING = ("", "nan", "null", "n/a", "#n/a", "<na>")  # what programs write for no value; None may be a class
 
 
 @dataclass
@@ -74,12 +80,36 @@ def _stated(text: str) -> Sequence[str]:
 
 
 def _found(folder: Path, layout: SplitLayout) -> Sequence[str]:
-    """Return the training file's labels, sorted."""
+    """Return the training file's labels, sorted. Raises UsageError for one that is missing or spelled in two ways."""
     assert layout.label is not None
     path = folder / layout.file
     if not path.exists():
         raise UsageError(f"{path}: no such file, expected training data, or --labels with the classes")
-    labels = sorted({row.values[0].strip() for row in read_table(path, [layout.label])})
-    if len(labels) < 2:
-        raise UsageError(f"{path}: column {layout.label!r} has {len(labels)} different labels, expected at least two")
-    return labels
+    first: dict[Any, tuple[str, int]] = {}  # what a label means -> its spelling and line
+    for row in read_table(path, [layout.label]):
+        label = row.values[0].strip()
+        meaning = _meaning(label)
+        if meaning in MISSING:
+            raise UsageError(f"{path}: line {row.line}: label {label!r}, expected a class (--labels can name it one)")
+        spelling, line = first.setdefault(meaning, (label, row.line))
+        if spelling != label:
+            raise UsageError(
+                f"{path}: line {row.line}: label {label!r}, but {spelling!r} in line {line}; expected one spelling, or "
+                "--labels with both"
+            )
+    numbers = [label for meaning, (label, _) in first.items() if isinstance(meaning, float)]
+    if 0 < sum(label.casefold() in BOOLEANS for label in numbers) < len(numbers):
+        raise UsageError(f"{path}: column {layout.label!r} has {', '.join(numbers)}; expected one kind, or --labels")
+    if len(first) < 2:
+        raise UsageError(f"{path}: column {layout.label!r} has {len(first)} different labels, expected at least two")
+    return sorted(label for label, _ in first.values())
+
+
+def _meaning(label: str) -> float | str:
+    """Return what labels that mean the same have in common: a number, true as 1, else letters regardless of case."""
+    text = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+    try:
+        value = float(BOOLEANS.get(text, text))
+    except ValueError:
+        return text
+    return value if math.isfinite(value) else text

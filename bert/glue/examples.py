@@ -63,7 +63,7 @@ class Task:
     labels: tuple[str, ...] = ()
     bounds: tuple[float, float] = (-math.inf, math.inf)  # of a regression's values
     aliases: tuple[str, ...] = ()
-    synonyms: Mapping[str, str] = field(default_factory=dict)  # label in the file -> label
+    synonyms: Mapping[str, str] = field(default_factory=dict)  # label in a file, or name in a model -> label
 
     @property
     def is_regression(self) -> bool:
@@ -135,7 +135,12 @@ def _check(task: Task, value: str, path: Path, row: TableRow) -> str:
 def _expected(task: Task) -> str:
     if task.is_regression:
         return "a number" + (f" from {task.bounds[0]} to {task.bounds[1]}" if math.isfinite(task.bounds[0]) else "")
-    return ", ".join(task.labels[:SHOWN]) + (", ..." if len(task.labels) > SHOWN else "")
+    return shorten_labels(task.labels)
+
+
+def shorten_labels(labels: Sequence[str]) -> str:
+    """Join the first few labels, for a message."""
+    return ", ".join(labels[:SHOWN]) + (", ..." if len(labels) > SHOWN else "")
 
 
 def _is_within(text: str, bounds: tuple[float, float]) -> bool:

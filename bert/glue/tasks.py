@@ -45,6 +45,12 @@ def xnli(language: str) -> Task:
 
 
 BINARY = ("0", "1")
+# What transformers' models call 0 and 1, after the data sets on the Hugging Face hub.
+COLA_NAMES = {"unacceptable": "0", "acceptable": "1"}
+SST_NAMES = {"negative": "0", "positive": "1"}
+MRPC_NAMES = {"not_equivalent": "0", "equivalent": "1"}
+QQP_NAMES = {"not_duplicate": "0", "duplicate": "1"}
+WNLI_NAMES = {"not_entailment": "0", "entailment": "1"}
 ENTAILMENT = ("entailment", "not_entailment")
 NLI = ("contradiction", "entailment", "neutral")
 SENTENCE, SENTENCES = ("sentence",), ("sentence1", "sentence2")
@@ -58,16 +64,16 @@ QUESTIONS = splits(("question1", "question2"), "is_duplicate", "id", skip_broken
 TASKS: Mapping[str, Task] = {
     task.name: task
     for task in (
-        Task("cola", "CoLA", splits(SENTENCE, "label", names=COLA_COLUMNS), mcc, BINARY),
-        Task("sst-2", "SST-2", splits(SENTENCE, "label"), acc, BINARY, aliases=("sst",)),
-        Task("mrpc", "MRPC", splits(("#1 String", "#2 String"), "Quality"), acc_and_f1, BINARY),
+        Task("cola", "CoLA", splits(SENTENCE, "label", names=COLA_COLUMNS), mcc, BINARY, synonyms=COLA_NAMES),
+        Task("sst-2", "SST-2", splits(SENTENCE, "label"), acc, BINARY, aliases=("sst",), synonyms=SST_NAMES),
+        Task("mrpc", "MRPC", splits(("#1 String", "#2 String"), "Quality"), acc_and_f1, BINARY, synonyms=MRPC_NAMES),
         Task("sts-b", "STS-B", splits(SENTENCES, "score", "index"), correlations, bounds=(0, 5), aliases=("sts",)),
-        Task("qqp", "QQP", QUESTIONS, acc_and_f1, BINARY),
+        Task("qqp", "QQP", QUESTIONS, acc_and_f1, BINARY, synonyms=QQP_NAMES),
         Task("mnli", "MNLI-m", MNLI, acc, NLI, aliases=("mnli-m", "mnli-matched")),
         Task("mnli-mm", "MNLI-mm", MNLI_MM, acc, NLI, aliases=("mnli-mismatched",)),
         Task("qnli", "QNLI", splits(("question", "sentence"), "label", "index"), acc, ENTAILMENT),
         Task("rte", "RTE", splits(SENTENCES, "label", "index"), acc, ENTAILMENT),
-        Task("wnli", "WNLI", splits(SENTENCES, "label", "index"), acc, BINARY),
+        Task("wnli", "WNLI", splits(SENTENCES, "label", "index"), acc, BINARY, synonyms=WNLI_NAMES),
         Task("ax", "AX", {"test": AX}, acc, NLI, aliases=("diagnostic",)),
         xnli("zh"),
     )

@@ -196,6 +196,8 @@ class BertForMultiTask(BertPreTrainedModel):
 class BertForQuestionAnswering(BertPreTrainedModel):
     """Start and end scores for every token (SQuAD)."""
 
+    unused = ("bert.pooler.*",)  # patterns of parameters that a checkpoint may lack, since no output depends on them
+
     def __init__(self, config: BertConfig, attention: str = "auto") -> None:
         super().__init__(config, attention)
         self.bert = BertModel(config, attention)

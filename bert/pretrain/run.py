@@ -91,7 +91,8 @@ def load_initial_weights(
     if "tokenizer" in state:
         saved = BertTokenizer.from_state_dict(state["tokenizer"]).identity
         expect_same(tokenizer, f"--vocab_file {run.settings.model.vocab_file}", saved, what)
-    allow = () if found.path else ("cls.*",)  # a bare encoder is a fair start; a checkpoint of this run must be whole
+    # An encoder without heads or pooler is a fair start; a checkpoint of this run must be whole.
+    allow = () if found.path else ("cls.*", "bert.pooler.*")
     run.notice(f"{what}: {load_weights(model, state, what, allow)}")
 
 

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from bert.batch import TokenStream
+from bert.checkpoint.formats import label_names
 from bert.checkpoint.open_model import ModelFiles, StartingPoint, load_start
 from bert.config import flag
 from bert.errors import UsageError
+from bert.glue.head import fold
 from bert.model.bert import BertForQuestionAnswering, BertForSequenceClassification, BertModel
 from bert.model.objective import encode, encode_tokens
 from bert.squad.features import check_lengths
@@ -72,7 +74,7 @@ class QuestionAnswering(ServedModel):
     def __init__(self, start: StartingPoint) -> None:
         super().__init__()
         model = BertForQuestionAnswering(start.model_config)
-        start.load_into(model, ("bert.pooler.*",))
+        start.load_into(model)
         self.bert, self.qa_outputs = model.bert, model.qa_outputs
 
     def predict(self, batch: TokenStream) -> tuple[Tensor, ...]:
@@ -173,7 +175,7 @@ def _rows_of(start: StartingPoint, suffix: str) -> int:
 
 def _labels(config: ServedConfig, start: StartingPoint, classes: int) -> list[str]:
     """Return the names of the classes; none for a regression."""
-    held = list((start.state or {}).get("labels", []))
+    held = label_names(start.state or {}, start.model_config, classes)
     given = held if config.labels is None else [label.strip() for label in config.labels.split(",")]
     if classes > 1 and not given:
         return [f"label_{index}" for index in range(classes)]
@@ -181,4 +183,7 @@ def _labels(config: ServedConfig, start: StartingPoint, classes: int) -> list[st
         raise UsageError(f"--labels {','.join(given)}: {len(given)} labels, expected {classes}, one for each class")
     if classes > 1 and (not all(given) or len(set(given)) < classes):
         raise UsageError(f"--labels {','.join(given)}: expected {classes} different names")
+    names, known = ([fold(label) for label in labels] for labels in (given, held))
+    if classes > 1 and names != known and sorted(names) == sorted(known):
+        raise UsageError(f"--labels {','.join(given)}: the checkpoint has them in the order {','.join(held)}")
     return given if classes > 1 else []

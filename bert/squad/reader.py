@@ -70,7 +70,7 @@ class Reader:
         if not any("qa_outputs." in name for name in state.get("model", state)):
             raise UsageError(f"{start.what}: has no question-answering head (qa_outputs); run_squad.py trains one")
         model = BertForQuestionAnswering(start.model_config, config.model.attention)
-        start.load_into(model, ("bert.pooler.*",))  # answers do not use the pooler
+        start.load_into(model)
         version_2 = answers.version_2_with_negative or bool(state.get("version_2_with_negative"))
         self._objective = QuestionAnsweringObjective(model.to(world.device))
         self._tokenizer, self._windows, self._world = start.tokenizer, windows, world

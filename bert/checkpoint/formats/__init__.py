@@ -10,5 +10,14 @@ appears whole or not at all::
 """
 
 from bert.checkpoint.formats.merge import merge_adapter
-from bert.checkpoint.formats.table import FORMATS, read_checkpoint, recognise, write_checkpoint
-from bert.checkpoint.formats.weights import HEADS, BertWithHeads, Weights, build_model, heads_in, match_config
+from bert.checkpoint.formats.table import FORMATS, HOLD_LABELS, read_checkpoint, recognise, write_checkpoint
+from bert.checkpoint.formats.weights import (
+    HEADS,
+    POOLED,
+    BertWithHeads,
+    Weights,
+    build_model,
+    heads_in,
+    label_names,
+    match_config,
+)

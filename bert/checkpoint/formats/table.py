@@ -32,7 +32,7 @@ FORMATS: dict[str, CheckpointFormat] = {
     "2018": CheckpointFormat(Path.is_file, torch_file.read, torch_file.write_2018),
     "pals": CheckpointFormat(Path.is_file, torch_file.read, torch_file.write_pals),
 }
-HOLD_ADAPTERS = ("native", "pals")
+HOLD_ADAPTERS, HOLD_LABELS = ("native", "pals"), ("native", "nvidia", "hf")
 OF_TASKS = ("bert.adapters.", "classifier.0.")
 
 

@@ -8,8 +8,9 @@ print(report)                                    # 205 tensors loaded; skipped: 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from bert.model.names import DECODER, VOCABULARY_ROWS, canonical_names
 from bert.tokenization import BertTokenizer
 
 WORDS = "bert.embeddings.word_embeddings.weight"
+POOLER = ("bert.pooler.dense.weight", "bert.pooler.dense.bias")
+POOLED = frozenset({"cls.seq_relationship", "classifier"})  # heads on top of the pooler
 HEADS = ("cls.predictions", "cls.seq_relationship", "qa_outputs", "classifier")
 # Carried over from a checkpoint: which task the model was fine-tuned for, and the names of its labels.
 FACTS = ("task", "labels", "tasks", "version_2_with_negative")
@@ -71,6 +74,19 @@ class Weights:
         }
 
 
+def label_names(state: Mapping[str, Any], config: BertConfig, count: int) -> list[str]:
+    """Return the names of a classifier's ``count`` outputs; none if nothing names them, or only as LABEL_0, LABEL_1.
+
+    They are the "labels" of a checkpoint of this suite, else ``id2label`` of transformers' configuration.
+    """
+    held = vars(config).get("id2label")
+    keys = map(str, range(count))
+    listed = [held[key] for key in keys if key in held] if isinstance(held, dict) and len(held) == count else []
+    names = list(map(str, state.get("labels", listed)))
+    generic = [f"LABEL_{index}" for index in range(count)]
+    return names if len(names) == count and [name.upper() for name in names] != generic else []
+
+
 def heads_in(names: Collection[str]) -> list[str]:
     """Return the heads that some of ``names`` belong to."""
     return [head for head in HEADS if any(name.startswith(f"{head}.") for name in names)]
@@ -97,14 +113,19 @@ def match_config(
 ) -> tuple[Weights, LoadReport]:
     """Check what :func:`read_checkpoint` returned against ``config``.
 
-    A head may be missing as a whole. Any other missing tensor must match one of ``allow_missing``; it is initialised,
-    with the same values each time. Raises UsageError, which starts with ``what``, for other missing tensors, encoder
-    tensors that ``config`` has no place for, wrong shapes and values that are not finite.
+    A head may be missing as a whole, and so may the pooler if no head needs it. Any other missing tensor must match one
+    of ``allow_missing``; it is initialised, with the same values each time. Raises UsageError, which starts with
+    ``what``, for other missing tensors, a pattern that no tensor matches, encoder tensors that ``config`` has no place
+    for, wrong shapes and values that are not finite.
     """
     named = canonical_names(state["model"], bare=False, what=what)
     with torch.device("meta"):
-        model = build_model(named, config)
-    tensors, report = match_weights(model, state, what, allow_missing)
+        model, full = build_model(named, config), BertWithHeads(config, HEADS)
+    _refuse_idle(allow_missing, [*model.state_dict(), *full.state_dict()])
+    absent = () if POOLED.intersection(heads_in(named)) or any("pooler." in name for name in named) else POOLER
+    absent = [name for name in absent if not any(fnmatchcase(name, pattern) for pattern in allow_missing)]
+    tensors, report = match_weights(model, state, what, [*allow_missing, *absent])
+    report = replace(report, missing=[name for name in report.missing if name not in absent])
     if report.missing:
         tensors |= _fresh(named, config, report.missing)
     decoder = tensors.pop(DECODER, None)
@@ -114,9 +135,18 @@ def match_config(
     if broken:
         raise UsageError(f"{what}: {shorten(broken)}: not finite, the file is damaged or its training diverged")
     facts = {name: state[name] for name in FACTS if name in state}
+    if "classifier.weight" in tensors:
+        facts["labels"] = label_names(state, config, len(tensors["classifier.weight"]))
     matched = [name for name in tensors if name not in report.missing]
     report = replace(report, matched=matched, skipped=state.get("skipped", []))
     return Weights(tensors, config, tokenizer, facts), report
+
+
+def _refuse_idle(patterns: Sequence[str], names: Sequence[str]) -> None:
+    """Raise UsageError for a pattern that matches nothing: a misspelled one would allow what was not meant."""
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UsageError(f"--allow_missing {pattern}: matches no tensor, expected names such as {names[0]}")
 
 
 def _fresh(state: dict[str, Tensor], config: BertConfig, names: Collection[str]) -> dict[str, Tensor]:
