@@ -100,8 +100,8 @@ def meeting_place(environ: Mapping[str, str]) -> Meeting:
         number = int.from_bytes(hashlib.sha256(job.encode()).digest()[:8], "big")
         return Meeting("127.0.0.1", PORTS[number % len(PORTS)], job)
     raise UsageError(
-        f"{names.size} is {size} but MASTER_ADDR is not set; expected the host name of rank 0, and a free port there in "
-        "MASTER_PORT"
+        f"{names.size} is {size} but MASTER_ADDR is not set; expected the host name of rank 0, and in MASTER_PORT a "
+        "free port there"
     )
 
 

@@ -13,6 +13,7 @@ import signal
 import sys
 from array import array
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from bert.config import flag
 from bert.data.formats.table import Shard, format_of, write_shard
 from bert.data.shard import concatenate, select
 from bert.errors import UsageError
+from bert.lock import owning_output
 from bert.log.progress import progress
 from bert.prepare.instances import Document, InstanceConfig, make_instances
 from bert.prepare.text.inputs import find_files, prepare_output, read_lines
@@ -66,6 +68,13 @@ class PretrainingDataConfig:
 def create_pretraining_data(config: PretrainingDataConfig) -> None:
     """Read, pair, mask and write; raises :class:`UsageError` where a flag or file is wrong."""
     outputs = _check(config)
+    with ExitStack() as held:
+        for output in outputs:
+            held.enter_context(owning_output(output, f"--output_file {output}"))
+        _write_shards(outputs, config)
+
+
+def _write_shards(outputs: list[Path], config: PretrainingDataConfig) -> None:
     files = find_files(config.input_file, "--input_file")
     tokenizer = BertTokenizer(config.vocab_file, config.do_lower_case)
     shard = _build_shard(files, tokenizer, config)

@@ -13,11 +13,12 @@ it, nothing changes it, and whatever a function needs of its surroundings it tak
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
-from bert.distributed import StopSignal, World
+from bert.distributed import StopSignal, World, collective_errors
+from bert.lock import owning
 from bert.log import LogConfig, Logger, build_logger, resolve_tensorboard_dir
 from bert.optim.build import OptimizerConfig
 from bert.optim.schedules import ScheduleConfig
@@ -87,8 +88,15 @@ def build_run(settings: S, world: World, stop: StopSignal) -> Run[S]:
 
 @contextmanager
 def open_log(run: Run[S]) -> Iterator[Run[S]]:
-    """Yield ``run`` with its log open. Raises UsageError, naming the flag, where a file cannot be written."""
-    log = run.settings.log
+    """Yield ``run`` with its log open, and --output_dir locked until it closes.
+
+    Raises UsageError on every rank, naming the flag, where a file cannot be written or another run writes there.
+    """
+    log, is_main = run.settings.log, run.world.is_main
     tensorboard = resolve_tensorboard_dir(log.tensorboard_dir, run.output_dir)
-    with build_logger(log.json_summary, tensorboard, run.world.is_main) as logger:
+    with ExitStack() as held:
+        with collective_errors(run.world):
+            if is_main:
+                held.enter_context(owning(run.output_dir, f"--output_dir {run.output_dir}"))
+            logger = held.enter_context(build_logger(log.json_summary, tensorboard, is_main))
         yield replace(run, logger=logger)

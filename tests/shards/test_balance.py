@@ -377,18 +377,18 @@ def test_a_run_killed_anywhere_and_restarted_ends_as_if_never_killed(tmp_path, f
     seen = Counter()
     for folder in killed:
         committed = [path for path in (folder / "new", folder / "shards") if (path / SWAP).exists()]
-        visible = {name: data for name, data in bytes_of(folder / "shards").items() if not name.startswith(".balance")}
+        visible = {name: data for name, data in bytes_of(folder / "shards").items() if not name.startswith(".")}
         if committed:
             with pytest.raises(UsageError, match="interrupted here"):
                 find_shards(committed[0])
         elif visible != before:
-            without_work = {name: data for name, data in bytes_of(folder).items() if ".balance/" not in name}
+            without_work = {name: data for name, data in bytes_of(folder).items() if "/." not in name}
             assert without_work == expected  # only tidying is left
         seen["committed" if committed else "before" if visible == before else "done"] += 1
         monkeypatch.chdir(folder)
         if visible == before or committed:
             balance(parse_args(BalanceConfig, [*flags, "--num_workers", "1", "--disable_progress_bar"]))
-        after = {name: data for name, data in bytes_of(folder).items() if ".balance/" not in name}
+        after = {name: data for name, data in bytes_of(folder).items() if not re.search(r"\.balance/|\.lock$", name)}
         assert after == expected, folder
         assert sum((rows_of(path) for path in (folder / "shards", folder / "new") if path.exists()), Counter()) == rows
     assert min(seen["before"], seen["committed"]) > 5, seen
