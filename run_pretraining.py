@@ -39,7 +39,7 @@ from bert.train.parallel import ParallelConfig
 from bert.train.precision import PrecisionConfig
 from bert.train.profiling import ProfileConfig, profiling
 from bert.train.run import Run, build_run, open_log
-from bert.train.throughput import flops_of_batches, measure_peak
+from bert.train.throughput import Ceiling, flops_of_batches, measure_peak
 
 
 @dataclass
@@ -138,7 +138,7 @@ def pretrain(config: Config, run: Run[Config]) -> None:
         ) as loader,
     ):
         constant = {"model_config": model_config.to_dict(), "tokenizer": tokenizer.state_dict()}
-        ceiling = measure_peak(world.device, run.precision.dtype)
+        ceiling = Ceiling(lambda: measure_peak(world.device, run.precision.dtype), run.notice)
         recorder = Recorder(run, trainer, objective, loader, writer, start, constant, held_out, ceiling)
         recorder.begin()
         outcome = trainer.fit(loader, last, recorder.hooks(step_done))
