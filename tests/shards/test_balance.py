@@ -18,7 +18,6 @@ from bert.errors import UsageError
 from bert.shards import balance as module
 from bert.shards.balance import BalanceConfig, balance
 from bert.shards.bins import Bin, cut
-from bert.shards.replace import staging
 
 ROOT = Path(__file__).parents[2]
 
@@ -397,7 +396,13 @@ def test_a_run_killed_anywhere_and_restarted_ends_as_if_never_killed(tmp_path, f
 def test_two_commands_do_not_work_on_one_folder(tmp_path):
     folder = make_folder(tmp_path / "shards", PARTS)
     before = bytes_of(folder)
-    with staging(folder), pytest.raises(UsageError, match=r"shards: another data/balance.py is at work here"):
+    hold = "import sys; from bert.lock import owning\nwith owning(sys.argv[1], ''): print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(folder)]
+    with (
+        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other,
+        pytest.raises(UsageError, match=rf"shards: process {other.pid} on .* writes there"),
+    ):
+        assert other.stdout and other.stdout.readline()
         run(folder, 4)
     assert bytes_of(folder) == before
 
