@@ -125,14 +125,15 @@ class Limits:
 
 
 def check_values(
-    table: NDArray, low: int, high: int, name: str, path: Path, first_row: int, used: NDArray | None = None
+    table: NDArray, limits: tuple[int, int], name: str, path: Path, first_row: int, used: NDArray | None = None
 ) -> None:
-    """Raise UsageError naming the first row of ``table``, [n] or [n, width], with a value outside of low to high.
+    """Raise UsageError naming the first row of ``table``, [n] or [n, width], with a value outside of ``limits``.
 
     Only the places that are ``used`` count; by default all.
     """
     if table.dtype.kind not in "iub":
         raise UsageError(f"{path}: {name} is of type {table.dtype}, expected integers")
+    low, high = limits
     if not table.size or (low <= table.min() and table.max() <= high):
         return
     wrong = (table < low) | (table > high)

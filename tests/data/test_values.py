@@ -124,7 +124,7 @@ def test_values_of_parquet_that_mean_nothing(tmp_path, make_shard, vocab):
     change("masked_lm_positions", [npy(np.array([1, 9], np.uint16))], pa.binary())
     assert refused(path, vocab) == "sequence 7 has 9 tokens and a masked position 9"
     unknown = dataclasses.replace(shard, next_sentence_labels=np.array([0, -1] + [1] * 7, np.int8))
-    with pytest.raises(UsageError, match="a.parquet: sequence 1 has no next-sentence label, LDDL's Parquet needs one"):
+    with pytest.raises(UsageError, match="a.parquet: sequence 1 has no label, LDDL's Parquet holds labelled pairs"):
         write_shard(path, unknown, 20, 5, vocab)
 
 

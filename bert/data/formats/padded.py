@@ -35,15 +35,15 @@ def shard_of(tables: Mapping[str, NDArray], path: Path, first_row: int = 0) -> S
 
     Raises UsageError naming a row of ``path`` that is not A, then B, then padding, or holds a value out of range.
     """
-    check_values(tables["input_mask"], 0, 1, "input_mask", path, first_row)
+    check_values(tables["input_mask"], (0, 1), "input_mask", path, first_row)
     mask = tables["input_mask"].astype(bool)
     lengths = mask.sum(1)
     columns = np.arange(mask.shape[1])
     _check_runs(mask, columns < lengths[:, None], path, "input_mask", first_row)
-    check_values(tables["input_ids"], *INT32, "input_ids", path, first_row, mask)
-    check_values(tables["segment_ids"], 0, 1, "segment_ids", path, first_row, mask)
+    check_values(tables["input_ids"], INT32, "input_ids", path, first_row, mask)
+    check_values(tables["segment_ids"], (0, 1), "segment_ids", path, first_row, mask)
     labels = tables["next_sentence_labels"].reshape(-1)
-    check_values(labels, -1, 1, "next_sentence_labels", path, first_row)
+    check_values(labels, (-1, 1), "next_sentence_labels", path, first_row)
     second = tables["segment_ids"].astype(bool) & mask
     starts = lengths - second.sum(1)
     _check_runs(second, (columns >= starts[:, None]) & mask, path, "segment_ids", first_row)
@@ -51,7 +51,7 @@ def shard_of(tables: Mapping[str, NDArray], path: Path, first_row: int = 0) -> S
     if STATIC[0] in tables:
         used = tables["masked_lm_weights"] > 0
         for name in STATIC[:2]:
-            check_values(tables[name], *INT32, name, path, first_row, used)
+            check_values(tables[name], INT32, name, path, first_row, used)
         masks = {
             "masked_positions": tables["masked_lm_positions"][used].astype(np.int32, copy=False),
             "masked_labels": tables["masked_lm_ids"][used].astype(np.int32, copy=False),

@@ -61,7 +61,7 @@ def read(path: Path, vocab: Mapping[str, int] | None, start: int, stop: int | No
     with pq.ParquetFile(path) as file:
         columns = _read_rows(file, _columns_of(file, path), start, file.metadata.num_rows if stop is None else stop)
     labels = columns["is_random_next"].to_numpy()
-    check_values(labels, -1, 1, "is_random_next", path, start)
+    check_values(labels, (-1, 1), "is_random_next", path, start)
     words = _words(tuple(vocab))
     text = _join_rows("[CLS]", columns["A"], BOUNDARY, columns["B"], "[SEP]")
     tokens, offsets = _look_up(text, words, path)
@@ -77,22 +77,16 @@ def read(path: Path, vocab: Mapping[str, int] | None, start: int, stop: int | No
 
 
 def write(path: Path, shard: Shard, limits: Limits, vocab: Mapping[str, int] | None) -> None:
-    """Write ``shard`` as LDDL's loader expects it; raises UsageError for a sequence without a second segment."""
+    """Write ``shard`` as LDDL's loader expects it; raises UsageError where a second segment or a label is missing."""
     if vocab is None:
         raise UsageError(f"{path}: a Parquet shard holds word pieces as text and needs --vocab_file")
-    single = shard.segment_starts >= shard.lengths
-    if single.any():
-        raise UsageError(f"{path}: sequence {int(single.argmax())} has one segment, LDDL's Parquet holds pairs")
-    unknown = shard.next_sentence_labels < 0
-    if unknown.any():
-        raise UsageError(
-            f"{path}: sequence {int(unknown.argmax())} has no next-sentence label, LDDL's Parquet needs one"
-        )
+    lacking = {"one segment": shard.segment_starts >= shard.lengths, "no label": shard.next_sentence_labels < 0}
+    for what, rows in lacking.items():
+        if rows.any():
+            raise UsageError(f"{path}: sequence {int(rows.argmax())} has {what}, LDDL's Parquet holds labelled pairs")
     words = _joinable(tuple(vocab))
-    a, b = _segments(shard, words)
     columns: dict[str, pa.Array] = {
-        "A": a,
-        "B": b,
+        **dict(zip("AB", _segments(shard, words), strict=True)),
         "is_random_next": pa.array(shard.next_sentence_labels.astype(bool)),
         "num_tokens": pa.array(shard.lengths.astype(np.uint16)),
     }
@@ -251,7 +245,7 @@ def _unpack_positions(blobs: pa.Array, path: Path, first_row: int) -> tuple[NDAr
             return values[ranges(starts + HEADER // WORD, counts)].astype(np.int32), counts
     rows = [np.load(io.BytesIO(blob.as_py()), allow_pickle=False).reshape(-1) for blob in blobs]
     for row, values in enumerate(rows, first_row):
-        check_values(values, 0, 2**31 - 1, f"masked_lm_positions of row {row}", path, row)
+        check_values(values, (0, 2**31 - 1), f"masked_lm_positions of row {row}", path, row)
     counts = np.array([len(row) for row in rows], np.int64)
     return np.concatenate([np.zeros(0, np.int32), *rows], dtype=np.int32, casting="unsafe"), counts
 
