@@ -32,8 +32,8 @@ LEAST_SHOWN = 3  # answers to each question with --interactive
 @dataclass
 class Config:
     inference: InferenceConfig
-    question: str = flag(QUESTION, "The question.")
-    context: str = flag(CONTEXT, "The text that contains the answer.")
+    question: str | None = flag(None, "The question. Without it and --context, an example is asked.")
+    context: str | None = flag(None, "The text that contains the answer.")
     interactive: bool = flag(
         False, f"Read texts and questions from a terminal or a pipe; shows at least {LEAST_SHOWN} answers to each."
     )
@@ -44,6 +44,13 @@ class Config:
 
 
 def main(config: Config) -> None:
+    given = [name for name in ("question", "context") if getattr(config, name) is not None]
+    if config.interactive and given:
+        raise UsageError(f"--{given[0]}: expected without --interactive, which reads texts and questions from stdin")
+    if len(given) == 1:
+        raise UsageError(
+            f"--{given[0]}: expected --question and --context, both or neither; --interactive asks for both"
+        )
     answers = config.answers
     if config.interactive:
         answers = replace(answers, n_best_size=max(answers.n_best_size, LEAST_SHOWN))
@@ -55,7 +62,8 @@ def main(config: Config) -> None:
         if config.interactive:
             converse(reader.ask, show)
         else:
-            show(reader.ask(config.question, config.context))
+            question, context = (config.question, config.context) if given else (QUESTION, CONTEXT)
+            show(reader.ask(question or "", context or ""))
 
 
 def show_json(reply: Reply) -> None:
@@ -68,7 +76,7 @@ def show_in_sentence(reply: Reply) -> None:
 
 def show_plainly(reply: Reply) -> None:
     """Print the question, the context, the answer and the n best as a list, as the published script does."""
-    best = json.dumps([candidate._asdict() for candidate in reply.answer.nbest], indent=4)
+    best = json.dumps([candidate.as_json() for candidate in reply.answer.nbest], indent=4)
     answer = reply.answer.text or NO_ANSWER
     print(f"question:  {reply.question}", f"context:  {reply.context}", "", "", answer, "", best, sep="\n")
 

@@ -32,13 +32,14 @@ from bert.pretrain.run import (
     open_shards,
     restore,
 )
+from bert.tokenization import guesses
 from bert.train.batch_geometry import BatchConfig
 from bert.train.build import build_trainer
 from bert.train.foreign_flags import ForeignFlags, refuse_foreign_flags
 from bert.train.parallel import ParallelConfig
 from bert.train.precision import PrecisionConfig
 from bert.train.profiling import ProfileConfig, profiling
-from bert.train.run import Run, build_run, open_log
+from bert.train.run import Run, build_run, check_output_dir, open_log
 from bert.train.throughput import Ceiling, flops_of_batches, measure_peak
 
 
@@ -58,7 +59,6 @@ class RunConfig:
 class AcceptedConfig:
     """Flags of NVIDIA's command that existing scripts pass and that change nothing here."""
 
-    bert_model: str | None = flag(None, "Accepted and unused: --config_file and --vocab_file say what the model is.")
     num_train_epochs: float = flag(3.0, "Accepted and unused: --max_steps decides.")
     cuda_graphs: bool = flag(False, "Accepted and unused: token streams have no fixed length to capture in a graph.")
 
@@ -87,7 +87,9 @@ def main(config: Config) -> None:
     if not config.run.do_train:
         raise UsageError("nothing to do: add --do_train")
     with join_world(config.distributed) as world, StopSignal() as stop:
-        pretrain(config, build_run(config, world, stop))
+        run = build_run(config, world, stop)
+        check_output_dir(run)
+        pretrain(config, run)
         if stop.by_keyboard:
             raise KeyboardInterrupt  # saved, but a script that called this command should not continue
 
@@ -97,11 +99,12 @@ def pretrain(config: Config, run: Run[Config]) -> None:
 
     # What is trained, on what, and from where.
     with collective_errors(run.world):
-        tokenizer, model_config = load_model_files(config.model, config.data.max_seq_length)
+        tokenizer, model_config = load_model_files(config.model, config.data)
         shards, held_out = open_shards(config.data, config.run.eval_dir, tokenizer)
     found = find_checkpoint(config.checkpoint, run.output_dir, run.world, run.notice)
     start = plan_start(found.state, config.phase, run.notice)
-    for line in (geometry.banner(), *shards.notices):
+    held = held_out.notices if held_out else ()
+    for line in filter(None, (geometry.banner(), guesses(tokenizer), *shards.notices, *held)):
         run.notice(line)
 
     # The model, and the trainer that owns its optimizer.
@@ -137,7 +140,8 @@ def pretrain(config: Config, run: Run[Config]) -> None:
             state=trainer.state.data or None,
         ) as loader,
     ):
-        constant = {"model_config": model_config.to_dict(), "tokenizer": tokenizer.state_dict()}
+        held = {**tokenizer.state_dict(), "guessed": []}  # what a model is trained with is a fact
+        constant = {"model_config": model_config.to_dict(), "tokenizer": held}
         ceiling = Ceiling(lambda: measure_peak(world.device, run.precision.dtype), run.notice)
         recorder = Recorder(run, trainer, objective, loader, writer, start, constant, held_out, ceiling)
         recorder.begin()

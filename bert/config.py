@@ -125,8 +125,8 @@ def load_json(path: str | Path, what: str) -> dict[str, Any]:
     """Read a JSON object; ``what`` names the flag for the error line."""
     try:
         with naming_os_errors(f"{what} {path}"):
-            value = json.loads(Path(path).read_text(encoding="utf8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            value = json.loads(Path(path).read_bytes())  # UTF-8 or, as a byte-order mark may say, UTF-16
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{what} {path}: not a JSON file ({error})") from error
     if not isinstance(value, dict):
         raise UsageError(f"{what} {path}: expected a JSON object, found {type(value).__name__}")

@@ -9,6 +9,7 @@ are long on average, as articles are, each is a document; otherwise the file is 
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a c
 from bert.config import flag, run_command
 from bert.errors import UsageError
 from bert.files import replacing
+from bert.prepare.text.characters import decode, report
+from bert.prepare.text.extracted import refuse_extracted
 from bert.prepare.text.inputs import find_files
 from bert.prepare.text.sentences import split_sentences
 
@@ -49,11 +52,11 @@ def split_documents(text: str, language: str = "en") -> list[list[str]]:
 
 def read_documents(source: str | Path, language: str = "en") -> Iterator[list[str]]:
     """Yield the documents of a file, or of all .txt files below a folder, in the order of their names."""
+    invalid: Counter[str] = Counter()
     for file in find_files([str(source)], "--text"):
-        try:
-            yield from split_documents(file.read_text(encoding="utf8"), language)
-        except UnicodeDecodeError as error:
-            raise UsageError(f"--text {file}: not UTF-8 text (byte {error.start})") from error
+        refuse_extracted(file, "--text")
+        yield from split_documents(decode(file.read_bytes(), f"--text {file}", 0, invalid), language)
+    report(invalid)
 
 
 def write_split(documents: Iterable[list[str]], output: str | Path, held_out: float) -> tuple[int, int]:

@@ -80,10 +80,10 @@ def load_jobs(path: str | Path) -> dict[str, Job]:
             "PyYAML is missing: pip install pyyaml, or use the environment that scripts/setup.sh makes"
         ) from None
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf8"))
+        content = yaml.safe_load(Path(path).read_bytes())
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         raise UsageError(f"--config {path}: not a YAML file ({' '.join(str(error).split())})") from error
     jobs = content.get("jobs") if isinstance(content, dict) else None
     if not isinstance(jobs, dict):

@@ -106,12 +106,14 @@ def arrange() -> None:
 
 
 def publish() -> None:
-    """Give the end of phase 2 the names of finished runs, and the format of Google's weights."""
+    """Give the end of phase 2 the names of finished runs, and the format of Google's weights; its log too."""
     newest = max(Path("results").glob("ckpt_*.pt"), key=lambda path: int(path.stem[5:]))
     google = Path("uncased_L-12_H-768_A-12")
     for place in ("results/ckpt_8601.pt", "results/quickstart/checkpoints/ckpt_2400.pt"):
         Path(place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(newest, place)
+    Path("results/pals").mkdir()
+    shutil.copy("results/dllogger.json", "results/pals")
     convert = ["convert_checkpoint.py", "--checkpoint", str(newest), "--to", "tf", "--output"]
     assert execute([*convert, f"{google}/bert_model.ckpt"])["code"] == 0
     shutil.copy("tiny.json", google / "bert_config.json")

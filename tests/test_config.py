@@ -126,6 +126,14 @@ def test_how_a_command_ends(capsys, error, code, line):
 def test_json_errors_name_the_flag_and_the_file(tmp_path):
     with pytest.raises(UsageError, match=f"--config_file {tmp_path}/none: No such file"):
         load_json(tmp_path / "none", "--config_file")
+    path = tmp_path / "a.json"
+    for encoding in ("utf8", "utf-8-sig", "utf-16"):
+        path.write_text('{"ö": 1}', encoding=encoding)
+        assert load_json(path, "SQuAD file") == {"ö": 1}
+    for data in (b'{"a": "\xff"}', b"\xff\xfe{", b"[" * 100_000, b""):
+        path.write_bytes(data)
+        with pytest.raises(UsageError, match=f"^SQuAD file {path}: not a JSON file "):
+            load_json(path, "SQuAD file")
 
 
 @pytest.mark.parametrize(("text", "bytes_"), [("7", 7), ("512K", 524288), ("4m", 4194304), ("1GB", 1073741824)])

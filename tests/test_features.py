@@ -196,9 +196,9 @@ def test_a_failure_leaves_the_file_of_before(make_extractor, tmp_path):
 
 def test_a_line_ends_at_a_newline_only(tmp_path, tokenizer):
     path = tmp_path / "lines.txt"
-    path.write_bytes("the\u2028river\r\n\ngreen\rstone".encode())
+    path.write_bytes("\ufeffthe\u2028river\r\n\ngreen\rstone".encode())
     lines = list(read_lines(path))
-    assert len(lines) == 3
+    assert len(lines) == 3 and lines[0][0] == "t"  # not the byte-order mark
     sequences = encode_lines(lines, LONGEST, tokenizer)
     assert sequences.lengths.tolist() == [4, 2, 4]
     assert sequences.segment_starts.tolist() == [4, 2, 4]

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from bert.config import parse_args
 from bert.errors import UsageError
-from bert.log import LogConfig, build_logger, progress, resolve_tensorboard_dir
+from bert.log import LogConfig, build_logger, progress, resolve_log
 
 STDOUT_LINE = re.compile(r"DLL (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) - (.*)")
 
@@ -185,7 +185,7 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_flags():
-    assert parse_args(LogConfig, []) == LogConfig("results/dllogger.json", 1, False, None)
+    assert parse_args(LogConfig, []) == LogConfig(None, 1, False, None)
     given = parse_args(LogConfig, ["--json-summary", "x.json", "--log_freq", "1.0", "--disable_progress_bar"])
     assert (given.json_summary, given.log_freq, given.disable_progress_bar) == ("x.json", 1, True)
     with pytest.raises(SystemExit) as stop:
@@ -193,11 +193,13 @@ def test_flags():
     assert stop.value.code == 2
 
 
-def test_tensorboard_directory():
-    assert resolve_tensorboard_dir(None, "out") == "out/tensorboard"
-    assert resolve_tensorboard_dir("elsewhere", "out") == "elsewhere"
-    assert resolve_tensorboard_dir("", "out") is None
-    assert resolve_tensorboard_dir("none", "out") is None
+def test_logs_go_to_the_output_folder_unless_a_flag_says_where(tmp_path):
+    assert resolve_log(LogConfig(), "out") == ("out/dllogger.json", "out/tensorboard")
+    given = LogConfig("x/log.json", tensorboard_dir="elsewhere")
+    assert resolve_log(given, "out") == ("x/log.json", "elsewhere")
+    for word in ("", "none"):
+        with build_logger(*resolve_log(LogConfig(word, tensorboard_dir=word), tmp_path / "out"), is_main=True):
+            assert not (tmp_path / "out").exists()
 
 
 def test_tensorboard_scalars_by_iteration(tmp_path):

@@ -89,7 +89,7 @@ async def ask_lines(config: Config) -> None:
 
 async def ask_line(asker: Asker, line: bytes, fields: dict[str, type]) -> dict[str, Any]:
     try:
-        return await asker.ask(parse_question(line.decode(), fields))
+        return await asker.ask(parse_question(line.decode("utf-8-sig"), fields))
     except UnicodeDecodeError as error:
         return {"error": f"not UTF-8 (byte {error.start})"}
     except UsageError as error:

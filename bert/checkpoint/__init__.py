@@ -13,5 +13,5 @@ plain values only, is written atomically, and is verified before a run continues
 
 from bert.checkpoint.files import checkpoint_step, find_damage, list_checkpoints, load, read_description
 from bert.checkpoint.resume import CheckpointConfig, Found, find_checkpoint, find_latest, resolve_resume
-from bert.checkpoint.weights import LoadReport, check_tokenizer, load_weights, match_weights, shorten
+from bert.checkpoint.weights import LoadReport, load_weights, match_weights, shorten
 from bert.checkpoint.writer import CheckpointWriter, NullCheckpointWriter, build_checkpoint_writer, copy_state

@@ -25,7 +25,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from bert.checkpoint.weights import check_tokenizer
 from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
 from bert.model.adapters.config import SWITCHES, AdapterConfig
@@ -33,7 +32,7 @@ from bert.model.bert import BertForMultiTask
 from bert.model.config import BertConfig
 from bert.model.names import VOCABULARY_ROWS, canonical_names
 from bert.model.skeleton import skeleton
-from bert.tokenization import BertTokenizer
+from bert.tokenization import BertTokenizer, expect_same
 
 ADAPTER_FILE = "adapter.safetensors"
 METADATA = "bert_adapter"
@@ -106,7 +105,8 @@ class AdapterFile:
         model = state.get("model", state)
         self.check_base(model, config, what)
         if "tokenizer" in state:
-            check_tokenizer(BertTokenizer.from_state_dict(self.tokenizer), state["tokenizer"], what, self.what)
+            ours, theirs = map(BertTokenizer.from_state_dict, (self.tokenizer, state["tokenizer"]))
+            expect_same(ours, self.what, theirs.identity, what)
         self.configure(config)
         merged = {**canonical_names(model, bare=False, what=what), **self.tensors}
         values = {"model": merged, "model_config": config.to_dict(), "base": self.base._asdict()}

@@ -9,7 +9,7 @@ The models get the same padded batch, and only real tokens count::
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -108,10 +108,7 @@ def run(model: BertWithHeads, inputs: Inputs) -> ModelOutputs:
 @torch.no_grad()
 def run_transformers(folder: str | Path, inputs: Inputs) -> ModelOutputs:
     """Run the model in a folder with transformers, as the class that its configuration names."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise UsageError(f"transformers:{folder}: needs transformers: pip install transformers") from error
+    transformers = _import_transformers(folder)
     try:
         architecture = (transformers.AutoConfig.from_pretrained(folder).architectures or ["BertModel"])[0]
         model: Any = getattr(transformers, architecture).from_pretrained(folder, attn_implementation="eager").eval()
@@ -125,6 +122,23 @@ def run_transformers(folder: str | Path, inputs: Inputs) -> ModelOutputs:
         outputs = model(**arguments)
         heads = {head: outputs[name] for name, head in names.items() if name in outputs}
     return _outputs(found.hidden_states[1:], found.pooler_output, heads, inputs)
+
+
+def cut_by_transformers(folder: str | Path, texts: Sequence[str]) -> list[list[int]]:
+    """Return the ids of each text by the tokenizer in a folder, without special tokens around it."""
+    try:
+        tokenizer = _import_transformers(folder).AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, ImportError) as error:
+        raise UsageError(f"transformers:{folder}: {str(error).splitlines()[0]}") from error
+    return tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+
+def _import_transformers(folder: str | Path) -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise UsageError(f"transformers:{folder}: needs transformers: pip install transformers") from error
+    return transformers
 
 
 def compare(a: ModelOutputs, b: ModelOutputs) -> list[Difference]:

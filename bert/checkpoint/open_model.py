@@ -10,6 +10,8 @@ flags given as well must agree with it::
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,29 +19,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from bert.checkpoint import LoadReport, check_tokenizer, load_weights
+from bert.checkpoint import LoadReport, load_weights
 from bert.checkpoint.adapter_files import ADAPTER_KEYS, Base, read_adapter
 from bert.checkpoint.formats import read_checkpoint
 from bert.config import flag
-from bert.distributed import DistributedConfig
+from bert.distributed import DistributedConfig, read_launcher
 from bert.errors import UsageError
 from bert.model.config import BertConfig
-from bert.tokenization import BertTokenizer, looks_uncased, read_vocabulary
+from bert.tokenization import BertTokenizer, Stated, TokenizerFlags, expect_same, guesses, open_tokenizer
+from bert.tokenization.opening import build_tokenizer
 from bert.train.precision import Precision, PrecisionConfig
 
 
 @dataclass
-class ModelDescription:
+class ModelDescription(TokenizerFlags):
     """Flags for what a checkpoint may lack."""
 
     config_file: str | None = flag(
         None, "bert_config.json of the model; not needed where the checkpoint holds it.", aliases=["bert_config_file"]
     )
-    vocab_file: str | None = flag(None, "WordPiece vocabulary; not needed where the checkpoint holds it.")
-    do_lower_case: bool | None = flag(
-        None, "Whether the model is uncased; by default what the checkpoint says, or what the vocabulary looks like."
+    vocab_file: str | None = flag(
+        None, "WordPiece vocabulary, or a folder with a tokenizer; not needed where the checkpoint holds it."
     )
-    bert_model: str | None = flag(None, "Name of the published model, such as bert-base-cased; tells the casing.")
 
 
 @dataclass
@@ -67,7 +68,8 @@ class StartingPoint:
     def constants(self) -> dict[str, Any]:
         """Return the part of a checkpoint that does not change during the run."""
         base = {} if self.base is None else {"base": self.base._asdict()}
-        return {"model_config": self.model_config.to_dict(), "tokenizer": self.tokenizer.state_dict(), **base}
+        tokenizer = {**self.tokenizer.state_dict(), "guessed": []}  # what a model is trained with is a fact
+        return {"model_config": self.model_config.to_dict(), "tokenizer": tokenizer, **base}
 
 
 def load_start(
@@ -119,29 +121,26 @@ def load_model_config(files: ModelFiles, init_checkpoint: str | None) -> BertCon
 
 
 def find_tokenizer(files: ModelDescription, state: dict[str, Any], what: str) -> BertTokenizer | None:
-    """Return the checkpoint's tokenizer or that of ``files``, None without either.
+    """Return the checkpoint's tokenizer or that of ``files``, None without either; on rank 0 say what is guessed.
 
     Raises UsageError where both are there and disagree.
     """
-    if "tokenizer" not in state:
-        if files.vocab_file is None:
-            return None
-        lower = _looks_uncased(files) if files.do_lower_case is None else files.do_lower_case
-        return BertTokenizer(files.vocab_file, lower)
-    saved = BertTokenizer.from_state_dict(state["tokenizer"])
-    lower = saved.do_lower_case if files.do_lower_case is None else files.do_lower_case
-    given = saved if files.vocab_file is None else BertTokenizer(files.vocab_file, lower)
-    if files.vocab_file is not None or lower != saved.do_lower_case:
-        given.do_lower_case = lower
-        check_tokenizer(given, state["tokenizer"], what, files.vocab_file or "")
-    return saved
-
-
-def _looks_uncased(files: ModelDescription) -> bool:
-    """Tell the casing from the model's name, or from whether any piece has a capital letter."""
-    if files.bert_model is not None and "cased" in files.bert_model:
-        return "uncased" in files.bert_model
-    return looks_uncased(read_vocabulary(files.vocab_file or ""))
+    if "tokenizer" in state:
+        tokenizer = build_tokenizer(state["tokenizer"], what, files.stated())
+        if files.vocab_file is not None:
+            known = {name: value for name, value in tokenizer.identity.items() if name not in tokenizer.guessed}
+            given = open_tokenizer(files.vocab_file, files, [Stated(what, known)])
+            expect_same(given, f"--vocab_file {files.vocab_file}", known, what)
+            tokenizer = given if tokenizer.guessed else tokenizer
+    elif files.vocab_file is not None:
+        tokenizer = open_tokenizer(files.vocab_file, files)
+    elif "tokenizer_refused" in state:
+        raise UsageError(state["tokenizer_refused"])
+    else:
+        return None
+    if tokenizer.guessed and read_launcher(os.environ)[0] == 0:
+        print(guesses(tokenizer), file=sys.stderr)
+    return tokenizer
 
 
 def find_model_config(
@@ -154,7 +153,10 @@ def find_model_config(
         held = state.get("model_config", {})
         vars(config).update({key: held[key] for key in ADAPTER_KEYS if key in held and not hasattr(config, key)})
     elif "model_config" in state:
-        config = BertConfig.from_dict(state["model_config"])
+        try:
+            config = BertConfig.from_dict(state["model_config"])
+        except UsageError as error:
+            raise UsageError(f"{source}: {error}") from error
     else:
         raise UsageError(f"--config_file: needed, {_lacks('configuration', state, what)}")
     if tokenizer is not None and not config.set_vocabulary(tokenizer.vocab_size):

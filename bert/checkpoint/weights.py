@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from bert.errors import UsageError
 from bert.model.names import ENCODER, VOCABULARY_ROWS, canonical_names
-from bert.tokenization import BertTokenizer
 
 
 @dataclass(frozen=True)
@@ -97,21 +96,6 @@ def shorten(names: Sequence[str], most: int = 4) -> str:
     """Join the first few names and count the rest: ``a, b, c, d and 3 more``."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def check_tokenizer(tokenizer: BertTokenizer, saved: dict[str, Any], what: str, vocab_file: str) -> None:
-    """Raise UsageError if a checkpoint was trained with another vocabulary or casing."""
-    trained = BertTokenizer.from_state_dict(saved)
-    if trained.fingerprint != tokenizer.fingerprint:
-        raise UsageError(
-            f"--vocab_file {vocab_file} ({tokenizer.vocab_size} pieces) is not the vocabulary of {what} "
-            f"({trained.vocab_size} pieces)"
-        )
-    if trained.do_lower_case != tokenizer.do_lower_case:
-        raise UsageError(
-            f"--do_lower_case {str(tokenizer.do_lower_case).lower()}: {what} was trained with "
-            f"{str(trained.do_lower_case).lower()}"
-        )
 
 
 def _tensors(state_dict: dict[str, Any], what: str) -> dict[str, Tensor]:

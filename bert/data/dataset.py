@@ -90,7 +90,9 @@ class Dataset:
 
     def __init__(self, root: Path, vocab: Vocabulary | None, limits: Limits, cache_bytes: float) -> None:
         """Find and count the shards; raises UsageError naming one that is damaged or exceeds ``limits``."""
-        self.paths, self.vocab, self.limits, self.cache_bytes = find_shards(root), vocab, limits, cache_bytes
+        self.vocab, self.limits, self.cache_bytes = vocab, limits, cache_bytes
+        self.notices: list[str] = []
+        self.paths = find_shards(root, notice=self.notices.append)
         infos = list(inspect_shards(self.paths))
         for path, info in zip(self.paths, infos, strict=True):
             limits.check_info(info, path)
@@ -98,7 +100,7 @@ class Dataset:
         self.num_samples = sum(counts)
         if not self.num_samples:
             raise UsageError(f"--input_dir {root}: {len(self.paths)} shards without a sequence")
-        self.notices = _notices(self.paths, counts)
+        self.notices += _notices(self.paths, counts)
         self.fingerprint = _fingerprint(self.paths, counts, root)
         self.chunks = [chunk for path, n in zip(self.paths, counts, strict=True) for chunk in _cut(path, n)]
         self.chunk_sizes: NDArray[np.int64] = np.array([chunk.stop - chunk.start for chunk in self.chunks])
@@ -109,7 +111,7 @@ class Dataset:
     @classmethod
     def open(cls, config: LoaderConfig, vocab: Vocabulary | None) -> Dataset:
         """Open the shards that ``config`` names; token ids are checked against ``vocab`` when decoded."""
-        size = None if vocab is None else len(vocab)
+        size = None if vocab is None else max(vocab.values()) + 1
         limits = Limits(config.max_seq_length, config.max_predictions_per_seq, size)
         return cls(Path(config.input_dir), vocab, limits, config.shard_cache_gb * 1e9)
 

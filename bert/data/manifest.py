@@ -10,8 +10,10 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Any
 
 from bert.data.formats.table import inspect_shard, writing
 from bert.errors import UsageError
-from bert.tokenization import BertTokenizer
+from bert.tokenization import BertTokenizer, Stated, expect_same
 
 MANIFEST = "manifest.json"
 
@@ -83,8 +85,21 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         temporary.write_text(text + "\n", encoding="utf8")
 
 
+def add_to_manifest(path: Path, settings: dict[str, Any]) -> None:
+    """List a new shard in its folder's manifest, which other processes may be writing too."""
+    entry, folder = describe_shard(path), os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        manifest = read_manifest(path.parent) or Manifest({}, {})
+        manifest.settings |= settings
+        manifest.shards[path.name] = entry
+        write_manifest(path.parent, manifest)
+    finally:
+        os.close(folder)
+
+
 def check_manifests(paths: Iterable[Path], tokenizer: BertTokenizer) -> None:
-    """Raise UsageError where a manifest beside ``paths`` names another vocabulary or casing, or missing shards.
+    """Raise UsageError where a manifest beside ``paths`` names another tokenizer, or missing shards.
 
     data/verify.py finds out whether the shards themselves have changed.
     """
@@ -99,15 +114,11 @@ def check_manifests(paths: Iterable[Path], tokenizer: BertTokenizer) -> None:
 
 
 def check_tokenizer(folder: Path, manifest: Manifest, tokenizer: BertTokenizer) -> None:
-    """Raise UsageError where the shards were made with another vocabulary or casing."""
-    made, settings = manifest.settings.get("vocab_sha256", tokenizer.fingerprint), manifest.settings
-    if made != tokenizer.fingerprint:
-        raise UsageError(
-            f"{folder}: its shards were made with another vocabulary (SHA-256 {str(made)[:12]}..., "
-            f"{settings.get('vocab_size', '?')} pieces) than --vocab_file ({tokenizer.fingerprint[:12]}..., "
-            f"{tokenizer.vocab_size} pieces)"
-        )
-    lower = settings.get("do_lower_case", tokenizer.do_lower_case)
-    if lower != tokenizer.do_lower_case:
-        flag = str(tokenizer.do_lower_case).lower()
-        raise UsageError(f"{folder}: its shards were made with do_lower_case {str(lower).lower()}, here it is {flag}")
+    """Raise UsageError where the shards were made with another tokenizer."""
+    expect_same(tokenizer, f"--vocab_file {tokenizer.source}", manifest.settings, f"the manifest of {folder}")
+
+
+def stated_by(paths: Iterable[Path]) -> list[Stated]:
+    """Return what the manifests beside ``paths`` say of the tokenizer."""
+    manifests = ((folder, read_manifest(folder)) for folder in sorted({path.parent for path in paths}))
+    return [Stated(f"the manifest of {folder}", found.settings) for folder, found in manifests if found is not None]

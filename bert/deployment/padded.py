@@ -80,7 +80,7 @@ def get_model(
     del fixed_batch_dim  # of the file that is written, not of the model
     # Lengths matter to the data alone: the smallest are right for every model.
     config = ServedConfig(checkpoint, "qa", max_seq_length=8, max_query_length=1)
-    config.files = ModelFiles(config_file or None, vocab_file or None)
+    config.files = ModelFiles(config_file=config_file or None, vocab_file=vocab_file or None)
     served = open_checkpoint(config)
     served.model.bert.attention = "sdpa"
     device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
 from bert.squad.answers import AnswerConfig, RawResult, find_answers
-from bert.squad.examples import SquadExample, read_squad_examples
+from bert.squad.examples import OFFSETS, SquadExample, read_squad_examples
 from bert.squad.features import convert_examples_to_features
 from bert.squad.metrics import evaluate_v1, evaluate_v2, read_gold, run_eval_script
 from bert.squad.windows import InputFeatures
@@ -96,13 +96,16 @@ class MetricsCalculator:
         vocab_file: str = "",
         do_lower_case: bool = True,
         max_len: int = 512,
+        answer_alignment: str = OFFSETS,
     ) -> None:
         del max_len
         lengths = (max_seq_length, doc_stride, max_query_length)
         self._examples, self._features = _read(
             predict_file, vocab_file, do_lower_case, lengths, version_2_with_negative
         )
-        self._config = AnswerConfig(n_best_size, max_answer_length, version_2_with_negative)
+        self._config = AnswerConfig(
+            n_best_size, max_answer_length, version_2_with_negative, answer_alignment=answer_alignment
+        )
         self._lower, self._file, self._script = do_lower_case, predict_file, eval_script
         self._output = Path(output_dir) / "predictions.json"
         self._results: dict[int, RawResult] = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +23,7 @@ from bert.download.partial_file import locked
 from bert.download.remote import FetchError
 from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
+from bert.prepare.text.characters import report
 from bert.prepare.text.wikidump import is_multistream, next_stream, read_articles
 from bert.shards.pool import run_parallel
 
@@ -84,17 +86,21 @@ def extract(dump: Path, source: Path, step: int, num_workers: int, show: bool) -
     cuts = sorted(starts | {size})
     parts = [DumpPart(dump, *cut, source / f"{number}.txt") for number, cut in enumerate(pairwise(cuts))]
     todo = [part for part in parts if not part.target.exists()]
-    for _ in run_parallel(extract_part, todo, num_workers, description="Extracting", show=show):
-        pass
+    invalid: Counter[str] = Counter()
+    for found in run_parallel(extract_part, todo, num_workers, description="Extracting", show=show):
+        invalid += found
+    report(invalid)
     print(f"{source}: {dump.name} as text, {len(todo)} files written, {len(parts) - len(todo)} already there")
 
 
-def extract_part(part: DumpPart) -> None:
-    """Write the articles of one part."""
+def extract_part(part: DumpPart) -> Counter[str]:
+    """Write the articles of one part; return how many characters of the dump were passed over."""
+    invalid: Counter[str] = Counter()
     with replacing(part.target) as temporary, temporary.open("w", encoding="utf8", newline="\n") as file:
-        for number, article in enumerate(read_articles(part.dump, part.start, part.stop)):
+        for number, article in enumerate(read_articles(part.dump, part.start, part.stop, invalid)):
             if text := " ".join(article.split()):
                 file.write(f"wiki-{part.target.stem}-{number} {text}\n")
+    return invalid
 
 
 def _check_plan(dump: Path, source: Path, step: int) -> None:

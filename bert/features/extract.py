@@ -159,7 +159,7 @@ def layer_indexes(layers: str | None, depth: int, pooling: str = "none") -> list
 def read_lines(path: str | Path) -> Iterator[str]:
     """Open a file at once and return its lines; raises UsageError where it cannot be read or has no line."""
     with naming_os_errors(f"--input_file {path}"):
-        file = open(path, encoding="utf8", newline="\n")  # noqa: SIM115  # closed when its lines have been read
+        file = open(path, encoding="utf-8-sig", newline="\n")  # noqa: SIM115  # closed when its lines have been read
     return _lines_of(file, path)
 
 

@@ -22,7 +22,7 @@ from bert.finetune.find_micro_batch import find_micro_batches
 from bert.finetune.training import TaskRun, TrainingConfig, place
 from bert.model.config import BertConfig
 from bert.train.foreign_flags import refuse_foreign_flags
-from bert.train.run import build_run
+from bert.train.run import build_run, check_output_dir
 
 
 def run_fine_tuning(
@@ -40,6 +40,8 @@ def run_fine_tuning(
     if not (training.run.do_train or training.run.do_eval or training.run.do_predict):
         raise UsageError("nothing to do: add --do_train, --do_eval or --do_predict")
     with join_world(place(training)) as world, StopSignal() as stop:
-        story(config, build_run(training, world, stop))
+        run = build_run(training, world, stop)
+        check_output_dir(run)
+        story(config, run)
         if stop.by_keyboard:
             raise KeyboardInterrupt  # saved, but a script that called this command should not continue

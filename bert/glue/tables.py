@@ -9,7 +9,6 @@ first row names the columns, unless the caller does. A row that does not fit is 
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import json
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bert.errors import UsageError, naming_os_errors
+from bert.files import decode
 
 SUFFIXES = (".tsv", ".csv", ".jsonl")
 
@@ -49,12 +49,12 @@ def read_table(
 
 def _read(path: Path) -> str:
     with naming_os_errors(str(path)):
-        data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        data = path.read_bytes()
     try:
-        return data.decode("utf8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path}: line {line}: byte 0x{data[error.start]:02x}, expected UTF-8 text") from error
+        return decode(data)
+    except UnicodeDecodeError as error:  # its object is the text without a byte-order mark
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}: line {line}: byte 0x{error.object[error.start]:02x}, expected UTF-8 text") from error
 
 
 def _tsv_rows(text: str) -> Iterator[tuple[int, list[str]]]:

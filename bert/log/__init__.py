@@ -11,5 +11,5 @@ and the infinities are strings that ``float`` reads back. Ranks other than 0 get
         logger.summary({"training_sequences_per_second": 512.3})    # step []
 """
 
-from bert.log.logger import LogConfig, Logger, build_logger, resolve_tensorboard_dir
+from bert.log.logger import LogConfig, Logger, build_logger, resolve_log
 from bert.log.progress import progress

@@ -20,7 +20,9 @@ from bert.log.backends import NonFinite, Step, build_backends
 class LogConfig:
     """Where a run reports, and how often."""
 
-    json_summary: str = flag("results/dllogger.json", 'File to append DLLogger JSON lines to; "none": no file.')
+    json_summary: str | None = flag(
+        None, 'File to append DLLogger JSON lines to; by default OUTPUT_DIR/dllogger.json; "none": no file.'
+    )
     log_freq: int = flag(1, "Optimizer steps between two reports of loss and learning rate.", minimum=1)
     disable_progress_bar: bool = flag(False, "Show no progress bars.")
     tensorboard_dir: str | None = flag(
@@ -28,9 +30,11 @@ class LogConfig:
     )
 
 
-def resolve_tensorboard_dir(setting: str | None, output_dir: str | Path) -> str | None:
-    """Turn ``--tensorboard_dir`` into the directory to write to, or None for no TensorBoard."""
-    return str(Path(output_dir) / "tensorboard") if setting is None else _given(setting)
+def resolve_log(config: LogConfig, output_dir: str | Path) -> tuple[str, str]:
+    """Return the file of JSON lines and the directory for TensorBoard that the flags mean, for :func:`build_logger`."""
+    settings = (config.json_summary, "dllogger.json"), (config.tensorboard_dir, "tensorboard")
+    json_path, tensorboard = (str(Path(output_dir) / name) if value is None else value for value, name in settings)
+    return json_path, tensorboard
 
 
 def build_logger(json_path: str | Path | None, tensorboard_dir: str | Path | None, is_main: bool) -> Logger:

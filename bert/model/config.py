@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,13 @@ from bert.errors import UsageError
 from bert.model.adapters.config import AdapterConfig, adapter_of
 
 VOCAB_MULTIPLE = 8  # rows of the embedding table are padded to this: half-precision matrix units work on tiles of 8
+# Type of a field -> what its values may be.
+ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "int": (lambda value: isinstance(value, int) and value >= 1, "a whole number, at least 1"),
+    "float": (lambda value: isinstance(value, int | float) and 0 <= value < inf, "a number, at least 0"),
+    "str": (lambda value: isinstance(value, str), "a text"),
+}
+DROPOUT = (lambda value: isinstance(value, int | float) and 0 <= value < 1, "a number from 0 to below 1")
 
 
 @dataclass
@@ -37,6 +46,11 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
 
     def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            is_allowed, expected = DROPOUT if f.name.endswith("_dropout_prob") else ALLOWED[str(f.type)]
+            if isinstance(value, bool) or not is_allowed(value):
+                raise UsageError(f"{f.name} {json.dumps(value, default=str)}: expected {expected}")
         if self.hidden_size % self.num_attention_heads:
             raise UsageError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
@@ -65,12 +79,12 @@ class BertConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> BertConfig:
+        """Build it from the keys of a JSON file; raises UsageError naming a key whose value cannot be used."""
         known = {f.name for f in dataclasses.fields(cls)}
         if "vocab_size" not in values:
             raise UsageError("the model configuration has no vocab_size")
         config = cls(**{key: value for key, value in values.items() if key in known})
-        for key in values.keys() - known:
-            setattr(config, key, values[key])
+        vars(config).update({key: value for key, value in values.items() if key not in known})
         adapter_of(vars(config))
         return config
 
@@ -80,7 +94,7 @@ class BertConfig:
         values = load_json(path, "--config_file")
         try:
             return cls.from_dict(values)
-        except (UsageError, TypeError) as error:
+        except UsageError as error:
             raise UsageError(f"--config_file {path}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -30,6 +31,7 @@ from bert.prepare.pairs import PairConfig, assemble, draw_pairs
 from bert.prepare.text.blocks import Block
 from bert.prepare.text.sources import SourceConfig, read_block
 from bert.prepare.tokens import DocumentEncoder, Tokens, join
+from bert.tokenization import TokenizerFlags
 
 RECORDS = ".preprocess"  # folder in the sink, removed when all blocks are done
 
@@ -39,14 +41,7 @@ class PreprocessConfig:
     """What to read, how to cut it, what to write and where to work."""
 
     sink: str = flag(help="Folder for the shards and their manifest. An interrupted run in it is resumed.")
-    vocab_file: str = flag(help="WordPiece vocabulary, one piece a line.")
-    lower_case: bool = flag(True, "Lower-case the text; false for a cased vocabulary.", aliases=["do_lower_case"])
-    strip_accents: bool | None = flag(None, "Strip accents; by default if the text is lower-cased.")
-    pretokenized: bool = flag(
-        False,
-        "Split the text at blanks only, because another tokenizer has segmented it; punctuation and ideographs stay "
-        "within their word.",
-    )
+    vocab_file: str = flag(help="WordPiece vocabulary, one piece a line, or a folder with a tokenizer.")
     output_format: str = flag(
         "parquet", "parquet (LDDL's), hdf5 (NVIDIA's) or tfrecord (Google's).", choices=["parquet", "hdf5", "tfrecord"]
     )
@@ -67,6 +62,7 @@ class PreprocessConfig:
     pairs: PairConfig = field(default_factory=PairConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tokenizer: TokenizerFlags = field(default_factory=TokenizerFlags)
 
 
 @dataclass(frozen=True)
@@ -90,13 +86,15 @@ class Record:
     unknown: int  # pieces of the text that are [UNK]
     pieces: int  # of the text, once
     shards: dict[str, dict[str, Any]]  # file name → entry of the manifest
+    invalid: dict[str, int] = field(default_factory=dict)  # characters passed over, by file
 
 
 def make_shards(plan: ShardPlan, index: int) -> Record:
     """Write the shards of block ``index`` and its record. Raises UsageError naming what is wrong with the text."""
-    own = plan.encode(_read_documents(plan, index))
+    invalid: Counter[str] = Counter()
+    own = plan.encode(_read_documents(plan, index, invalid))
     unknown = int((own.ids == plan.encode.tokenizer.unk_id).sum())
-    record = Record(index, own.num_documents, len(own.sentences) - 1, unknown, len(own.ids), {})
+    record = Record(index, own.num_documents, len(own.sentences) - 1, unknown, len(own.ids), {}, dict(invalid))
     if own.num_documents:
         tokens = own if own.num_documents > 1 else join([own, _partners(plan, index)])
         record.shards = _write(plan, index, _sequences(plan, index, tokens, own.num_documents))
@@ -117,9 +115,9 @@ def read_records(sink: Path) -> list[Record]:
     return sorted(records, key=lambda record: record.index)
 
 
-def _read_documents(plan: ShardPlan, index: int) -> list[list[str]]:
+def _read_documents(plan: ShardPlan, index: int, invalid: Counter[str]) -> list[list[str]]:
     """Read the documents of a block that belong to the sample."""
-    documents = read_block(plan.blocks[index], plan.config.sources)
+    documents = read_block(plan.blocks[index], plan.config.sources, invalid)
     if plan.config.sample_ratio < 1:
         rng = Random(f"{plan.config.seed} sample {index}")
         documents = [document for document in documents if rng.random() < plan.config.sample_ratio]
@@ -136,7 +134,7 @@ def _partners(plan: ShardPlan, index: int) -> Tokens:
         other = (index + step) % len(plan.blocks)
         if plan.blocks[other].origin == origin and other != origin:
             continue  # more of the same document
-        documents = _read_documents(plan, other)
+        documents = _read_documents(plan, other, Counter())  # counted by its own block
         found = plan.encode(documents[:-1] if other == origin else documents)
         if found.num_documents:
             return found

@@ -13,6 +13,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -31,10 +32,11 @@ from bert.prepare.masks import default_predictions
 from bert.prepare.pairs import SPECIALS
 from bert.prepare.pipeline import RECORDS, PreprocessConfig, Record, ShardPlan, make_shards, read_records
 from bert.prepare.text.blocks import Block
+from bert.prepare.text.characters import report
 from bert.prepare.text.sources import plan_blocks
 from bert.prepare.tokens import DocumentEncoder
 from bert.prepare.vocabulary import warn_of_unknown
-from bert.tokenization import BertTokenizer
+from bert.tokenization import BertTokenizer, guesses, open_tokenizer
 
 DEFAULT_BLOCK = 4 << 20  # bytes of text
 AHEAD = 3  # blocks handed to the scheduler per worker: always one to continue with, never a million
@@ -48,9 +50,7 @@ def preprocess(config: PreprocessConfig) -> None:
     """Prepare the shards; raises UsageError where a flag, a source or a file is wrong."""
     start_ranks(config.cluster)
     check(config)
-    tokenizer = BertTokenizer(
-        config.vocab_file, config.lower_case, strip_accents=config.strip_accents, pretokenized=config.pretokenized
-    )
+    tokenizer = open_tokenizer(config.vocab_file, config.tokenizer)
     sink, show = Path(config.sink), not config.disable_progress_bar
     with owning(sink, f"--sink {sink}"), _work_folder(sink):
         size, number = block_bytes(config), config.num_blocks
@@ -72,6 +72,8 @@ def preprocess(config: PreprocessConfig) -> None:
                 records.append(record)
                 bar.update()
         _finish(sink, settings, sorted(records, key=lambda record: record.index))
+    if tokenizer.guessed:
+        print(guesses(tokenizer), file=sys.stderr)
 
 
 def check(config: PreprocessConfig) -> None:
@@ -108,11 +110,7 @@ def describe(config: PreprocessConfig, tokenizer: BertTokenizer, blocks: list[Bl
     settings: dict[str, Any] = {
         "tool": f"bert {__version__}",
         "format": config.output_format,
-        "vocab_sha256": tokenizer.fingerprint,
-        "vocab_size": tokenizer.vocab_size,
-        "do_lower_case": config.lower_case,
-        "strip_accents": config.lower_case if config.strip_accents is None else config.strip_accents,
-        "pretokenized": config.pretokenized,
+        **tokenizer.identity,
         "documents": config.sources.documents,
         "language": config.sources.language,
         "max_seq_length": longest,
@@ -199,7 +197,8 @@ def _finish(sink: Path, settings: dict[str, Any], records: list[Record]) -> None
         f"{sink}: {_total(shards):,} sequences in {len(shards)} shards from {documents:,} documents of {sentences:.1f} "
         f"sentences, {unknown:.2%} [UNK]"
     )
-    warn_of_unknown(unknown, "--lower_case")
+    warn_of_unknown(unknown)
+    report(sum((Counter(record.invalid) for record in records), Counter[str]()))
     if sentences < SHORT_DOCUMENTS and settings["documents"] == "blank":
         print("warning: short documents; are they paragraphs? Try --documents file", file=sys.stderr)
 

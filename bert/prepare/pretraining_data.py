@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -22,17 +23,21 @@ from typing import Any
 
 import numpy as np
 
+from bert import __version__
 from bert.config import flag
 from bert.data.formats.table import Shard, format_of, write_shard
+from bert.data.manifest import add_to_manifest, check_tokenizer, read_manifest
 from bert.data.shard import concatenate, select
 from bert.errors import UsageError
 from bert.lock import owning_output
 from bert.log.progress import progress
 from bert.prepare.instances import Document, InstanceConfig, make_instances
+from bert.prepare.text.characters import report
+from bert.prepare.text.extracted import refuse_extracted
 from bert.prepare.text.inputs import find_files, prepare_output, read_lines
 from bert.prepare.vocabulary import warn_of_unknown
 from bert.shards.pool import run_parallel
-from bert.tokenization import BertTokenizer
+from bert.tokenization import BertTokenizer, TokenizerFlags, guesses, open_tokenizer
 
 
 @dataclass
@@ -46,8 +51,7 @@ class PretrainingDataConfig:
     output_file: str = flag(
         help="Shard to write (.hdf5 or .parquet), or several separated by commas, which get equal shares."
     )
-    vocab_file: str = flag(help="WordPiece vocabulary, one piece a line.")
-    do_lower_case: bool = flag(True, "Lower-case the text and strip accents; false for a cased vocabulary.")
+    vocab_file: str = flag(help="WordPiece vocabulary, one piece a line, or a folder with a tokenizer.")
     random_seed: int = flag(12345, "Seed of the pairs, masks and shuffling.")
     num_workers: int = flag(
         0,
@@ -60,9 +64,9 @@ class PretrainingDataConfig:
         "With 0 workers, let a document continue in the next file if no blank line ends the file, as the published "
         "scripts do.",
     )
-    bert_model: str | None = flag(None, "Accepted from older commands; checked against --do_lower_case.")
     disable_progress_bar: bool = flag(False, "Show no progress bars.")
     instances: InstanceConfig = field(default_factory=InstanceConfig)
+    tokenizer: TokenizerFlags = field(default_factory=TokenizerFlags)
 
 
 def create_pretraining_data(config: PretrainingDataConfig) -> None:
@@ -76,7 +80,13 @@ def create_pretraining_data(config: PretrainingDataConfig) -> None:
 
 def _write_shards(outputs: list[Path], config: PretrainingDataConfig) -> None:
     files = find_files(config.input_file, "--input_file")
-    tokenizer = BertTokenizer(config.vocab_file, config.do_lower_case)
+    for path in files:
+        refuse_extracted(path, "--input_file")
+    tokenizer = open_tokenizer(config.vocab_file, config.tokenizer)
+    for folder in {output.parent for output in outputs}:
+        manifest = read_manifest(folder)
+        if manifest and manifest.shards.keys() - {output.name for output in outputs}:  # others than those replaced
+            check_tokenizer(folder, manifest, tokenizer)
     shard = _build_shard(files, tokenizer, config)
     if shard.num_samples == 0:
         raise UsageError(f"--input_file {' '.join(config.input_file)}: no text in {_count(len(files), 'file')}")
@@ -85,6 +95,7 @@ def _write_shards(outputs: list[Path], config: PretrainingDataConfig) -> None:
         write_shard(
             output, mine, config.instances.max_seq_length, config.instances.max_predictions_per_seq, tokenizer.vocab
         )
+        add_to_manifest(output, {"tool": f"bert {__version__}", **tokenizer.identity})
         print(f"{output}: {_count(mine.num_samples, 'sequence')}")
     _report(shard, tokenizer, config.instances.max_seq_length)
 
@@ -97,15 +108,17 @@ def read_documents(
     ``join_files`` lets a document continue in the next file if no blank line ends it.
     """
     documents: list[Document] = [[]]
+    invalid: Counter[str] = Counter()
     for path in paths:
         if not join_files:
             documents.append([])
-        for lines in read_lines(path, bar):
+        for lines in read_lines(path, bar, invalid):
             for line, ids in zip(lines, tokenizer.encode_batch(lines), strict=True):
                 if not line:
                     documents.append([])
                 elif ids:
                     documents[-1].append(array("i", ids))
+    report(invalid)
     return [document for document in documents if document]
 
 
@@ -118,8 +131,6 @@ def _check(config: PretrainingDataConfig) -> list[Path]:
             f"--max_predictions_per_seq {instances.max_predictions_per_seq}: --max_seq_length "
             f"{instances.max_seq_length} leaves room for {room}"
         )
-    if config.do_lower_case and "-cased" in (config.bert_model or ""):
-        raise UsageError(f"--do_lower_case true: --bert_model {config.bert_model} is cased, expected false")
     if config.join_files and config.num_workers:
         raise UsageError(f"--join_files true: --num_workers {config.num_workers} takes each file by itself, expected 0")
     outputs = [Path(name) for name in config.output_file.split(",") if name]
@@ -180,7 +191,9 @@ def _report(shard: Shard, tokenizer: BertTokenizer, max_seq_length: int) -> None
         f"({length / max_seq_length:.0%} of --max_seq_length), {shard.next_sentence_labels.mean():.0%} random next, "
         f"{unknown:.2%} [UNK]"
     )
-    warn_of_unknown(unknown, "--do_lower_case")
+    warn_of_unknown(unknown)
+    if tokenizer.guessed:
+        print(guesses(tokenizer), file=sys.stderr)
 
 
 def _count(number: int, noun: str) -> str:

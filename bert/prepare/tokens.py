@@ -61,7 +61,9 @@ class DocumentEncoder:
         # Not to be split at punctuation: special tokens, and words with a sigma, whose lower case depends on what
         # follows, punctuation included.
         whole = [re.escape(token) for token in tokenizer.never_split] + ["Σ"] * tokenizer.do_lower_case
-        self._whole_words = None if tokenizer.pretokenized else re.compile("|".join(whole))
+        extra = [token["content"] for token in tokenizer.extra_tokens]
+        self._whole_words = None if tokenizer.pretokenized or extra else re.compile("|".join(whole))
+        self._whole_lines = any(len(content.split()) > 1 for content in extra)
         self._lock = threading.Lock()
         self._forget()
 
@@ -71,7 +73,8 @@ class DocumentEncoder:
     def __call__(self, documents: Sequence[Sequence[str]]) -> Tokens:
         lines = [sentence for document in documents for sentence in document]
         careful = self._whole_words is None or any(map(self._whole_words.search, lines))
-        words, words_per_line = _cut(lines, _kinds_of_bytes(marks_are_words=not careful))
+        kinds = _kinds_of_bytes(marks_are_words=not careful, blanks=b"\n" if self._whole_lines else b" \t\n\r")
+        words, words_per_line = _cut(lines, kinds)
         distinct = words.dictionary_encode()
         with self._lock:
             known = self._look_up(distinct.dictionary.to_pylist())
@@ -121,10 +124,10 @@ def _cut(lines: Sequence[str], kinds: NDArray[np.uint8]) -> tuple[pa.StringArray
     return pa.StringArray.from_buffers(len(words), bounds, pa.py_buffer(letters)), np.diff(ends, prepend=0)
 
 
-def _kinds_of_bytes(marks_are_words: bool) -> NDArray[np.uint8]:
+def _kinds_of_bytes(marks_are_words: bool, blanks: bytes) -> NDArray[np.uint8]:
     """Return the kind of each byte; those above 127 count as letters, and the tokenizer cuts their words further."""
     kinds = np.full(256, LETTER, np.uint8)
-    kinds[list(b" \t\n\r")] = BLANK
+    kinds[list(blanks)] = BLANK
     if marks_are_words:
         kinds[list(string.punctuation.encode())] = MARK
     return kinds

@@ -7,11 +7,13 @@ depends on the text and the settings alone, not on the order of the files, the n
     train_vocabulary(VocabularyConfig(["corpus/"], "vocab.txt", vocab_size=8000))
 """
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
@@ -22,8 +24,11 @@ from bert.config import flag
 from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
 from bert.log.progress import progress
+from bert.prepare.text.characters import report
+from bert.prepare.text.extracted import TAG, extracted_kind
 from bert.prepare.text.inputs import find_files, prepare_output, read_lines
 from bert.tokenization import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, WordNormalizer
+from bert.tokenization.files import settings_beside
 
 UNKNOWN_WARNING = 0.05  # share of [UNK] above which the vocabulary or the casing hardly fits the text
 FIRST_PIECES = (PAD, UNK, CLS, SEP, MASK)  # [PAD] is id 0, the value that padded shards and embeddings expect
@@ -39,6 +44,9 @@ class VocabularyConfig:
     output: str = flag(help="Vocabulary file to write, one piece a line.")
     vocab_size: int = flag(30522, "Pieces, special tokens included; multiples of 8 need no padding.", minimum=6)
     do_lower_case: bool = flag(True, "Lower-case the text and strip accents, for an uncased model.")
+    strip_accents: bool | None = flag(None, "Strip accents; by default if the text is lower-cased.")
+    tokenize_chinese_chars: bool | None = flag(None, "Make each ideograph a word; by default unless --pretokenized.")
+    pretokenized: bool = flag(False, "Split the text at blanks only, because another tokenizer has cut it into words.")
     min_frequency: int = flag(2, "Occurrences that a pair of pieces needs to be merged.", minimum=1)
     character_coverage: float = flag(
         0.9999,
@@ -61,29 +69,53 @@ def train_vocabulary(config: VocabularyConfig) -> None:
         unit="B",
         disable=config.disable_progress_bar,
     ) as bar:
-        blocks = (lines for path in files for lines in read_lines(path, bar, "--text"))
-        words = count_words(blocks, config.do_lower_case)
+        invalid: Counter[str] = Counter()
+        blocks = (lines for path in files for lines in _lines_of(path, bar, invalid))
+        words = count_words(blocks, config)
+    report(invalid)
     if not words:
         raise UsageError(f"--text {' '.join(config.text)}: no text in {len(files)} file(s)")
     alphabet = choose_alphabet(words, config.character_coverage)
     spelled = {word: count for word, count in words.items() if alphabet.issuperset(word)}
     pieces = build_vocabulary(spelled, config.vocab_size, config.min_frequency, not config.disable_progress_bar)
-    with naming_os_errors(f"--output {output}"), replacing(output) as temporary:
-        temporary.write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf8", newline="\n")
+    _write(output, pieces, config)
     _report(output, pieces, words, spelled, config.vocab_size)
 
 
-def warn_of_unknown(share: float, casing: str) -> None:
-    """Warn on stderr where the ``share`` of pieces that are [UNK] is large; ``casing`` is the flag of the casing."""
+def _lines_of(path: Path, bar: Any, invalid: Counter[str]) -> Iterator[list[str]]:
+    """Read the lines of a file, without the tags of WikiExtractor."""
+    kind = extracted_kind(path)
+    if kind == "jsonl":
+        raise UsageError(f"--text {path}: WikiExtractor's JSON, expected its output without --json")
+    for lines in read_lines(path, bar, invalid, "--text"):
+        yield [line for line in lines if not TAG.fullmatch(line)] if kind else lines
+
+
+def _write(output: Path, pieces: list[str], config: VocabularyConfig) -> None:
+    """Write the vocabulary, and beside it how text is to be cut for it."""
+    names = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "pretokenized")
+    stated = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+    settings = {"tokenizer_class": "BertTokenizer", **stated}
+    beside = settings_beside(output)
+    with naming_os_errors(f"--output {output}"), replacing(beside) as config_file, replacing(output) as vocab_file:
+        config_file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf8")
+        vocab_file.write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf8", newline="\n")
+
+
+def warn_of_unknown(share: float) -> None:
+    """Warn on stderr where the ``share`` of pieces that are [UNK] is large."""
     if share > UNKNOWN_WARNING:
         print(
-            f"warning: {share:.0%} of the pieces are [UNK]: do --vocab_file and {casing} fit the text?", file=sys.stderr
+            f"warning: {share:.0%} of the pieces are [UNK]: do --vocab_file and --do_lower_case fit the text?",
+            file=sys.stderr,
         )
 
 
-def count_words(blocks: Iterable[list[str]], do_lower_case: bool) -> Counter[str]:
-    """Count the words in blocks of lines; punctuation marks are words of their own."""
-    normalize = WordNormalizer(do_lower_case, never_split=SPECIAL_TOKENS)
+def count_words(blocks: Iterable[list[str]], config: VocabularyConfig) -> Counter[str]:
+    """Count the words in blocks of lines; punctuation marks are words of their own, unless the text is cut already."""
+    chosen = config.tokenize_chinese_chars
+    ideographs = not config.pretokenized if chosen is None else chosen
+    normalize = WordNormalizer(config.do_lower_case, config.strip_accents, SPECIAL_TOKENS, ideographs)
     splitter = BertPreTokenizer()
     words: Counter[str] = Counter()
     for lines in blocks:
@@ -91,7 +123,8 @@ def count_words(blocks: Iterable[list[str]], do_lower_case: bool) -> Counter[str
         for word, count in Counter(normalize("\n".join(lines)).split()).items():
             if word in SPECIAL_TOKENS:
                 continue
-            for part in [word] if word.isalnum() else [part for part, _ in splitter.pre_tokenize_str(word)]:
+            whole = config.pretokenized or word.isalnum()
+            for part in [word] if whole else [part for part, _ in splitter.pre_tokenize_str(word)]:
                 if len(part) <= LONGEST_WORD:
                     words[part] += count
     return words

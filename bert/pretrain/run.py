@@ -9,25 +9,27 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from bert.batch import Batch
-from bert.checkpoint import CheckpointWriter, Found, NullCheckpointWriter, check_tokenizer, load_weights
+from bert.checkpoint import CheckpointWriter, Found, NullCheckpointWriter, load_weights
 from bert.checkpoint.formats import read_checkpoint
 from bert.checkpoint.formats.moments import as_state_dict, moments
 from bert.config import flag, to_dict
 from bert.data.dataset import Dataset, LoaderConfig
+from bert.data.formats.table import find_shards
 from bert.data.loader import PretrainingLoader, eval_batches
-from bert.data.manifest import check_manifests
+from bert.data.manifest import check_manifests, stated_by
 from bert.errors import UsageError
 from bert.model.config import BertConfig
 from bert.model.objective import PreTrainingObjective
 from bert.pretrain.evaluation import evaluate, unigram_accuracy
 from bert.pretrain.phases import Start
-from bert.tokenization import BertTokenizer
+from bert.tokenization import BertTokenizer, TokenizerFlags, expect_same, open_tokenizer
 from bert.train.batch_geometry import BatchGeometry
 from bert.train.build import checkpoint_state
 from bert.train.run import Run
@@ -35,23 +37,23 @@ from bert.train.throughput import Ceiling, training_flops
 from bert.train.trainer import Hooks, Outcome, StepReport, Trainer, TrainState
 
 
-@dataclass
-class ModelConfig:
+@dataclass(kw_only=True)
+class ModelConfig(TokenizerFlags):
     config_file: str = flag(help="bert_config.json of the model.")
     vocab_file: str = flag(help="WordPiece vocabulary that the shards were made with.")
-    do_lower_case: bool = flag(True, "Whether the vocabulary is uncased; recorded in the checkpoint.")
     attention: str = flag("auto", "fused, varlen, sdpa, matmul, reference; auto = the fastest one of the device.")
     no_dense_sequence_output: bool = flag(
         False, "Run the MLM head on every token instead of the masked ones: the same loss, slower."
     )
 
 
-def load_model_files(config: ModelConfig, max_seq_length: int) -> tuple[BertTokenizer, BertConfig]:
-    """Read vocabulary and model configuration, which must fit each other and the sequence length.
+def load_model_files(config: ModelConfig, data: LoaderConfig) -> tuple[BertTokenizer, BertConfig]:
+    """Read vocabulary and model configuration, which must fit each other, the shards and the sequence length.
 
     The configuration's vocab_size may be the vocabulary's or that padded to a multiple of 8.
     """
-    tokenizer = BertTokenizer(config.vocab_file, config.do_lower_case)
+    max_seq_length = data.max_seq_length
+    tokenizer = open_tokenizer(config.vocab_file, config, stated_by(find_shards(Path(data.input_dir))))
     model_config = BertConfig.from_json_file(config.config_file)
     stated, actual = model_config.vocab_size, tokenizer.vocab_size
     if not model_config.set_vocabulary(actual):
@@ -87,7 +89,8 @@ def load_initial_weights(
     else:
         return
     if "tokenizer" in state:
-        check_tokenizer(tokenizer, state["tokenizer"], what, run.settings.model.vocab_file)
+        saved = BertTokenizer.from_state_dict(state["tokenizer"]).identity
+        expect_same(tokenizer, f"--vocab_file {run.settings.model.vocab_file}", saved, what)
     allow = () if found.path else ("cls.*",)  # a bare encoder is a fair start; a checkpoint of this run must be whole
     run.notice(f"{what}: {load_weights(model, state, what, allow)}")
 

@@ -71,7 +71,7 @@ class Encoder:
         if file.base.sha256 != base.sha256:
             raise UsageError(f"made for {file.base}, but the served base is {base}")
         tokenizer = BertTokenizer.from_state_dict(file.tokenizer)
-        if [tokenizer.fingerprint, tokenizer.do_lower_case] != self.settings["tokenizer"]:
+        if tokenizer.difference(self.settings["tokenizer"]):
             raise UsageError("made with another vocabulary or casing than that of the served base")
         tasks = file.tasks(self.config)
         if len(tasks) == 1:  # its file's name, which whoever puts it there chooses

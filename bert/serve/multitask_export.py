@@ -163,7 +163,7 @@ def write_multitask(served: Served, precision: str, folder: Path, batch_tokens: 
         "batch_tokens": batch_tokens,
         "model_config": config.to_dict(),
         "base": identify(_shared(model.base), config, served.start.what)._asdict(),
-        "tokenizer": [tokenizer.fingerprint, tokenizer.do_lower_case],
+        "tokenizer": tokenizer.identity,
         "tasks": model.described,
     }
     (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf8")

@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from bert.errors import UsageError
 from bert.sequences import Sequences, encode_pairs
 from bert.squad.answers import AnswerConfig, Candidate, RawResult, find_answers
-from bert.squad.examples import SquadExample, Words, check_unicode
+from bert.squad.examples import SquadExample, check_unicode, example_from_text
 from bert.squad.features import convert_examples_to_features, features_to_sequences
-from bert.squad.places import locate
 from bert.squad.windows import InputFeatures
 from bert.tokenization import BertTokenizer
 
@@ -74,10 +73,9 @@ def checked(values: Values, name: str) -> str:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question, the windows of its context, and its words."""
+    """A question and the windows of its context."""
 
     example: SquadExample
-    words: Words
     features: list[InputFeatures]
     inputs: list[Input]
     shown: int
@@ -93,8 +91,8 @@ class AnswerFront:
         self._config = AnswerConfig(n_best_size=SEARCHED, **{name: settings[name] for name in names})
 
     def prepare(self, values: Values) -> Asked:
-        words = Words(checked(values, "context"))
-        example = SquadExample("0", checked(values, "question"), words.texts)
+        context = checked(values, "context")
+        example = example_from_text(checked(values, "question"), context)
         features = convert_examples_to_features([example], self._tokenizer, **self._windows, is_training=False)
         if not features:
             raise UsageError(NO_PIECES.format("context"))
@@ -103,7 +101,7 @@ class AnswerFront:
         shown = int(values.get("n_best", 1))
         if not 1 <= shown <= SEARCHED:
             raise UsageError(f"n_best {shown}: expected 1 to {SEARCHED}")
-        return Asked(example, words, features, inputs_of(features_to_sequences(features)), shown)
+        return Asked(example, features, inputs_of(features_to_sequences(features)), shown)
 
     def reply(self, prepared: Asked, outputs: Sequence[Sequence[NDArray]]) -> Values:
         results = [
@@ -111,22 +109,15 @@ class AnswerFront:
         ]
         lower = self._tokenizer.do_lower_case
         (found,) = find_answers([prepared.example], prepared.features, results, lower, self._config)
-        starts = [start for start, _ in outputs]
+        best = found.chosen
+        start, end = best.span or (-1, -1)
+        nbest = json.dumps([_entry(candidate) for candidate in found.nbest[: prepared.shown]])
+        return {"answer": best.text, "start": start, "end": end, "probability": best.probability, "nbest": nbest}
 
-        def entry(candidate: Candidate) -> Values:
-            place = locate(candidate, prepared.words.texts, zip(prepared.features, starts, strict=True))
-            begin, end = (None, None) if place is None else prepared.words.in_text(place)
-            return {"text": candidate.text, "start": begin, "end": end, "probability": candidate.probability}
 
-        nbest = [entry(candidate) for candidate in found.nbest[: prepared.shown]]
-        best = next(entry(candidate) for candidate in found.nbest if candidate.text == found.text)
-        return {
-            "answer": found.text,
-            "start": -1 if best["start"] is None else best["start"],
-            "end": -1 if best["end"] is None else best["end"],
-            "probability": best["probability"],
-            "nbest": json.dumps(nbest),
-        }
+def _entry(candidate: Candidate) -> Values:
+    start, end = candidate.span or (None, None)
+    return {"text": candidate.text, "start": start, "end": end, "probability": candidate.probability}
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,14 @@ from bert.data.formats.table import SWAP, find_shards, splice_shards
 from bert.data.manifest import MANIFEST, Manifest, ShardEntry, describe_shard, read_manifest, write_manifest
 from bert.data.shard import RowRange
 from bert.errors import UsageError
+from bert.files import files_below
 from bert.shards.bins import Bin, bin_of, cut, find_bins, usable
 from bert.shards.pool import run_parallel
 from bert.shards.replace import NEW, staging, swap
+from bert.tokenization.opening import SETTINGS
 
 COUNTS = ".num_samples.json"  # {"shard-0.parquet": 42315, ...}: saves LDDL's loader from opening every shard
-COMMON = ("vocab_sha256", "do_lower_case", "masking")  # settings that must not differ within a data set
+COMMON = ("vocab_sha256", *SETTINGS, "masking")  # settings that must not differ within a data set
 
 
 @dataclass
@@ -118,6 +120,7 @@ def build_plan(config: BalanceConfig, source: Path, target: Path) -> Plan:
     if different:
         raise UsageError(f"--indir {source}: shards with different {different[0]}, by their {MANIFEST}")
     plan = Plan(source, target, config.keep_orig, bins, manifests, len(manifests) == len(read), settings)
+    _check_links(plan)
     if source == target:
         _check_test_shards(source, found)
     else:
@@ -140,10 +143,23 @@ def _check_against(folder: Path, manifest: Manifest, counts: dict[str, int | Non
             )
 
 
+def _check_links(plan: Plan) -> None:
+    """Raise UsageError where shards behind a link to a folder would be removed, or be the balanced ones."""
+    source, target = plan.source.resolve(), plan.target.resolve()
+    for folder in sorted({path.parent for path in plan.files}):
+        real = folder.resolve()
+        if not plan.keep and not real.is_relative_to(source):
+            raise UsageError(
+                f"--indir {plan.source}: {folder} is behind a link; --keep_orig and an --outdir leave it as it is"
+            )
+        if source != target and real.is_relative_to(target):
+            raise UsageError(f"--outdir {plan.target}: expected a folder apart from --indir, which links to it")
+
+
 def _check_test_shards(folder: Path, found: list[Path]) -> None:
     """Raise UsageError where test shards, which only names tell from training shards, would mix with balanced ones."""
-    tables = {path for path in folder.rglob("*.h*5") if path.suffix in (".hdf5", ".h5")} - set(found)
-    apart = [path for path in tables if not any(part[0] == "." for part in path.relative_to(folder).parts)]
+    tables = files_below(folder, lambda name: name.endswith((".hdf5", ".h5")), notice=lambda line: None)
+    apart = set(tables) - set(found)
     if apart:
         raise UsageError(f"{min(apart)}: a test shard, which could not be told from balanced ones; give an --outdir")
 

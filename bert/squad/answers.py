@@ -1,5 +1,8 @@
 """Start and end logits of all windows → the answer to each question, its n best candidates and its null odds.
 
+An answer is a part of its context, from the first character of its first piece to the last one of its last piece. The
+published scripts instead look for its pieces in whole words; ``answer_alignment="published"`` repeats that exactly.
+
 All windows of a question compete. In version 2 the null answer, whose score is start + end logit of ``[CLS]``, competes
 too, with the lowest of its scores over the windows; the question counts as unanswerable if that score exceeds the best
 text's by more than a threshold::
@@ -29,7 +32,7 @@ from bert.config import flag
 from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
 from bert.squad.align import detokenize, get_final_text
-from bert.squad.examples import SquadExample
+from bert.squad.examples import ALIGNMENTS, OFFSETS, SquadExample, by_offsets
 from bert.squad.windows import InputFeatures
 
 LARGEST = 1e6  # stands for infinity where JSON needs a number: the null odds of a question without any text
@@ -45,7 +48,18 @@ class AnswerConfig:
     null_score_diff_threshold: float = flag(
         0.0, "Give no answer if its score exceeds the best text's by more than this; see best_f1_thresh."
     )
-    verbose_logging: bool = flag(False, "Report answers that could not be traced back to the original text.")
+    verbose_logging: bool = flag(
+        False, "With --answer_alignment published: report answers that could not be traced back to the original text."
+    )
+    answer_alignment: str = flag(
+        OFFSETS,
+        "How answers are found in their text: by the characters of their pieces, or as the published scripts do, by "
+        "comparing letters, and whole words where that fails.",
+        choices=ALIGNMENTS,
+    )
+
+    def __post_init__(self) -> None:
+        by_offsets(self.answer_alignment)  # raises UsageError
 
 
 class RawResult(NamedTuple):
@@ -63,6 +77,11 @@ class Candidate(NamedTuple):
     probability: float  # among the n best
     start_logit: float
     end_logit: float
+    span: tuple[int, int] | None = None  # characters (first, last + 1) of its pieces in the context
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what the published scripts write of it."""
+        return {name: value for name, value in self._asdict().items() if name != "span"}
 
 
 @dataclass(frozen=True)
@@ -74,6 +93,11 @@ class Answer:
     best_text: str  # the prediction before any threshold, for tuning one
     null_odds: float | None  # version 2: score of no answer minus score of ``best_text``
     nbest: list[Candidate]  # best first; at most n_best_size, plus the null answer if it is not among them
+
+    @property
+    def chosen(self) -> Candidate:
+        """The candidate that is the prediction."""
+        return next(candidate for candidate in self.nbest if candidate.text == self.text)
 
 
 def write_predictions(
@@ -90,10 +114,19 @@ def write_predictions(
     version_2_with_negative: bool,
     null_score_diff_threshold: float,
     output_best_file: str | Path | None = None,
+    answer_alignment: str = OFFSETS,
 ) -> list[Answer]:
-    """Find the answers and write them, see :func:`write_answers`; the signature is that of the published scripts."""
+    """Find the answers and write them, see :func:`write_answers`; the signature is that of the published scripts.
+
+    Their texts, too, with ``answer_alignment="published"``.
+    """
     config = AnswerConfig(
-        n_best_size, max_answer_length, version_2_with_negative, null_score_diff_threshold, verbose_logging
+        n_best_size,
+        max_answer_length,
+        version_2_with_negative,
+        null_score_diff_threshold,
+        verbose_logging,
+        answer_alignment,
     )
     answers = find_answers(all_examples, all_features, all_results, do_lower_case, config)
     version_2_files = (output_null_log_odds_file, output_best_file) if version_2_with_negative else ()
@@ -110,7 +143,7 @@ def write_answers(
 ) -> None:
     """Write each part as a JSON object, by question id, to the file given for it; raises UsageError naming the file."""
     _write_json(predictions, {answer.qas_id: answer.text for answer in answers})
-    _write_json(nbest, {answer.qas_id: [c._asdict() for c in answer.nbest] for answer in answers})
+    _write_json(nbest, {answer.qas_id: [c.as_json() for c in answer.nbest] for answer in answers})
     _write_json(null_odds, {answer.qas_id: answer.null_odds for answer in answers})
     _write_json(best, {answer.qas_id: answer.best_text for answer in answers})
 
@@ -131,7 +164,7 @@ def find_answers(
     """Answer every question, in order. Windows without a result are skipped with a warning on stderr.
 
     Raises UsageError if no window has a result, and for logits that are NaN or plus infinity. Minus infinity is
-    allowed, since masking produces it.
+    allowed, since masking produces it. Only the published alignment depends on ``do_lower_case``.
     """
     by_id = {result.unique_id: result for result in results}
     known = [feature for feature in features if feature.unique_id in by_id]
@@ -226,19 +259,27 @@ def _ranked(
     table = np.concatenate([*found, np.zeros((0, 4))])
     for index in np.argsort(-(table[:, 2] + table[:, 3]), kind="stable").tolist():
         start, end, start_logit, end_logit = table[index].tolist()
-        is_null = index == len(owners)
-        text = "" if is_null else span_text(example, owners[index], int(start), int(end), do_lower_case, config)
-        yield Candidate(text, 0.0, start_logit, end_logit)
+        if index == len(owners):
+            yield Candidate("", 0.0, start_logit, end_logit)
+            continue
+        feature, pieces = owners[index], (int(start), int(end))
+        span = feature.characters(*pieces)
+        if by_offsets(config.answer_alignment):
+            text = feature.windows.context.text[slice(*span)]
+        else:
+            text = published_text(example, feature, pieces, do_lower_case, config.verbose_logging)
+        yield Candidate(text, 0.0, start_logit, end_logit, span)
 
 
-def span_text(
-    example: SquadExample, feature: InputFeatures, start: int, end: int, do_lower_case: bool, config: AnswerConfig
+def published_text(
+    example: SquadExample, feature: InputFeatures, pieces: tuple[int, int], do_lower_case: bool, verbose: bool
 ) -> str:
-    """Return the original text of pieces ``start`` to ``end`` of a window's context."""
+    """Return the part of the words of ``pieces``, (first, last) of a window's context, that reads as they do."""
+    start, end = pieces
     words, shift = feature.words, feature.segment_start
     first, last = words[start], words[end]
     original = " ".join(example.doc_tokens[first : last + 1])
     if words[max(start - 1, 0)] != first and words[min(end + 1, len(words) - 1)] != last:
         return original  # whole words for certain: aligning them would return the same
-    pieces = detokenize(feature.tokens[shift + start : shift + end + 1])
-    return get_final_text(pieces, original, do_lower_case, config.verbose_logging)
+    predicted = detokenize(feature.tokens[shift + start : shift + end + 1])
+    return get_final_text(predicted, original, do_lower_case, verbose)

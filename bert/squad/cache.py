@@ -25,7 +25,7 @@ from bert.files import replacing
 from bert.sequences import Sequences
 from bert.tokenization import BertTokenizer
 
-FORMAT = 1  # raise it when the same arguments give other features
+FORMAT = 2  # raise it when the same arguments give other features
 LABEL = "label."
 
 

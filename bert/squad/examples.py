@@ -2,7 +2,8 @@
 
 A file is ``{"version": "1.1", "data": [{"paragraphs": [{"context": ..., "qas": [{"id", "question", "answers":
 [{"text", "answer_start"}], "is_impossible"}]}]}]}``; ``answer_start`` counts characters. Only blank, tab, line feed,
-carriage return and narrow no-break space (U+202F) separate words. All questions of a paragraph share its words::
+carriage return and narrow no-break space (U+202F) separate words. All questions of a paragraph share its words.
+A training answer is the characters at ``answer_start``; aligned as the published scripts do, it is some words::
 
     examples = read_squad_examples("train-v2.0.json", is_training=True, version_2_with_negative=True)
     example = example_from_text("What river runs through Paris?", "The Seine runs through Paris.")
@@ -13,9 +14,10 @@ from __future__ import annotations
 
 import re
 import sys
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from bert.config import load_json
 from bert.errors import UsageError
 
 WORD = re.compile("[^ \t\r\n\u202f]+")
+OFFSETS, PUBLISHED = ALIGNMENTS = ("offsets", "published")
 KINDS = {str: "text", int: "a whole number", bool: "true or false", list: "a list", dict: "an object"}
 
 
@@ -38,6 +41,8 @@ class SquadExample:
     start_position: int | None = None  # the answer's first word, -1 if there is no answer
     end_position: int | None = None  # its last word, -1 if there is no answer
     is_impossible: bool = False
+    answer_span: tuple[int, int] | None = None  # the answer's characters in the context; None: aligned as published
+    words: Words | None = field(default=None, repr=False, compare=False)  # None: ``doc_tokens`` joined by blanks
 
 
 @dataclass(frozen=True)
@@ -48,18 +53,22 @@ class Paragraph:
     questions: list[tuple[str, dict[str, Any]]]  # only "id" and "question" are checked
 
 
-def read_squad_examples(input_file: str | Path, is_training: bool, version_2_with_negative: bool) -> list[SquadExample]:
+def read_squad_examples(
+    input_file: str | Path, is_training: bool, version_2_with_negative: bool, answer_alignment: str = OFFSETS
+) -> list[SquadExample]:
     """Read the questions of a SQuAD file in order; only training of version 2 looks at ``is_impossible``.
 
     Training needs exactly one answer per question. It skips, with a warning on stderr, questions whose answer is not
-    where the file says. Raises UsageError for a file of another structure, or if no question is left.
+    where the file says; ``answer_alignment`` "published" also skips those that hold blanks of other kinds. Raises
+    UsageError for a file of another structure, or if no question is left.
     """
+    exact = by_offsets(answer_alignment)
     examples, outside = [], []
     for paragraph in paragraphs(load_dataset(input_file), str(input_file)):
-        words = Words(paragraph.context)
+        words = Words.of(paragraph.context)
         for where, question in paragraph.questions:
-            example = SquadExample(question["id"], question["question"], words.texts)
-            if is_training and not _find_answer(example, words, question, where, version_2_with_negative):
+            example = SquadExample(question["id"], question["question"], words.texts, words=words)
+            if is_training and not _find_answer(example, words, question, where, version_2_with_negative, exact):
                 outside.append(f"{example.qas_id!r}, answer {example.orig_answer_text!r}")
             else:
                 examples.append(example)
@@ -75,31 +84,54 @@ def example_from_text(question: str, context: str, qas_id: str = "0") -> SquadEx
     """Return a question to answer; raises UsageError for text that is not Unicode."""
     check_unicode(question, "question")
     check_unicode(context, "context")
-    return SquadExample(qas_id, question, Words(context).texts)
+    words = Words.of(context)
+    return SquadExample(qas_id, question, words.texts, words=words)
 
 
+def by_offsets(answer_alignment: str) -> bool:
+    """Return whether answers are aligned by offsets; raises UsageError for an unknown name."""
+    if answer_alignment not in ALIGNMENTS:
+        raise UsageError(f"--answer_alignment {answer_alignment}: expected {' or '.join(ALIGNMENTS)}")
+    return answer_alignment == OFFSETS
+
+
+@dataclass(frozen=True)
 class Words:
-    """A text's words and where each begins."""
+    """A text's words and the character at which each begins."""
 
-    def __init__(self, text: str):
+    text: str
+    texts: list[str]
+    starts: array[int]
+
+    @classmethod
+    def of(cls, text: str) -> Words:
+        """Cut ``text`` into words."""
         found = [(match[0], match.start()) for match in WORD.finditer(text)]
-        self.text = text
-        self.texts = [word for word, _ in found]
-        self._starts = [start for _, start in found]
+        return cls(text, [word for word, _ in found], array("i", [start for _, start in found]))
+
+    @classmethod
+    def joined(cls, texts: list[str]) -> Words:
+        """Join ``texts`` by blanks."""
+        return cls(" ".join(texts), texts, array("i", [0, *accumulate(len(word) + 1 for word in texts)][:-1]))
 
     def at(self, character: int) -> int:
         """Return the word that contains ``character``, else the one before it, else the first."""
-        return max(bisect_right(self._starts, character) - 1, 0)
+        return max(bisect_right(self.starts, character) - 1, 0)
 
-    def in_text(self, span: tuple[int, int]) -> tuple[int, int]:
-        """Translate characters (start, end) of the words joined by blanks to characters of the text itself."""
-        joined = [0, *accumulate(len(word) + 1 for word in self.texts)]
+    def place_of(self, answer: str, start: int) -> tuple[int, int] | None:
+        """Return the characters (first, last + 1) of ``answer``, which is not blank.
 
-        def place(character: int) -> int:
-            word = bisect_right(joined, character) - 1
-            return self._starts[word] + character - joined[word]
-
-        return place(span[0]), place(span[1] - 1) + 1
+        If it does not begin at ``start``, that is its nearest place within the words there, or None. Any run of blanks
+        equals any other.
+        """
+        end = start + len(answer)
+        if self.text[start:end] == answer:
+            return start, end
+        first, last = self.at(start), self.at(end - 1)
+        pattern = re.compile(r"\s+".join(map(re.escape, answer.split())))
+        found = pattern.finditer(self.text, self.starts[first], self.starts[last] + len(self.texts[last]))
+        wanted = start + len(answer) - len(answer.lstrip())
+        return min((each.span() for each in found), key=lambda span: abs(span[0] - wanted), default=None)
 
 
 def load_dataset(input_file: str | Path) -> dict[str, Any]:
@@ -153,8 +185,8 @@ def check_unicode(text: str, where: str) -> None:
         raise UsageError(f"{where} is not Unicode text (lone surrogate at character {error.start})") from error
 
 
-def _find_answer(example: SquadExample, words: Words, question: dict, where: str, version_2: bool) -> bool:
-    """Fill in the answer of a training question; return whether the text is where the file says."""
+def _find_answer(example: SquadExample, words: Words, question: dict, where: str, version_2: bool, exact: bool) -> bool:
+    """Fill in the answer of a training question, ``exact`` by offsets; return whether it is where the file says."""
     if version_2 and member(question, "is_impossible", bool, where):
         example.orig_answer_text, example.is_impossible = "", True
         example.start_position = example.end_position = -1
@@ -169,5 +201,8 @@ def _find_answer(example: SquadExample, words: Words, question: dict, where: str
     if not (text.strip() and first >= 0 and last < len(words.text)):
         return False
     example.start_position, example.end_position = words.at(first), words.at(last)
+    if exact:
+        example.answer_span = words.place_of(text, first)
+        return example.answer_span is not None
     found = words.texts[example.start_position : example.end_position + 1]
     return " ".join(text.split()) in " ".join(found)

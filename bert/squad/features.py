@@ -12,17 +12,19 @@ Each distinct word is cut into pieces once, and each paragraph once for all its 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
 
 from bert.errors import UsageError
-from bert.ragged import columns_of, offsets_of, ranges
+from bert.ragged import offsets_of, ranges
 from bert.sequences import Sequences
-from bert.squad.examples import SquadExample
+from bert.squad.examples import SquadExample, Words
 from bert.squad.windows import Context, InputFeatures, Windows, improve_answer_span, spans
 from bert.tokenization import BertTokenizer
+from bert.tokenization.offsets import encode_with_offsets
 
 FIRST_UNIQUE_ID = 1_000_000_000
 
@@ -41,9 +43,11 @@ def convert_examples_to_features(
     question has none. Raises UsageError if the lengths leave no room for a context.
     """
     check_lengths(max_seq_length, doc_stride, max_query_length)
-    contexts = encode_contexts([example.doc_tokens for example in examples], tokenizer)
+    contexts = encode_contexts(examples, tokenizer)
     queries = tokenizer.encode_batch([example.question_text for example in examples])
-    answers = tokenizer.encode_batch([example.orig_answer_text or "" for example in examples] if is_training else [])
+    # By offsets the pieces of an answer are known without cutting it.
+    texts = [(is_training and each.answer_span is None and each.orig_answer_text) or "" for each in examples]
+    answers = tokenizer.encode_batch(texts)
     features: list[InputFeatures] = []
     for index, example in enumerate(examples):
         query = [tokenizer.cls_id, *queries[index][:max_query_length], tokenizer.sep_id]
@@ -86,31 +90,38 @@ def features_to_sequences(features: Sequence[InputFeatures]) -> Sequences:
     return Sequences(tokens, offsets_of(lengths), segment_starts, labels)
 
 
-def encode_contexts(contexts: Sequence[list[str]], tokenizer: BertTokenizer) -> list[Context]:
-    """Cut the words of each context into pieces; questions that share a list of words share the Context too."""
-    distinct = {id(words): words for words in contexts}
-    numbers = {word: number for number, word in enumerate(dict.fromkeys(chain.from_iterable(distinct.values())))}
-    cut = tokenizer.encode_words(list(numbers))
-    table = np.fromiter(chain.from_iterable(cut), np.int32)
-    sizes = np.fromiter(map(len, cut), np.int64, len(cut))
-    starts = offsets_of(sizes)[:-1]
+def encode_contexts(examples: Sequence[SquadExample], tokenizer: BertTokenizer) -> list[Context]:
+    """Cut the context of each example into pieces; examples that share a list of words share the Context too."""
+    distinct: dict[int, Words] = {}
+    for example in examples:
+        if id(example.doc_tokens) not in distinct:
+            distinct[id(example.doc_tokens)] = example.words or Words.joined(example.doc_tokens)
+    if any(character.isspace() for token in tokenizer.extra_tokens for character in token["content"]):
+        parts = [Words(words.text, [words.text], array("i", [0])) for words in distinct.values()]  # may join words
+    else:
+        parts = list(distinct.values())
+    numbers = {text: i for i, text in enumerate(dict.fromkeys(chain.from_iterable(each.texts for each in parts)))}
+    cut = encode_with_offsets(tokenizer, list(numbers))
 
-    of_word = np.fromiter((numbers[word] for words in distinct.values() for word in words), np.int64)
-    bounds = offsets_of([len(words) for words in distinct.values()])  # of contexts, in words
-    first = offsets_of(sizes[of_word])  # of words, in pieces
-    ids = table[ranges(starts[of_word], sizes[of_word])]
-    words = np.repeat(columns_of(bounds).astype(np.int32), sizes[of_word])
-    made = {
-        key: Context(ids[first[a] : first[b]], words[first[a] : first[b]], first[a : b + 1] - first[a])
-        for key, a, b in zip(distinct, bounds[:-1], bounds[1:], strict=True)
-    }
-    return [made[id(words)] for words in contexts]
+    of_part = np.fromiter((numbers[text] for each in parts for text in each.texts), np.int64)
+    starts = np.concatenate([np.zeros(0, np.int32), *(each.starts for each in parts)])
+    sizes = np.diff(cut.offsets)[of_part]
+    bounds = offsets_of(sizes)[offsets_of([len(each.texts) for each in parts])]  # of contexts, in pieces
+    chosen = ranges(cut.offsets[of_part], sizes)
+    ids, spans = cut.ids[chosen], cut.spans[chosen] + np.repeat(starts, sizes)[:, None]
+    made = {}
+    for (key, words), low, high in zip(distinct.items(), bounds[:-1], bounds[1:], strict=True):
+        numbers_of_words = np.searchsorted(words.starts, spans[low:high, 0], "right").astype(np.int32) - 1
+        made[key] = Context(words.text, ids[low:high], spans[low:high], numbers_of_words)
+    return [made[id(example.doc_tokens)] for example in examples]
 
 
 def _answer_pieces(example: SquadExample, context: Context, answer: list[int]) -> tuple[int, int] | None:
     """Return (first, last) piece of the answer in the context, or None for an impossible question."""
     if example.is_impossible or example.start_position is None or example.end_position is None:
         return None
-    first = int(context.first_pieces[example.start_position])
-    last = int(context.first_pieces[example.end_position + 1]) - 1
+    if example.answer_span is not None:
+        return context.pieces_of(example.answer_span)
+    first = int(np.searchsorted(context.words, example.start_position))
+    last = int(np.searchsorted(context.words, example.end_position, "right")) - 1
     return improve_answer_span(context.ids, first, last, answer)

@@ -19,14 +19,13 @@ from bert.checkpoint.open_model import InferenceConfig, load_start
 from bert.config import flag
 from bert.distributed import World
 from bert.errors import UsageError
-from bert.finetune.predict import Outputs, predict
+from bert.finetune.predict import predict
 from bert.model.bert import BertForQuestionAnswering
 from bert.model.objective import QuestionAnsweringObjective
 from bert.squad.answers import Answer, AnswerConfig
 from bert.squad.examples import example_from_text
 from bert.squad.features import check_lengths
-from bert.squad.places import locate
-from bert.squad.task import Questions, WindowConfig, answer, encode_questions
+from bert.squad.task import WindowConfig, answer, encode_questions
 
 SEARCHED = 20  # best starts and ends to combine, however few answers are shown
 BATCH_SIZE = 8  # windows
@@ -50,7 +49,7 @@ class Reply:
     """The answer to a question, and where it is."""
 
     question: str
-    context: str  # its words, joined by blanks
+    context: str
     answer: Answer
     span: tuple[int, int] | None  # characters of the answer in ``context``; None if there is no answer
 
@@ -58,7 +57,7 @@ class Reply:
         """Return the plain values that ``--json`` prints."""
         values = {"question": self.question, "context": self.context, "answer": self.answer.text}
         odds = {} if self.answer.null_odds is None else {"null_odds": self.answer.null_odds}
-        return {**values, **odds, "nbest": [candidate._asdict() for candidate in self.answer.nbest]}
+        return {**values, **odds, "nbest": [candidate.as_json() for candidate in self.answer.nbest]}
 
 
 class Reader:
@@ -88,14 +87,4 @@ class Reader:
         outputs = predict(self._objective, questions.sequences, BATCH_SIZE, self._precision, self._world)
         shown = self._answers.n_best_size
         (found,) = answer(questions, outputs, replace(self._answers, n_best_size=max(shown, SEARCHED)))
-        span = locate_answer(found, questions, outputs) if found.text else None
-        words = questions.examples[0].doc_tokens
-        return Reply(question, " ".join(words), replace(found, nbest=found.nbest[:shown]), span)
-
-
-def locate_answer(found: Answer, questions: Questions, outputs: Outputs) -> tuple[int, int] | None:
-    """Return the characters (start, end) of ``found.text`` in the context's words joined by blanks."""
-    candidate = next(each for each in found.nbest if each.text == found.text)
-    bounds = questions.sequences.offsets
-    windows = ((feature, outputs.values[bounds[i] :, 0]) for i, feature in enumerate(questions.features))
-    return locate(candidate, questions.examples[0].doc_tokens, windows)
+        return Reply(question, context, replace(found, nbest=found.nbest[:shown]), found.chosen.span)

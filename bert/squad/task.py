@@ -84,16 +84,16 @@ def has_impossible(path: str) -> bool:
 
 def training_set(config: SquadConfig, tokenizer: BertTokenizer, version_2: bool) -> EncodedSet:
     """Encode --train_file, or load it from the cache; facts: number of examples."""
-    path, windows = config.train_file or "", vars(config.windows)
+    path, windows, alignment = config.train_file or "", vars(config.windows), config.answers.answer_alignment
 
     def make() -> EncodedSet:
-        examples = read_squad_examples(path, True, version_2)
+        examples = read_squad_examples(path, True, version_2, alignment)
         features = convert_examples_to_features(examples, tokenizer, **windows, is_training=True)
         return EncodedSet(features_to_sequences(features), {"examples": len(examples)})
 
     if config.skip_cache or not Path(path).is_file():
         return make()
-    key = features_key(path, tokenizer, **windows, version_2_with_negative=version_2)
+    key = features_key(path, tokenizer, **windows, version_2_with_negative=version_2, answer_alignment=alignment)
     return load_or_make(cache_path(path, key, config.cache_dir), key, make)
 
 

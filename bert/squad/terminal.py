@@ -9,6 +9,7 @@ starts the next context. Ctrl-D, or the end of the pipe, ends the conversation. 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from bert.errors import UsageError
+from bert.files import decode
 from bert.prepare.text.sentences import split_sentences
 from bert.squad.reader import Reply
 
@@ -55,7 +57,7 @@ def _read_context() -> str:
 
 def _read_file(path: str) -> str:
     try:
-        text = Path(path).expanduser().read_text(encoding="utf8")
+        text = decode(Path(path).expanduser().read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         print(f"error: {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}", file=sys.stderr)
         return ""
@@ -68,36 +70,42 @@ def _read_file(path: str) -> str:
 def _line(prompt: str) -> str:
     """Return a line of stdin; raises EOFError at the end and UsageError for bytes that are not text."""
     try:
-        return input(prompt if sys.stdin.isatty() else "")
+        return input(prompt if sys.stdin.isatty() else "").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise UsageError(f"stdin: not {error.encoding} text ({error.reason})") from error
 
 
 def render(reply: Reply, color: bool) -> str:
     """Return the sentence of the answer, then a line for each of the n best with its probability."""
-    nbest = [f"  {each.probability:6.1%}  {each.text or NO_ANSWER}" for each in reply.answer.nbest]
+    nbest = [f"  {each.probability:6.1%}  {on_one_line(each.text) or NO_ANSWER}" for each in reply.answer.nbest]
     return "\n".join([highlighted(reply, color), *nbest, ""])
 
 
 def highlighted(reply: Reply, color: bool) -> str:
-    """Return the sentence of the answer with the answer marked by colour or brackets."""
+    """Return the sentence of the answer, on one line, with the answer marked by colour or brackets."""
     if reply.span is None:
         return reply.answer.text or NO_ANSWER
     start, end = reply.span
     first, last = sentence_around(reply.context, start, end)
     opening, closing = (BOLD, PLAIN) if color else ("[", "]")
-    before, after = reply.context[first:start], reply.context[end:last]
-    return f"{before}{opening}{reply.answer.text}{closing}{after}"
+    context = reply.context
+    return on_one_line(f"{context[first:start]}{opening}{context[start:end]}{closing}{context[end:last]}")
+
+
+def on_one_line(text: str) -> str:
+    """Replace each run of white space by a blank."""
+    return " ".join(text.split())
 
 
 def sentence_around(text: str, start: int, end: int) -> tuple[int, int]:
     """Return the characters (first, last) of the sentence or sentences that contain ``text[start:end]``."""
     first = last = 0
     for sentence in split_sentences(text):
-        begin = text.find(sentence, last)
-        if begin < 0:  # the splitter changed its white space
+        # The splitter makes any white space one blank.
+        found = re.compile(r"\s+".join(map(re.escape, sentence.split()))).search(text, last)
+        if found is None:
             break
-        first, last = begin if begin <= start else first, begin + len(sentence)
+        first, last = found.start() if found.start() <= start else first, found.end()
         if end <= last:
             return first, last
     return 0, len(text)

@@ -62,11 +62,17 @@ def improve_answer_span(
 
 @dataclass(frozen=True)
 class Context:
-    """W words as P pieces."""
+    """A text as P pieces."""
 
+    text: str
     ids: NDArray[np.int32]  # [P]
+    spans: NDArray[np.int32]  # [P, 2], each piece's characters (first, last + 1)
     words: NDArray[np.int32]  # [P], the number of each piece's word
-    first_pieces: NDArray[np.int64]  # [W + 1], each word's first piece, then P
+
+    def pieces_of(self, span: tuple[int, int]) -> tuple[int, int]:
+        """Return (first, last) of the pieces that overlap the characters ``span``; first > last if none does."""
+        first = np.searchsorted(self.spans[:, 1], span[0], "right")
+        return int(first), int(np.searchsorted(self.spans[:, 0], span[1])) - 1
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,11 @@ class InputFeatures:
     def words(self) -> NDArray[np.int32]:
         """The word of each piece of the context in this window."""
         return self.windows.context.words[self._pieces]
+
+    def characters(self, first: int, last: int) -> tuple[int, int]:
+        """Return the characters (start, end) of the pieces ``first`` to ``last`` of the context in this window."""
+        spans = self.windows.context.spans[self._pieces]
+        return int(spans[first, 0]), int(spans[last, 1])
 
     @property
     def is_max_context(self) -> NDArray[np.bool_]:

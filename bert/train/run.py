@@ -12,14 +12,17 @@ it, nothing changes it, and whatever a function needs of its surroundings it tak
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from bert.distributed import StopSignal, World, collective_errors
+from bert.errors import UsageError
 from bert.lock import owning
-from bert.log import LogConfig, Logger, build_logger, resolve_tensorboard_dir
+from bert.log import LogConfig, Logger, build_logger, resolve_log
 from bert.optim.build import OptimizerConfig
 from bert.optim.schedules import ScheduleConfig
 from bert.train.batch_geometry import BatchConfig, BatchGeometry, batch_geometry
@@ -86,17 +89,27 @@ def build_run(settings: S, world: World, stop: StopSignal) -> Run[S]:
     return Run(settings, world, Precision(settings.precision, world.device, notice), stop)
 
 
+def check_output_dir(run: Run[Any]) -> None:
+    """Raise UsageError, on every rank, unless --output_dir is, or can become, a folder that files can go to."""
+    with collective_errors(run.world):
+        path = Path(run.output_dir).absolute()
+        there = next(each for each in (path, *path.parents) if os.path.lexists(each))
+        if run.world.is_main and not there.is_dir():
+            raise UsageError(f"--output_dir {run.output_dir}: expected a folder, {there} is none")
+        if run.world.is_main and not os.access(there, os.W_OK | os.X_OK):
+            raise UsageError(f"--output_dir {run.output_dir}: no permission to write to {there}")
+
+
 @contextmanager
 def open_log(run: Run[S]) -> Iterator[Run[S]]:
     """Yield ``run`` with its log open, and --output_dir locked until it closes.
 
     Raises UsageError on every rank, naming the flag, where a file cannot be written or another run writes there.
     """
-    log, is_main = run.settings.log, run.world.is_main
-    tensorboard = resolve_tensorboard_dir(log.tensorboard_dir, run.output_dir)
     with ExitStack() as held:
         with collective_errors(run.world):
-            if is_main:
+            if run.world.is_main:
                 held.enter_context(owning(run.output_dir, f"--output_dir {run.output_dir}"))
-            logger = held.enter_context(build_logger(log.json_summary, tensorboard, is_main))
+            files = resolve_log(run.settings.log, run.output_dir)
+            logger = held.enter_context(build_logger(*files, run.world.is_main))
         yield replace(run, logger=logger)

@@ -334,6 +334,20 @@ def test_shards_are_found_by_suffix(tmp_path):
     assert [p.name for p in find_shards(f"{tmp_path}/*.parquet*")] == ["a.parquet", "b.parquet_1"]
 
 
+def test_shards_behind_a_link_are_found_and_a_broken_link_is_said(tmp_path):
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "real").mkdir()
+    for name in ("shards/a.parquet", "real/b.parquet", "real/part-00000"):
+        (tmp_path / name).touch()
+    for link, target in (("more", "../real"), ("loop", "."), ("gone.h5", "nowhere")):
+        (tmp_path / "shards" / link).symlink_to(target)
+    said: list[str] = []
+    found = find_shards(tmp_path / "shards", notice=said.append)
+    names = [path.relative_to(tmp_path / "shards").as_posix() for path in found]
+    assert names == ["a.parquet", "more/b.parquet", "more/part-00000"]
+    assert [line.partition("passed")[0] for line in said] == [f"--input_dir {tmp_path}/shards: 2 links or folders "]
+
+
 def test_test_shards_beside_training_shards_are_left_out(tmp_path):
     for name in ("wiki_training_0.hdf5", "wiki_training_1.hdf5", "wiki_test_0.hdf5"):
         (tmp_path / name).touch()

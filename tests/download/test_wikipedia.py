@@ -117,7 +117,7 @@ def test_what_is_there_is_kept_and_what_is_missing_is_made(site, tmp_path):
 
 
 def test_an_error_leaves_no_half_file(site, tmp_path, monkeypatch):
-    def fail(path, start, stop):
+    def fail(*arguments):
         yield "one"
         raise UsageError("damaged")
 

@@ -22,6 +22,7 @@ def test_lines_end_at_newlines_only(tmp_path):
 
 
 def test_a_byte_order_mark_is_not_part_of_the_header(tmp_path):
+    assert read(tmp_path / "a.csv", "x,y\n中,1\n".encode("utf-16"), "x") == [(2, ("中",))]
     assert read(tmp_path / "a.tsv", b"\xef\xbb\xbfx\ty\n\xe4\xb8\xad\t1\n", "x") == [(2, ("中",))]
 
 

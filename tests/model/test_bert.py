@@ -261,6 +261,15 @@ def test_initialisation(tiny_config):
         assert not name.endswith("bias") or (value == 0).all(), name
 
 
+def test_a_config_with_a_byte_order_mark_and_with_keys_named_as_our_attributes(tmp_path):
+    text = '{"vocab_size": 30522, "head_size": 7, "hidden_dropout_prob": 0}'
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "c.json").write_text(text, encoding=encoding)
+        config = BertConfig.from_json_file(tmp_path / "c.json")
+        assert (config.hidden_dropout_prob, config.head_size) == (0, 768 // 12)
+        assert config.to_dict()["head_size"] == 7  # written back
+
+
 def test_config_round_trip_keeps_unknown_keys(tmp_path):
     path = tmp_path / "bert_config.json"
     path.write_text('{"vocab_size": 30522, "hidden_size": 64, "num_attention_heads": 4, "pals": false}')
@@ -279,6 +288,26 @@ def test_config_round_trip_keeps_unknown_keys(tmp_path):
         ("[1]", "expected a JSON object"),
         ("{}", "no vocab_size"),
         ('{"vocab_size": 8, "hidden_size": 10, "num_attention_heads": 3}', "hidden_size 10 is not divisible"),
+        ('{"vocab_size": 8, "hidden_size": "64"}', 'hidden_size "64": expected a whole number, at least 1'),
+        ('{"vocab_size": 8.0}', "vocab_size 8.0: expected a whole"),
+        ('{"vocab_size": 8, "num_hidden_layers": 0}', "num_hidden_layers 0: expected a whole"),
+        ('{"vocab_size": 8, "num_attention_heads": -12}', "num_attention_heads -12: expected a whole"),
+        ('{"vocab_size": 8, "max_position_embeddings": true}', "max_position_embeddings true: expected a whole"),
+        ('{"vocab_size": 8, "type_vocab_size": null}', "type_vocab_size null: expected a whole"),
+        ('{"vocab_size": 8, "intermediate_size": [32]}', r"intermediate_size \[32\]: expected a whole"),
+        (
+            '{"vocab_size": 8, "hidden_dropout_prob": 1.5}',
+            "hidden_dropout_prob 1.5: expected a number from 0 to",
+        ),
+        ('{"vocab_size": 8, "attention_probs_dropout_prob": "0.1"}', 'attention_probs_dropout_prob "0.1": expected'),
+        ('{"vocab_size": 8, "initializer_range": NaN}', "initializer_range NaN: expected a number, at least 0"),
+        ('{"vocab_size": 8, "layer_norm_eps": -1e-12}', "layer_norm_eps -1e-12: expected a number, at least 0"),
+        ('{"vocab_size": 8, "hidden_act": 3}', "hidden_act 3: expected a text"),
+        ('{"vocab_size": 8, "houlsby": "false"}', 'houlsby "false": expected true or false'),
+        (
+            '{"vocab_size": 8, "houlsby": true, "hidden_size_aug": "50"}',
+            'hidden_size_aug "50": expected a whole',
+        ),
     ],
 )
 def test_a_bad_config_names_the_file(tmp_path, text, message):

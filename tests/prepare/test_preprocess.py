@@ -14,7 +14,7 @@ from bert.prepare.pipeline import RECORDS, PreprocessConfig, ShardPlan, make_sha
 from bert.prepare.preprocess import block_bytes, check, describe
 from bert.prepare.text.sources import plan_blocks
 from bert.prepare.tokens import DocumentEncoder
-from bert.tokenization import BertTokenizer
+from bert.tokenization import BertTokenizer, open_tokenizer
 
 
 def configure(*words: object) -> PreprocessConfig:
@@ -27,7 +27,7 @@ def plan_of(tmp_path: Path, vocab_file: Path, *words: object) -> tuple[ShardPlan
     (sink / RECORDS).mkdir(parents=True, exist_ok=True)
     config = configure("--sink", sink, "--vocab-file", vocab_file, "--target-seq-length", 64, *words)
     check(config)
-    tokenizer = BertTokenizer(vocab_file, config.lower_case, pretokenized=config.pretokenized)
+    tokenizer = open_tokenizer(vocab_file, config.tokenizer)
     blocks = plan_blocks(
         config.sources,
         tmp_path / "work",
@@ -242,3 +242,11 @@ def test_a_record_is_a_line_of_json(tmp_path, vocab_file, text_folder):
     make_shards(plan, 2)
     record = json.loads(Path(plan.sink, RECORDS, "part.2.json").read_text())
     assert set(record["shards"]["part.2.parquet"]) == {"sha256", "num_samples", "bytes"}
+
+
+def test_a_record_says_what_was_passed_over(tmp_path, vocab_file):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"the river walks. the stone sings.\n\n" * 50 + b"the caf\xe9 walks.\n")
+    plan = make_plan(tmp_path, vocab_file, "--text", path, "--masking")
+    record = make_shards(plan, 0)
+    assert read_records(plan.sink) == [record] and record.invalid == {str(path): 1}

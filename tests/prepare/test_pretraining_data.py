@@ -388,7 +388,10 @@ def test_a_killed_worker_ends_the_command(long_run, tmp_path):
         ({"masked_lm_prob": 1.5}, "--masked_lm_prob: 1.5 is out of range"),
         ({"num_workers": -1}, "--num_workers: -1 is out of range"),
         ({"join_files": "true", "num_workers": 2}, "--join_files true: --num_workers 2"),
-        ({"bert_model": "bert-base-cased"}, "--do_lower_case true: --bert_model bert-base-cased"),
+        (
+            {"bert_model": "bert-base-cased", "do_lower_case": True},
+            "--do_lower_case true, but --bert_model bert-base-cased has",
+        ),
         ({"random_seed": "x"}, "--random_seed: 'x' is not a whole number"),
     ],
 )

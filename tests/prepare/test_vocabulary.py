@@ -56,10 +56,17 @@ def test_a_pair_needs_the_minimal_frequency():
 
 def test_words_are_counted_as_the_tokenizer_cuts_them():
     lines = ["Don't DON'T [MASK] héllo", "", "世界 " + "x" * 101, "ΟΔΟΣ"]
-    assert count_words([lines[:2], lines[2:]], do_lower_case=True) == Counter(
+    assert count_words([lines[:2], lines[2:]], settings()) == Counter(
         {"don": 2, "'": 2, "t": 2, "hello": 1, "世": 1, "界": 1, "οδος": 1}
     )
-    assert count_words([["Don't", "héllo"]], do_lower_case=False) == {"Don": 1, "'": 1, "t": 1, "héllo": 1}
+    cased = settings(do_lower_case=False)
+    assert count_words([["Don't", "héllo"]], cased) == {"Don": 1, "'": 1, "t": 1, "héllo": 1}
+    assert count_words([["Ä世界,"]], settings(strip_accents=False, pretokenized=True)) == {"ä世界,": 1}
+    assert count_words([["Ä世界,"]], settings(tokenize_chinese_chars=False)) == {"a世界": 1, ",": 1}
+
+
+def settings(**values) -> VocabularyConfig:
+    return VocabularyConfig(["text"], "vocab.txt", **values)
 
 
 def test_alphabet_covers_the_share_asked_for():

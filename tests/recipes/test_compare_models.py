@@ -1,6 +1,7 @@
 """compare_models.py as a user runs it: two formats, transformers, and models that differ."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,20 @@ def test_a_side_without_pooler_is_compared_without_it(models, capsys, tmp_path):
     torch.save(state, tmp_path / "headless.pt")
     assert compare(models, f"{models}/native", f"{tmp_path}/headless.pt", *TEXT) is None
     assert not re.search(r"pooled|seq_relationship", capsys.readouterr().out)
+
+
+def test_each_side_cuts_the_text_with_its_own_tokenizer(models, capsys, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    shutil.copytree(models / "hf", tmp_path / "hf")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    tokenizer.add_tokens(["kalan"])
+    tokenizer.save_pretrained(tmp_path / "hf")
+    (tmp_path / "hf" / "vocab.txt").unlink()
+    sides = f"{models}/native", f"transformers:{tmp_path}/hf"
+    assert compare(models, *sides, "--text", "ba lan") is None
+    assert compare(models, *sides, "--text", "ba ||| du kalan") == 1
+    new = len(tokenizer) - 1
+    assert re.search(rf"'du kalan': --a .* into the ids .*, --b .* into \[\d+, {new}\]", capsys.readouterr().err)
 
 
 BAD = [

@@ -244,7 +244,7 @@ def test_bad_input(files, module, words, changes, message):
 def test_a_cased_vocabulary_on_an_uncased_checkpoint(files):
     run_here(run_glue, glue(files, "model", do_train=True, max_steps=1))
     start = {"init_checkpoint": files / "model" / "pytorch_model.bin", "do_eval": True, "do_lower_case": False}
-    with pytest.raises(UsageError, match="--do_lower_case false: .* was trained with true"):
+    with pytest.raises(UsageError, match="--do_lower_case false, but .* has do_lower_case true"):
         run_here(run_glue, glue(files, "out", **start))
 
 

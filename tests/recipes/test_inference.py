@@ -19,9 +19,9 @@ from bert.model.bert import BertForQuestionAnswering
 from bert.model.config import BertConfig
 from bert.squad.answers import Answer, Candidate
 from bert.squad.examples import example_from_text
-from bert.squad.reader import locate_answer
-from bert.squad.task import WindowConfig, encode_questions
-from bert.squad.terminal import render, sentence_around, wants_color
+from bert.squad.reader import ReaderConfig
+from bert.squad.task import WindowConfig, answer, encode_questions
+from bert.squad.terminal import highlighted, render, sentence_around, wants_color
 from bert.tokenization import BertTokenizer
 
 SCORE = 5.0  # start and end logit of "bright"; that of any other piece is -5
@@ -110,7 +110,7 @@ def test_an_answer_beyond_the_first_window(files, capsys):
     ask(files, context=LONG, json=True)
     found = json.loads(capsys.readouterr().out)
     assert found["answer"] == "Bright"
-    assert found["context"] == LONG.strip()
+    assert found["context"] == LONG
     assert "null_odds" not in found
     # Even a window of all 64 positions would have ended before it.
     assert len(LONG[: LONG.index("Bright")].split()) > 64
@@ -146,7 +146,7 @@ def test_no_answer(files, capsys, changes, answer, by_flag):
 
 def converse(files: Path, monkeypatch, text: str, **changes: object) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
-    ask(files, interactive=True, **changes)
+    ask(files, interactive=True, question=None, context=None, **changes)
 
 
 def test_a_conversation_over_a_pipe(files, capsys, monkeypatch):
@@ -166,6 +166,18 @@ def test_a_conversation_over_a_pipe(files, capsys, monkeypatch):
     assert err.splitlines() == ["error: none.txt: No such file or directory"]
 
 
+def test_without_question_and_context_an_example_is_asked(files, capsys):
+    ask(files, question=None, context=None, max_query_length=6)
+    assert capsys.readouterr().out.startswith("question:  What was the ferry called?\ncontext:  Amber Lake lies")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_text_with_a_byte_order_mark(files, capsys, monkeypatch, encoding):
+    (files / "text.txt").write_text("The bright river.", encoding=encoding)
+    converse(files, monkeypatch, f"\ufeff@{files / 'text.txt'}\nWhat?\n", json=True)
+    assert json.loads(capsys.readouterr().out)["context"] == "The bright river."
+
+
 def test_a_conversation_in_json_has_an_object_a_line(files, capsys, monkeypatch):
     converse(files, monkeypatch, "The bright river.\n\nWhat?\nWhy?\n", json=True)
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -181,13 +193,17 @@ def test_a_conversation_may_end_anywhere(files, capsys, monkeypatch, text):
 def test_what_is_not_text_ends_a_conversation(files, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"the river\n\n\xff\n"), encoding="utf8"))
     with pytest.raises(UsageError, match="stdin: not utf-8 text"):
-        ask(files, interactive=True)
+        ask(files, interactive=True, question=None, context=None)
 
 
 @pytest.mark.slow
 def test_a_real_process(files):
     process = subprocess.run(
-        [sys.executable, str(ROOT / "inference.py"), *flags(files, interactive=True, n_best_size=3)],
+        [
+            sys.executable,
+            str(ROOT / "inference.py"),
+            *flags(files, interactive=True, question=None, context=None, n_best_size=3),
+        ],
         input="The bright river.\n\nWhat?",
         capture_output=True,
         text=True,
@@ -208,11 +224,18 @@ BAD = [
     ({"question": "\t"}, "question .*: expected some text"),
     ({"context": " "}, "context ' ': expected some text"),
     ({"context": "\u200b"}, "context .*: expected some text"),  # the tokenizer keeps nothing of it
+    (
+        {"question": None},
+        "^--context: expected --question and --context, both or neither; --interactive asks for both$",
+    ),
+    ({"context": None}, "^--question: expected --question and --context, both or neither"),
+    ({"interactive": True}, "^--question: expected without --interactive"),
+    ({"interactive": True, "question": None}, "^--context: expected without --interactive"),
     ({"init_checkpoint": "headless.bin"}, "headless.bin: has no question-answering head \\(qa_outputs\\)"),
     ({"init_checkpoint": "/nowhere.bin"}, "/nowhere.bin: No such file"),
     ({"max_seq_length": 11}, "--max_seq_length 11: expected more than --max_query_length 8"),
     ({"max_seq_length": 384}, "--max_seq_length 384: the model has positions for 64"),
-    ({"do_lower_case": False}, "--do_lower_case false: .* was trained with true"),
+    ({"do_lower_case": False}, "--do_lower_case false, but .* has do_lower_case true"),
 ]
 
 
@@ -236,9 +259,9 @@ def test_an_answer_is_marked_where_it_was_found(vocab_file):
         if token == "river" and feature.token_to_orig_map.get(place) == 10
     ]
     assert len(places) > 1  # it is in several windows
-    values[places, 0] = 1.25
-    found = Answer("0", "river", "river", None, [Candidate("river", 1.0, 1.25, 0.0)])
-    start, end = locate_answer(found, questions, Outputs(values, 0.0))
+    values[places] = 1.25
+    (found,) = answer(questions, Outputs(values, 0.0), ReaderConfig())
+    start, end = found.chosen.span or (0, 0)
     assert (start, end) == (context.index("(river)") + 1, context.index("(river)") + 6)
     first, last = sentence_around(context, start, end)
     assert context[first:last] == "The table, the (river) and a song."
@@ -248,6 +271,23 @@ def test_an_answer_across_sentences_is_shown_with_both():
     text = "One is here. Two is there. Three is away. Four."
     first, last = sentence_around(text, text.index("there"), text.index("away"))
     assert text[first:last] == "Two is there. Three is away."
+
+
+def test_white_space_around_an_answer_is_shown_as_blanks():
+    context = "A song.\n\nThe river\nwalks \u00a0on the\tgreen stone . It ends."
+    text = "river\nwalks \u00a0on"
+    span = (context.index(text), context.index(text) + len(text))
+    found = Answer("0", text, text, None, [Candidate(text, 1.0, 1, 1, span)])
+    reply = inference.Reply("?", context, found, span)
+    assert highlighted(reply, color=False) == "The [river walks on] the green stone ."
+    assert render(reply, color=False).splitlines()[1].split() == ["100.0%", "river", "walks", "on"]
+
+
+def test_published_answers_are_whole_words_where_letters_differ(files, capsys):
+    for alignment, expected in (("offsets", "Bright"), ("published", "The\u00a0Bright\u00a0river.")):
+        ask(files, context="The\u00a0Bright\u00a0river.\n", json=True, answer_alignment=alignment)
+        found = json.loads(capsys.readouterr().out)
+        assert (found["answer"], found["context"]) == (expected, "The\u00a0Bright\u00a0river.\n")
 
 
 def test_colours(monkeypatch):

@@ -39,7 +39,7 @@ def test_another_vocabulary_is_refused_before_the_first_step(corpus, shards, tmp
 def test_held_out_shards_are_checked_too(corpus, shards, tmp_path):
     list_shards(shards, do_lower_case=False)
     flags = pretraining_flags(corpus, tmp_path / "out", eval_dir=shards)
-    with pytest.raises(UsageError, match=r"shards: .*do_lower_case false, here it is true"):
+    with pytest.raises(UsageError, match=r"do_lower_case true, but the manifest of .*shards has do_lower_case false"):
         run_pretraining.main(parse_args(run_pretraining.Config, flags))
 
 

@@ -317,13 +317,19 @@ def test_an_occupied_output_directory_is_refused(corpus, tmp_path):
 
 def test_another_vocabulary_or_casing_than_the_checkpoints_is_refused(corpus, tmp_path):
     pretrain(corpus, tmp_path / "a", max_steps=1)
-    weights = tmp_path / "a/ckpt_1.pt"
-    with pytest.raises(UsageError, match="--do_lower_case false: .*was trained with true"):
+    weights, shards = tmp_path / "a/ckpt_1.pt", shutil.copytree(corpus / "shards_32", tmp_path / "shards")
+    with pytest.raises(UsageError, match="--do_lower_case false, but the manifest of .* has do_lower_case true"):
         pretrain(corpus, tmp_path / "b", init_checkpoint=weights, do_lower_case=False)
     lines = (corpus / "vocab.txt").read_text().splitlines()
     (tmp_path / "vocab.txt").write_text("\n".join([*lines[:5], lines[6], lines[5], *lines[7:]]) + "\n")
-    with pytest.raises(UsageError, match="vocab.txt .* is not the vocabulary of --init_checkpoint"):
-        pretrain(corpus, tmp_path / "b", init_checkpoint=weights, vocab_file=tmp_path / "vocab.txt")
+    other = {"init_checkpoint": weights, "input_dir": shards, "vocab_file": tmp_path / "vocab.txt"}
+    with pytest.raises(UsageError, match="vocab.txt: its vocabulary .* is not that of the manifest of"):
+        pretrain(corpus, tmp_path / "b", **other)
+    (shards / "manifest.json").unlink()
+    with pytest.raises(UsageError, match="vocab.txt: its vocabulary .* is not that of --init_checkpoint"):
+        pretrain(corpus, tmp_path / "b", **other)
+    with pytest.raises(UsageError, match="do_lower_case false, but --init_checkpoint .* has do_lower_case true"):
+        pretrain(corpus, tmp_path / "b", init_checkpoint=weights, input_dir=shards, do_lower_case=False)
 
 
 def test_the_padded_vocabulary_size_is_accepted_and_another_refused(corpus, tmp_path):

@@ -59,7 +59,7 @@ def test_casing_is_the_vocabularys_unless_a_flag_says_it(files):  # noqa: F811
     run_here(run_classifier, words)
     again = ["--do_train=false", "--do_predict=false", f"--init_checkpoint={files / 'out' / 'pytorch_model.bin'}"]
     run_here(run_classifier, [*words, *again, "--do_lower_case=True"])
-    with pytest.raises(UsageError, match="--do_lower_case false: .* was trained with true"):
+    with pytest.raises(UsageError, match="--do_lower_case false, but .* has do_lower_case true"):
         run_here(run_classifier, [*words, *again, "--do_lower_case=False"])
 
 

@@ -94,7 +94,9 @@ def test_lines_of_stdin_keep_their_order(gateway):
 
 
 def test_a_bad_line_of_stdin_is_answered_in_its_place(gateway):
-    got = run("client.py", "--url", gateway.url, stdin=b'\xff\n{"question": "a", "context": "b"}').splitlines()
+    got = run(
+        "client.py", "--url", gateway.url, stdin=b'\xff\n\xef\xbb\xbf{"question": "a", "context": "b"}'
+    ).splitlines()
     assert json.loads(got[0]) == {"error": "not UTF-8 (byte 0)"}
     assert json.loads(got[1])["answer"] == "b"
 

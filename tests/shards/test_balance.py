@@ -505,3 +505,16 @@ def test_an_error_in_a_worker_ends_the_command(tmp_path):
     with pytest.raises(UsageError, match=r"part.2.parquet: unreadable shard"):
         run(folder, 4, num_workers=2)
     assert bytes_of(folder) == before
+
+
+def test_shards_behind_a_link_are_balanced_too_but_not_removed(tmp_path):
+    real, folder = make_folder(tmp_path / "real", {"b.parquet": 5}), make_folder(tmp_path / "shards", {"a.parquet": 8})
+    (folder / "more").symlink_to("../real")
+    with pytest.raises(UsageError, match=f"--indir {folder}: {folder}/more is behind a link"):
+        run(folder, 2)
+    with pytest.raises(UsageError, match="--outdir .*expected a folder apart from --indir, which links to it"):
+        run(folder, 2, outdir=str(real), keep_orig=True)
+    run(folder, 2, outdir=str(tmp_path / "new"), keep_orig=True)
+    assert sizes_of(tmp_path / "new") == {"shard-0.parquet": 6, "shard-1.parquet": 7}
+    assert rows_of(tmp_path / "new") == rows_of(folder)
+    assert {path.name for path in real.iterdir()} == {"b.parquet", "manifest.json"}

@@ -389,7 +389,7 @@ def test_exit_codes(folder):
     (folder.parent / "vocab.txt").write_text("\n".join([*PIECES, "more"]) + "\n")
     done = run(folder, *vocab)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "its shards were made with another vocabulary" in done.stderr
+    assert "is not that of the manifest of" in done.stderr
     assert run(folder.parent / "nowhere").returncode == 2
 
 

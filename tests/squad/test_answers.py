@@ -9,7 +9,7 @@ import pytest
 from bert.errors import UsageError
 from bert.squad.align import detokenize, get_final_text
 from bert.squad.answers import Answer, AnswerConfig, Candidate, RawResult, find_answers, write_predictions
-from bert.squad.examples import example_from_text, read_squad_examples
+from bert.squad.examples import SquadExample, example_from_text, read_squad_examples
 from bert.squad.features import convert_examples_to_features
 from bert.squad.metrics import evaluate_v1, read_gold
 from bert.tokenization import SPECIAL_TOKENS, BertTokenizer
@@ -59,23 +59,68 @@ def test_probabilities_of_two_answers(tokenizer):
         "a b c",
         "a b c",
         None,
-        [Candidate("a b c", pytest.approx(share), 3.0, 1.0), Candidate("c", pytest.approx(1 - share), 1.0, 1.0)],
+        [
+            Candidate("a b c", pytest.approx(share), 3.0, 1.0, (0, 5)),
+            Candidate("c", pytest.approx(1 - share), 1.0, 1.0, (4, 5)),
+        ],
     )
+    assert answer.chosen is answer.nbest[0]
 
 
 def test_answers_read_as_in_the_text(tokenizer):
     context = "The Team (Steve\u202fSmith's) won $50, in 北京"
-    assert answer_of(tokenizer, context, {3: 9}, {4: 9}).text == "Steve Smith"
-    assert answer_of(tokenizer, context, {2: 9}, {6: 9}).text == "(Steve Smith's"
+    assert answer_of(tokenizer, context, {3: 9}, {4: 9}).text == "Steve\u202fSmith"
+    assert answer_of(tokenizer, context, {2: 9}, {6: 9}).text == "(Steve\u202fSmith's"
     assert answer_of(tokenizer, context, {9: 9}, {11: 9}).text == "$50"
     assert answer_of(tokenizer, context, {14: 9}, {14: 9}).text == "北"
-    # The pieces "5" and "##0" read "50"; "5" alone matches the first "5" of the words.
-    assert answer_of(tokenizer, context, {10: 9}, {10: 9}).text == "5"
+    assert answer_of(tokenizer, context, {10: 9}, {10: 9}).text == "5"  # the pieces are "5" and "##0"
 
 
-def test_unknown_words_are_whole_answers(tokenizer):
-    assert answer_of(tokenizer, "a (Xyz) b", {2: 9}, {2: 9}).text == "(Xyz)"
-    assert answer_of(tokenizer, "a Xyz b", {1: 9}, {1: 9}).text == "Xyz"
+@pytest.mark.parametrize(
+    ("context", "first", "last", "text", "published"),
+    [
+        ("a (Xyz) b", 2, 2, "Xyz", "(Xyz)"),  # [UNK]
+        ("a Xyz b", 1, 1, "Xyz", "Xyz"),
+        ("in\u00a0the team\u00a0won", 1, 2, "the team", "in\u00a0the team\u00a0won"),
+        ("in\u00a0the\u00a0team", 1, 2, "the\u00a0team", "in\u00a0the\u00a0team"),
+        ("in\u3000the\u2009team\u2028won", 1, 1, "the", "in\u3000the\u2009team\u2028won"),
+        ("a\t\n\u202fb", 0, 1, "a\t\n\u202fb", "a b"),
+        ("北京，在北京", 1, 2, "京，", "北京，在北京"),  # the comma and 在 are unknown
+        ("(Team 😀) won", 2, 2, "😀", "😀)"),
+        ("a (l'E\u0301cole\u0301) b", 4, 4, "E\u0301cole\u0301", "(l'E\u0301cole\u0301)"),
+        ("the (שלום) a", 2, 2, "שלום", "(שלום)"),
+        ("la-La", 2, 2, "La", "la"),  # of two places the published alignment takes the first
+    ],
+)
+def test_both_alignments(tokenizer, context, first, last, text, published):
+    found = answer_of(tokenizer, context, {first: 9}, {last: 9})
+    assert found.text == text == context[slice(*found.chosen.span)]
+    assert answer_of(tokenizer, context, {first: 9}, {last: 9}, answer_alignment="published").text == published
+
+
+def test_an_alignment_without_a_name(tokenizer):
+    with pytest.raises(UsageError, match="^--answer_alignment letters: expected offsets or published$"):
+        answer_of(tokenizer, "a", {0: 9}, {0: 9}, answer_alignment="letters")
+
+
+def test_accents_that_are_kept(tokenizer):
+    cased = BertTokenizer([*tokenizer.vocab, "Öl"], do_lower_case=False)
+    kept = BertTokenizer([*tokenizer.vocab, "öl"], strip_accents=False)
+    for other, context, text in (
+        (cased, "a (Öl) b", "Öl"),
+        (kept, "a (Öl) b", "Öl"),
+        (kept, "a (O\u0308l) b", "O\u0308l"),
+    ):
+        assert answer_of(other, context, {2: 9}, {2: 9}).text == text
+
+
+def test_answers_of_words_without_a_context(tokenizer):
+    """Such an example comes from a caller's own reader; the context is the words joined by blanks."""
+    examples = [SquadExample("1", "what", ["the\u00a0team", "(won)"])]
+    (feature,) = convert_examples_to_features(examples, tokenizer, 64, 16, 2, is_training=False)
+    scores = logits(feature, {1: 9}), logits(feature, {3: 9})
+    (answer,) = find_answers(examples, [feature], [RawResult(feature.unique_id, *scores)], True, AnswerConfig())
+    assert answer.text == "team (won"
 
 
 def test_which_spans_are_answers(tokenizer):
@@ -98,7 +143,7 @@ def test_the_longest_answer(tokenizer):
 def test_equal_texts_are_listed_once(tokenizer):
     answer = answer_of(tokenizer, "la b la c", {0: 5, 2: 4}, {0: 5, 2: 5}, n_best_size=2, max_answer_length=1)
     assert [c.text for c in answer.nbest] == ["la"]
-    assert answer.nbest[0] == Candidate("la", 1.0, 5.0, 5.0)
+    assert answer.nbest[0] == Candidate("la", 1.0, 5.0, 5.0, (0, 2))
 
 
 def test_ties_keep_their_order(tokenizer):
@@ -224,7 +269,7 @@ def test_written_files(tokenizer, tmp_path):
     assert texts[3] == '{\n    "b": "\\u00e9",\n    "a": "d"\n}\n'
     nbest = json.loads(texts[1])["b"]
     assert [list(entry) for entry in nbest] == [["text", "probability", "start_logit", "end_logit"]] * 2
-    assert nbest[0] == answers[0].nbest[0]._asdict()
+    assert nbest[0] == answers[0].nbest[0].as_json()
 
     for name in names:
         name.unlink()
@@ -234,6 +279,15 @@ def test_written_files(tokenizer, tmp_path):
         write_predictions(
             examples, features, results, 2, 30, True, tmp_path / "nowhere/p.json", None, None, False, False, 0.0
         )
+
+
+@pytest.mark.parametrize(("more", "text"), [({}, "b"), ({"answer_alignment": "published"}, "(a\u3000b)")])
+def test_the_alignment_of_written_answers(tokenizer, tmp_path, more, text):
+    examples, (feature,) = windows_of(tokenizer, "(a\u3000b) c")
+    results = [RawResult(feature.unique_id, *[logits(feature, {2: 9})] * 2)]
+    path = tmp_path / "predictions.json"
+    write_predictions(examples, [feature], results, 2, 30, True, path, None, None, False, False, 0.0, **more)
+    assert json.loads(path.read_text()) == {"0": text}
 
 
 # --- from files to scores
@@ -265,7 +319,7 @@ def test_a_model_that_knows_the_answers_scores_100(tokenizer, tmp_path):
     assert scores == {"exact_match": 100.0, "f1": 100.0}
 
 
-# --- the same rules as plain loops
+# --- the published rules as plain loops
 
 
 def literally(example, windows, n_best, longest, version_2, threshold):
@@ -316,7 +370,7 @@ def test_against_plain_loops(tokenizer, version_2):
     results = [
         RawResult(f.unique_id, *([draw.randint(-9, 9) / 2 for _ in f.tokens] for _ in range(2))) for f in features
     ]
-    config = AnswerConfig(5, 6, version_2, 1.0)
+    config = AnswerConfig(5, 6, version_2, 1.0, answer_alignment="published")
     for index, answer in enumerate(find_answers(examples, features, results, True, config)):
         windows = [(f, *r[1:]) for f, r in zip(features, results, strict=True) if f.example_index == index]
         text, odds, nbest = literally(examples[index], windows, 5, 6, version_2, 1.0)

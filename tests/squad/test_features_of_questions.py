@@ -87,16 +87,38 @@ def test_words_of_an_answer(write, answer, start, first_and_last):
 
 @pytest.mark.parametrize(
     ("answer", "start"),
-    [("Rhine", 0), ("Paris", 9), ("or", 99), ("Paris", -1), ("is big", 10), ("", 3), (" ", 5), ("or\u00a0in", 19)],
+    [("Rhine", 0), ("Paris", 9), ("or", 99), ("Paris", -1), ("is big", 10), ("", 3), (" ", 5)],
 )
 def test_an_answer_elsewhere_is_skipped(write, capsys, answer, start):
-    # The last answer is there, but its no-break space separates words only in the answer.
     path = write("Paris on the Seine or\u00a0in", [asked("good", "Paris", 0), asked("bad", answer, start)])
     (example,) = read_squad_examples(path, is_training=True, version_2_with_negative=False)
     assert example.qas_id == "good"
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert f"1 answers are not where the file says (first: 'bad', answer {answer!r})" in error
+
+
+@pytest.mark.parametrize(
+    ("answer", "start", "span", "is_published"),
+    [
+        ("or\u00a0in", 19, (19, 24), False),  # no-break space and the like do not separate the published words
+        ("Seine\u2028or", 13, (13, 21), False),
+        ("on\u3000the", 6, (6, 12), False),
+        ("on the", 6, (6, 12), False),
+        ("the\nSeine", 9, (9, 18), True),  # blanks of both sides compare as one blank
+        ("on", 7, (6, 8), True),  # one character off
+        ("e", 16, (17, 18), True),  # the nearer one
+        ("e", 15, (14, 15), True),
+        (" on", 5, (5, 8), True),
+    ],
+)
+def test_the_characters_of_an_answer(write, capsys, answer, start, span, is_published):
+    path = write("Paris on\u3000the Seine\u2028or\u00a0in", [asked("q", answer, start), asked("other", "Paris")])
+    example, _ = read_squad_examples(path, is_training=True, version_2_with_negative=False)
+    assert (example.answer_span, capsys.readouterr().err) == (span, "")
+    examples = read_squad_examples(path, True, False, answer_alignment="published")
+    assert [each.answer_span for each in examples] == [None] * (1 + is_published)
+    assert ("(first: 'q'" in capsys.readouterr().err) != is_published
 
 
 def test_an_answer_that_begins_with_the_blank_of_the_context(write):
@@ -116,7 +138,7 @@ def test_impossible_questions_exist_in_training_of_version_2(write):
     path = write("Paris", [impossible, asked("2", "Paris", is_impossible=False)])
     first, second = read_squad_examples(path, is_training=True, version_2_with_negative=True)
     assert first == SquadExample("q", "Where?", ["Paris"], "", -1, -1, True)
-    assert second == SquadExample("2", "Where?", ["Paris"], "Paris", 0, 0, False)
+    assert second == SquadExample("2", "Where?", ["Paris"], "Paris", 0, 0, False, (0, 5))
     assert not read_squad_examples(path, is_training=False, version_2_with_negative=True)[0].is_impossible
     with pytest.raises(UsageError, match=r"qas\[0\]: 0 answers, expected exactly one .*--version_2_with_negative"):
         read_squad_examples(path, is_training=True, version_2_with_negative=False)
@@ -215,6 +237,26 @@ def test_several_windows(tokenizer):
 def test_answers_shrink_to_their_own_pieces(tokenizer, context, answer, expected):
     (feature,) = features_of(tokenizer, "what", context, answer=answer)
     assert feature.tokens[feature.start_position : feature.end_position + 1] == expected
+
+
+@pytest.mark.parametrize(
+    ("context", "answer", "start", "pieces", "published"),
+    [
+        ("北京大北京", "北京", 3, [3, 4], [0, 1]),
+        ("la-la la", "la", 3, [2, 2], [0, 0]),
+        ("l'Élysée (elysee)", "elysee", 10, [4, 4], [4, 4]),
+        ("Paris\u00a0a\u00a0Paris", "Paris", 8, [2, 2], [0, 0]),
+        ("Smiths", "mit", 1, [0, 0], [0, 1]),  # the least that covers it
+        ("the (Xyz) is big", "Xyz", 5, [2, 2], [2, 2]),  # [UNK]
+    ],
+)
+def test_an_answer_is_labelled_where_it_starts(write, tokenizer, context, answer, start, pieces, published):
+    path = write(context, [asked("q", answer, start)])
+    for alignment, expected in (("offsets", pieces), ("published", published)):
+        examples = read_squad_examples(path, True, False, alignment)
+        (feature,) = convert_examples_to_features(examples, tokenizer, 64, 16, 16, is_training=True)
+        shift = feature.segment_start
+        assert [feature.start_position - shift, feature.end_position - shift] == expected, alignment
 
 
 def test_windows_without_an_answer(tokenizer):

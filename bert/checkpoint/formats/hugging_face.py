@@ -8,23 +8,28 @@ truncated file are detected, a flipped bit in a tensor is not.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from tokenizers import AddedToken, decoders
-from tokenizers.processors import TemplateProcessing
 
+from bert.checkpoint import shorten
 from bert.checkpoint.formats.torch_file import read as read_torch_file
 from bert.checkpoint.formats.weights import Weights, heads_in
 from bert.config import load_json
 from bert.errors import UsageError, naming_os_errors
 from bert.files import new_folder
-from bert.tokenization import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, BertTokenizer, looks_uncased, read_vocabulary
+from bert.model.config import VOCAB_MULTIPLE
+from bert.tokenization import write_tokenizer
+from bert.tokenization.files import read_files
+from bert.tokenization.opening import build_tokenizer
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+INDEX = ".index.json"  # after the name of a file that is in several shards
+WEIGHTS = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
+SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.safetensors|\.bin)")
 CONFIGS = ("config.json", "bert_config.json")
 # Names of activations: ours -> theirs, and theirs -> ours, where they differ.
 ACTIVATIONS = {"gelu_tanh": "gelu_new"}
@@ -41,16 +46,16 @@ ARCHITECTURES = [
 
 
 def recognise(path: Path) -> bool:
-    """Tell whether ``path`` is a folder with weights, or a file of safetensors."""
-    return path.suffix == ".safetensors" or _first_file(path, WEIGHTS) is not None
+    """Tell whether ``path`` is a folder with weights, a file of safetensors, or an index or a shard of weights."""
+    return path.suffix == ".safetensors" or _index_of(path) is not None or _first_file(path, WEIGHTS) is not None
 
 
 def read(path: Path) -> dict[str, Any]:
     """Read the weights and the files beside them."""
     folder = path if path.is_dir() else path.parent
     file = path if path.is_file() else _first_file(folder, WEIGHTS) or path
-    state = _read_safetensors(file) if file.suffix == ".safetensors" else read_torch_file(file)
-    return {**read_neighbours(folder), **state}
+    index = _index_of(file)
+    return {**read_neighbours(folder), **(_read_shards(index) if index else _read_file(file))}
 
 
 def write(path: Path, weights: Weights) -> list[str]:
@@ -60,7 +65,7 @@ def write(path: Path, weights: Weights) -> list[str]:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         _write_json(folder / "config.json", config_for_transformers(weights))
         if weights.tokenizer is not None:
-            _write_tokenizer(folder, weights.tokenizer, weights.config.max_position_embeddings)
+            write_tokenizer(folder, weights.tokenizer, weights.config.max_position_embeddings)
     return []
 
 
@@ -70,10 +75,25 @@ def read_neighbours(folder: Path) -> dict[str, Any]:
     config = _first_file(folder, CONFIGS)
     if config is not None:
         found["model_config"] = read_config(config)
-    tokenizer = read_tokenizer(folder)
-    if tokenizer is not None:
-        found["tokenizer"] = tokenizer.state_dict()
+    try:
+        held = read_files(folder)
+        if held is not None:
+            names = folder.absolute().parts[-2:]
+            tokenizer = build_tokenizer({"source": names[-1], **held}, str(folder), names=names)
+            found["tokenizer"] = tokenizer.state_dict()
+            if tokenizer.added_tokens is not None:
+                _add_unused_ids(found, tokenizer.vocab_size)
+    except UsageError as error:
+        found["tokenizer_refused"] = str(error)  # the weights may be used with --vocab_file
     return found
+
+
+def _add_unused_ids(found: dict[str, Any], size: int) -> None:
+    """Give the vocabulary the ids that only the embedding table of transformers has, where it has more than padding."""
+    rows = found.get("model_config", {}).get("vocab_size")
+    if isinstance(rows, int) and rows - size >= VOCAB_MULTIPLE:
+        pieces = found["tokenizer"]["vocab"]
+        pieces += [None] * (rows - len(pieces))
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -85,30 +105,6 @@ def read_config(path: Path) -> dict[str, Any]:
             raise UsageError(f"{path}: {key} {values[key]}; expected {value}")
     act = values.get("hidden_act")
     return {**values, "hidden_act": READ_ACTIVATIONS.get(act, act)} if act else values
-
-
-def read_tokenizer(folder: Path) -> BertTokenizer | None:
-    """Read ``vocab.txt`` or ``tokenizer.json``, and the casing from the files beside it, else from the vocabulary."""
-    library = _json_or_empty(folder / "tokenizer.json")
-    if (folder / "vocab.txt").is_file():
-        pieces = read_vocabulary(folder / "vocab.txt")
-    elif library:
-        vocabulary = library.get("model", {}).get("vocab", {})
-        pieces = sorted(vocabulary, key=vocabulary.__getitem__)
-    else:
-        return None
-    normalizer, settings = library.get("normalizer") or {}, _json_or_empty(folder / "tokenizer_config.json")
-    lower = settings.get("do_lower_case", normalizer.get("lowercase", looks_uncased(pieces)))
-    accents = settings.get("strip_accents", normalizer.get("strip_accents"))
-    return BertTokenizer.from_state_dict(
-        {
-            "vocab": pieces,
-            "do_lower_case": bool(lower),
-            "strip_accents": accents,
-            "max_input_chars_per_word": library.get("model", {}).get("max_input_chars_per_word", 100),
-            "never_split": list(SPECIAL_TOKENS),
-        }
-    )
 
 
 def config_for_transformers(weights: Weights) -> dict[str, Any]:
@@ -129,6 +125,39 @@ def config_for_transformers(weights: Weights) -> dict[str, Any]:
     return values
 
 
+def _index_of(path: Path) -> Path | None:
+    """Return the index if ``path`` is one, or is a shard that has one."""
+    shard = SHARD.fullmatch(path.name)
+    index = path.with_name(f"{shard[1]}{shard[2]}{INDEX}") if shard else path
+    return index if index.name.endswith(INDEX) and index.is_file() else None
+
+
+def _read_shards(index: Path) -> dict[str, Any]:
+    """Read all the weights that an index names.
+
+    Raises UsageError where it is damaged or leads out of its folder, and where a shard or a tensor is missing.
+    """
+    places = load_json(index, "the index of the weights").get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise UsageError(f"{index}: expected a weight_map from the names of tensors to files")
+    model: dict[str, Any] = {}
+    for name in sorted(set(places.values())):
+        if Path(name).name != name or not name.endswith((".safetensors", ".bin")):
+            raise UsageError(f"{index}: names the file {name!r}, expected one such as model-00001-of-00002.safetensors")
+        if not index.with_name(name).is_file():
+            raise UsageError(f"{index}: {name} is missing")
+        tensors = _read_file(index.with_name(name))["model"]
+        expected = [tensor for tensor, file in places.items() if file == name]
+        if missing := [tensor for tensor in expected if tensor not in tensors]:
+            raise UsageError(f"{index.with_name(name)}: {shorten(missing)}: missing, {index.name} says it is there")
+        model |= {tensor: tensors[tensor] for tensor in expected}
+    return {"model": model}
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    return _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
+
+
 def _read_safetensors(path: Path) -> dict[str, Any]:
     with naming_os_errors(str(path)):
         try:
@@ -137,35 +166,8 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
             raise UsageError(f"{path}: damaged, or not a file of safetensors ({error})") from error
 
 
-def _write_tokenizer(folder: Path, tokenizer: BertTokenizer, longest: int) -> None:
-    settings = tokenizer.state_dict()
-    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in settings["vocab"]), encoding="utf8")
-    library = tokenizer.copy_library()
-    library.post_processor = TemplateProcessing(  # type: ignore[assignment]
-        single=f"{CLS} $A {SEP}",
-        pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
-        special_tokens=[(CLS, tokenizer.cls_id), (SEP, tokenizer.sep_id)],
-    )
-    library.decoder = decoders.WordPiece()  # type: ignore[assignment]
-    library.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
-    library.save(str(folder / "tokenizer.json"))
-    values = {
-        "tokenizer_class": "BertTokenizer",
-        "do_lower_case": tokenizer.do_lower_case,
-        "strip_accents": settings["strip_accents"],
-        "tokenize_chinese_chars": not tokenizer.pretokenized,
-        "model_max_length": longest,
-        **{"unk_token": UNK, "sep_token": SEP, "pad_token": PAD, "cls_token": CLS, "mask_token": MASK},
-    }
-    _write_json(folder / "tokenizer_config.json", values)
-
-
 def _first_file(folder: Path, names: Sequence[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
-def _json_or_empty(path: Path) -> dict[str, Any]:
-    return load_json(path, "the tokenizer's") if path.is_file() else {}
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

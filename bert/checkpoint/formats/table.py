@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bert.checkpoint import shorten
 from bert.checkpoint.formats import hugging_face, oneflow, tensorflow, torch_file
 from bert.checkpoint.formats.weights import Weights
 from bert.errors import UsageError, naming_os_errors
@@ -41,6 +42,10 @@ def recognise(path: str | Path) -> str:
         if found.recognise(Path(path)):
             return name
     if Path(path).is_dir():
+        if several := [prefix.name for prefix in tensorflow.find_prefixes(Path(path))]:
+            raise UsageError(
+                f"{path}: {len(several)} checkpoints of TensorFlow, expected the path of one: {shorten(several)}"
+            )
         raise UsageError(
             f"{path}: a folder without a checkpoint; expected model.safetensors or pytorch_model.bin, *.index, or */out"
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import glob
 import importlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from typing import Any
 
 from bert.data.shard import Limits, RowRange, Shard, ShardInfo, naming
 from bert.errors import UsageError
-from bert.files import replacing
+from bert.files import files_below, replacing, warn
 
 READERS = 8  # files inspected at a time
 
@@ -73,27 +73,27 @@ SWAP = ".balance/swap.json"  # in a folder where data/balance.py has begun to re
 UNFINISHED = {SWAP: "data/balance.py", ".preprocess": "data/preprocess.py"}  # what commands leave until they are done
 
 
-def find_shards(input_dir: str | Path, flag: str = "--input_dir") -> list[Path]:
+def find_shards(input_dir: str | Path, flag: str = "--input_dir", notice: Callable[[str], None] = warn) -> list[Path]:
     """List the shards of a directory (searched recursively), a pattern or a single file, sorted by path.
 
     Where some HDF5 files of a directory have ``training`` in their names, the others are left out: NVIDIA's scripts
-    keep training and test shards in one place. Raises UsageError, which names ``flag``, where there are no shards, and
-    where the command that makes them was interrupted.
+    keep training and test shards in one place. ``notice`` gets what :func:`files_below` passes over. Raises UsageError,
+    which names ``flag``, where there are no shards, and where the command that makes them was interrupted.
     """
     root = Path(input_dir)
     if root.is_dir():
-        candidates = (path for path in root.rglob("*") if not _is_hidden(path.relative_to(root)))
+        found = files_below(root, lambda name: _format(name) is not None, lambda line: notice(f"{flag} {line}"))
     else:
         candidates = [root] if root.exists() else map(Path, glob.glob(str(input_dir)))
-    found = sorted(path for path in candidates if _format(path) and not path.name.startswith(".") and path.is_file())
+        found = sorted(p for p in candidates if _format(p.name) and not p.name.startswith(".") and p.is_file())
     for folder in sorted({root, *(path.parent for path in found)}):
         for sign, command in UNFINISHED.items():
             if (folder / sign).exists():
                 raise UsageError(f"{flag} {folder}: {command} was interrupted here; run it again to complete it")
     if root.is_dir():
         training = {p for p in found if "training" in p.name}
-        if any(_format(p) is HDF5 for p in training):
-            found = [p for p in found if p in training or _format(p) is not HDF5]
+        if any(_format(p.name) is HDF5 for p in training):
+            found = [p for p in found if p in training or _format(p.name) is not HDF5]
     if not found:
         raise UsageError(f"{flag} {input_dir}: no shards, expected files such as {', '.join(FORMATS)}")
     return found
@@ -101,7 +101,7 @@ def find_shards(input_dir: str | Path, flag: str = "--input_dir") -> list[Path]:
 
 def format_of(path: Path) -> Format:
     """Return the format by the file's name; raises UsageError where the name is not that of a shard."""
-    kind = _format(path)
+    kind = _format(path.name)
     if kind is None:
         raise UsageError(f"{path}: unknown kind of shard, expected a name such as {', '.join(FORMATS)}")
     return kind
@@ -166,9 +166,5 @@ def writing(path: Path) -> Iterator[Path]:
         raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _format(path: Path) -> Format | None:
-    return next((kind for pattern, kind in PATTERNS if pattern.fullmatch(path.name)), None)
+def _format(name: str) -> Format | None:
+    return next((kind for pattern, kind in PATTERNS if pattern.fullmatch(name)), None)

@@ -7,6 +7,7 @@ The kinds and keys are those of Stickland and Murray 2019 and of their code.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +83,17 @@ def _scaled(size: int, hidden_size: int, multiple: int) -> int:
 
 
 def adapter_of(values: Mapping[str, Any]) -> AdapterConfig | None:
-    """Return the adapter that a model configuration asks for, if any. Raises UsageError where it asks for two."""
+    """Return the adapter that a model configuration asks for, if any.
+
+    Raises UsageError where it asks for two, or a value is of the wrong kind.
+    """
+    for key in sorted(SWITCHES | {"google"}):
+        if values.get(key) not in (None, False, True):  # 0 and 1 are equal to these
+            raise UsageError(f"{key} {json.dumps(values[key], default=str)}: expected true or false")
+    for key in ("hidden_size_aug", "extra_dim", "num_adapter_heads"):
+        value = values.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            raise UsageError(f"{key} {json.dumps(value, default=str)}: expected a whole number, at least 0")
     on = {key for key in SWITCHES if values.get(key)} | ({"houlsby"} if values.get("google") else set())
     if not on:
         return None

@@ -14,9 +14,9 @@ import gzip
 import hashlib
 import io
 import lzma
-import os
 import shutil
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -25,8 +25,10 @@ from typing import Any
 from tqdm.utils import CallbackIOWrapper
 
 from bert.errors import UsageError, naming_os_errors
-from bert.files import replacing
+from bert.files import files_below, replacing, warn
 from bert.log.progress import progress
+from bert.prepare.text.characters import LONE, MOST
+from bert.prepare.text.extracted import FILE_NAME
 
 DECOMPRESSORS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 COPY_BYTES = 1 << 20
@@ -41,15 +43,20 @@ def compressed(*suffixes: str) -> tuple[str, ...]:
 def find_files(inputs: Sequence[str], flag_name: str, suffixes: tuple[str, ...] = (".txt",)) -> list[Path]:
     """List the files that ``inputs`` (files, patterns, directories, comma lists) name, sorted within each input.
 
-    Directories are searched recursively for names that end in one of ``suffixes``, leaving out hidden files and
-    directories. Raises :class:`UsageError` for an input that names nothing.
+    Directories are searched recursively for names that end in one of ``suffixes`` or, if there are none, that
+    WikiExtractor gives; hidden ones are left out. Raises :class:`UsageError` for an input that names nothing.
     """
     parts = [part for text in inputs for part in ([text] if Path(text).exists() else text.split(",")) if part]
     files: list[Path] = []
+
+    def is_named(name: str) -> bool:
+        return name.lower().endswith(suffixes) and not FILE_NAME.fullmatch(name)
+
     for part in parts:
         path = Path(part)
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.name.lower().endswith(suffixes) and _is_shown(p, path))
+            found = files_below(path, is_named, lambda line: warn(f"{flag_name} {line}"))
+            found = found or files_below(path, lambda name: FILE_NAME.fullmatch(name) is not None, lambda line: None)
             missing = f"no {' or '.join(suffixes)} file in this directory"
         else:
             found = [path] if path.exists() else sorted(p for p in map(Path, glob.glob(part)) if p.is_file())
@@ -70,21 +77,27 @@ def prepare_output(path: Path, flag_name: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def read_lines(path: Path, bar: Any, flag_name: str = "--input_file") -> Iterator[list[str]]:
-    """Yield the stripped lines of a UTF-8 file, some thousands at a time, and update ``bar`` by bytes read."""
-    try:
-        with (
-            naming_os_errors(f"{flag_name} {path}"),
-            path.open("rb") as raw,
-            io.TextIOWrapper(raw, encoding="utf8") as file,
-        ):
-            seen = 0
-            while lines := [line.strip() for line in islice(file, LINES_AT_ONCE)]:
-                yield lines
-                bar.update(raw.tell() - seen)
-                seen = raw.tell()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{flag_name} {path}: not UTF-8 text ({error.reason})") from error
+def read_lines(path: Path, bar: Any, invalid: Counter[str], flag_name: str = "--input_file") -> Iterator[list[str]]:
+    """Yield the stripped lines of a UTF-8 file, some thousands at a time, and update ``bar`` by bytes read.
+
+    Invalid bytes are passed over and counted in ``invalid``. Raises UsageError where they are many.
+    """
+    with (
+        naming_os_errors(f"{flag_name} {path}"),
+        path.open("rb") as raw,
+        io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape") as file,
+    ):
+        seen = 0
+        while lines := [line.strip() for line in islice(file, LINES_AT_ONCE)]:
+            text, count = LONE.subn("", "\n".join(lines))
+            if count:
+                invalid[str(path)] += count
+                lines = text.split("\n")
+                if invalid[str(path)] > MOST * raw.tell():
+                    raise UsageError(f"{flag_name} {path}: not UTF-8 text")
+            yield lines
+            bar.update(raw.tell() - seen)
+            seen = raw.tell()
 
 
 def unpack(path: Path, work: Path, flag_name: str, show_progress: bool) -> Path:
@@ -112,7 +125,3 @@ def unpack(path: Path, work: Path, flag_name: str, show_progress: bool) -> Path:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{flag_name} {path}: cannot unpack to {target.parent} ({reason})") from error
     return target
-
-
-def _is_shown(path: Path, root: Path) -> bool:
-    return not any(part.startswith(".") for part in path.relative_to(root).parts) and os.path.isfile(path)

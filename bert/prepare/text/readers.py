@@ -5,13 +5,14 @@ Documents are separated where the :class:`~bert.prepare.text.blocks.Rule` of the
 
     kind = SOURCE_KINDS["blank"]
     for cut in kind.cuts(path, 4 << 20, "text"):
-        documents = list(kind.read(FileSpan("blank", str(path), *cut), "text"))
+        documents = list(kind.read(FileSpan("blank", str(path), *cut), "text", invalid))
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -32,11 +33,14 @@ from bert.prepare.text.blocks import (
     cut_at,
     cut_file,
 )
+from bert.prepare.text.characters import decode
+from bert.prepare.text.extracted import BOUNDARY, read_extracted
 from bert.prepare.text.sentences import split_sentences
 from bert.prepare.text.wikidump import next_stream, read_articles
 
 ROWS = 256  # of a Parquet file, decoded at a time: few enough for long texts
 READ_BYTES = 1 << 20
+Reader = Callable[[FileSpan, str, Counter[str]], Iterable[str]]
 SHORTER = "has become shorter since the work began"
 
 
@@ -45,7 +49,7 @@ class SourceKind:
     """One kind of source. ``key`` is the name of the text in a JSON object or a table."""
 
     cuts: Callable[[Path, int, str], Iterable[Cut]]  # (path, block size, key); raises UsageError for an unusable file
-    read: Callable[[FileSpan, str], Iterable[str]]  # (span, key)
+    read: Reader  # (span, key, characters passed over by file)
     split: Callable[[str, str], list[str]] = split_sentences  # (text, language)
 
 
@@ -53,37 +57,33 @@ def _cut_by(rule: Rule) -> Callable[[Path, int, str], Iterable[Cut]]:
     return lambda path, block_size, key: cut_file(rule, path, block_size)
 
 
-def _decode(span: FileSpan) -> str:
+def _decode(span: FileSpan, invalid: Counter[str]) -> str:
     """Return the text of a span without a byte-order mark."""
     with open(span.path, "rb") as file:
         file.seek(span.start)
         data = file.read(span.stop - span.start)
     if len(data) < span.stop - span.start:
         raise UsageError(f"{span.path}: {SHORTER}")
-    try:
-        text = data.decode("utf8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{span.path}: not UTF-8 text (byte {span.start + error.start})") from error
-    return text.removeprefix("\ufeff") if span.start == 0 else text
+    return decode(data, span.path, span.start, invalid)
 
 
-def _separated(pattern: str) -> Callable[[FileSpan, str], Iterable[str]]:
+def _separated(pattern: str) -> Reader:
     """Return a function that reads the texts between the matches of ``pattern``."""
     separator = re.compile(pattern)
-    return lambda span, key: separator.split(_decode(span))
+    return lambda span, key, invalid: separator.split(_decode(span, invalid))
 
 
-def _read_numbered(span: FileSpan, key: str) -> Iterator[str]:
+def _read_numbered(span: FileSpan, key: str, invalid: Counter[str]) -> Iterator[str]:
     """Read LDDL's lines: an identifier, a blank, and the text of a document."""
-    lines = iter(_decode(span).split("\n"))
+    lines = iter(_decode(span, invalid).split("\n"))
     if not span.whole:
         yield next(lines)
     for line in lines:
         yield from line.split(maxsplit=1)[1:]
 
 
-def _read_json(span: FileSpan, key: str) -> Iterator[str]:
-    lines = _decode(span).split("\n")
+def _read_json(span: FileSpan, key: str, invalid: Counter[str]) -> Iterator[str]:
+    lines = _decode(span, invalid).split("\n")
     for number, line in enumerate(lines):
         if not line or line.isspace():
             continue
@@ -150,7 +150,7 @@ def _cut_table(path: Path, block_size: int, key: str) -> Iterator[Cut]:
         start += rows
 
 
-def _read_table(span: FileSpan, key: str) -> Iterator[str]:
+def _read_table(span: FileSpan, key: str, invalid: Counter[str]) -> Iterator[str]:
     import pyarrow as pa
 
     with _table(Path(span.path), key) as file:
@@ -178,8 +178,8 @@ def _cut_streams(path: Path, block_size: int, key: str) -> Iterable[Cut]:
     return cut_at(lambda x: (next_stream(path, x), True), block_size, path.stat().st_size)
 
 
-def _read_dump(span: FileSpan, key: str) -> Iterator[str]:
-    return read_articles(Path(span.path), span.start, span.stop)
+def _read_dump(span: FileSpan, key: str, invalid: Counter[str]) -> Iterator[str]:
+    return read_articles(Path(span.path), span.start, span.stop, invalid)
 
 
 def _split_lines(text: str, language: str) -> list[str]:
@@ -202,5 +202,6 @@ SOURCE_KINDS = {
     "parquet": SourceKind(_cut_table, _read_table),
     "lddl": SourceKind(_cut_by(Rule(LINE, (BLANK_PAST_FIRST_WORD, CHARACTER))), _read_numbered),
     "dump": SourceKind(_cut_by(Rule(PAGE)), _read_dump),
+    "extracted": SourceKind(_cut_by(Rule(BOUNDARY)), lambda span, key, invalid: read_extracted(_decode(span, invalid))),
     "dump streams": SourceKind(_cut_streams, _read_dump),
 }

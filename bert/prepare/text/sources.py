@@ -12,6 +12,7 @@ reading a block needs memory for that block::
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from bert.config import flag
 from bert.errors import UsageError, naming_os_errors
 from bert.log.progress import progress
 from bert.prepare.text.blocks import Block, FileSpan, pack
+from bert.prepare.text.extracted import extracted_kind
 from bert.prepare.text.inputs import DECOMPRESSORS, compressed, find_files, unpack
 from bert.prepare.text.readers import SOURCE_KINDS
 from bert.prepare.text.sentences import split_sentences
@@ -80,10 +82,13 @@ def plan_blocks(
     if (block_size is None) == (num_blocks is None):
         raise UsageError("--block_size and --num_blocks: expected one of them")
     split_sentences("", config.language)  # raises UsageError where the language is not a code
-    files = [
+    found = [
         (kind, unpack(path, work, flag_name, show_progress) if kind != "dump streams" else path, flag_name)
         for kind, path, flag_name in _find(config)
     ]
+    files = [(_actual_kind(kind, path), path, flag_name) for kind, path, flag_name in found]
+    if extracted := sum(one[0] != other[0] for one, other in zip(files, found, strict=True)):
+        print(f"{extracted} of {len(files)} files are WikiExtractor's: each article is a document")
     if not files:
         raise UsageError("no source: expected --text, --sentences, --jsonl, --parquet, --wikipedia or another")
     total = sum(span.size for kind, path, _ in files for span in _spans(kind, path, sys.maxsize, config.text_key))
@@ -94,18 +99,27 @@ def plan_blocks(
     return pack((span for kind, path, _ in bar for span in _spans(kind, path, size, config.text_key)), size)
 
 
-def read_block(block: Block, config: SourceConfig) -> list[list[str]]:
+def read_block(block: Block, config: SourceConfig, invalid: Counter[str] | None = None) -> list[list[str]]:
     """Return the documents of a block, each a list of sentences; none of them is empty.
 
-    Raises UsageError, with the file and the place in it, where the text is not what it should be.
+    Characters that are passed over are counted in ``invalid``, by file. Raises UsageError, with the file and the place
+    in it, where the text is not what it should be.
     """
     documents: list[list[str]] = []
     for span in block.spans:
         kind = SOURCE_KINDS[span.kind]
         with naming_os_errors(span.path):
-            texts = kind.read(span, config.text_key)
+            texts = kind.read(span, config.text_key, Counter() if invalid is None else invalid)
             documents += filter(None, (kind.split(text, config.language) for text in texts))
     return documents
+
+
+def _actual_kind(kind: str, path: Path) -> str:
+    """Return the row of SOURCE_KINDS for a file that was named as ``kind``."""
+    if kind in ("parquet", "dump streams"):
+        return kind
+    with naming_os_errors(str(path)):
+        return extracted_kind(path) or kind
 
 
 def _spans(kind: str, path: Path, block_size: int, key: str) -> Iterator[FileSpan]:

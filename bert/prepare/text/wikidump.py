@@ -15,11 +15,13 @@ from __future__ import annotations
 import bz2
 import html
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 from bert.errors import UsageError
+from bert.prepare.text.characters import decode_xml
 from bert.prepare.text.wikitext import plain_text
 
 CHUNK = 1 << 18  # bytes read or unpacked at a time
@@ -71,18 +73,23 @@ def next_stream(path: Path, position: int) -> int:
         return file.seek(0, 2)
 
 
-def read_articles(path: Path, start: int, stop: int) -> Iterator[str]:
+def read_articles(path: Path, start: int, stop: int, invalid: Counter[str] | None = None) -> Iterator[str]:
     """Yield the articles of the bz2 streams, or in an .xml of the pages, that begin in [``start``, ``stop``).
 
     An article is paragraphs with blank lines between them. Other namespaces, redirects and pages without a sentence
-    are left out. Raises UsageError, with the file and the place, where the file is damaged, incomplete or not a dump.
+    are left out. Characters that XML cannot hold are passed over and counted in ``invalid``. Raises UsageError, with
+    the file and the place, where the file is damaged, incomplete or not a dump.
     """
     packed, dropped = _read_header(path)
+    invalid = Counter() if invalid is None else invalid
     begin = next_stream(path, start) if packed else start
     pages = _pages(_unpack(path, begin, stop), path) if packed else _pages(_read(path, begin), path, stop - begin)
     for offset, page in pages:
         try:
-            wikitext = _article(page)
+            try:
+                wikitext = _article(page)
+            except ElementTree.ParseError:
+                wikitext = _article(decode_xml(page, str(path), invalid))
         except ElementTree.ParseError as error:
             place = f"byte {offset} of what is unpacked from byte {begin} on" if packed else f"byte {begin + offset}"
             raise UsageError(f"{path}: broken XML in the page at {place} ({error})") from error
@@ -106,7 +113,7 @@ def _read_header(path: Path) -> tuple[bool, frozenset[str]]:
     return packed, frozenset(names)
 
 
-def _article(page: bytes) -> str:
+def _article(page: bytes | str) -> str:
     """Return the wikitext of a page in XML; "" if it is not an article. A page by itself cannot declare entities."""
     element = ElementTree.fromstring(page)
     revision = element.find("revision[last()]")  # the newest

@@ -112,7 +112,7 @@ def test_wrong_files_are_one_line(base, tokenizer, tmp_path):
     with pytest.raises(UsageError, match=r"made for base\.pt \(.{12}\), but --init_checkpoint o.pt .* another base"):
         adapter.applied_to({"model": other}, base.config, "--init_checkpoint o.pt")
     pieces = {**tokenizer.state_dict(), "vocab": [*tokenizer.state_dict()["vocab"][:-1], "other"]}
-    with pytest.raises(UsageError, match="is not the vocabulary of"):
+    with pytest.raises(UsageError, match="is not that of"):
         adapter.applied_to({"model": base.tensors, "tokenizer": pieces}, base.config, "--init_checkpoint b.pt")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UsageError, match=r"--adapter_checkpoint .*a\.safetensors: damaged"):
