@@ -30,6 +30,7 @@ from bert.checkpoint.formats.oneflow import merge
 from bert.checkpoint.open_model import ModelDescription, find_model_config, find_tokenizer, with_adapter
 from bert.config import flag, run_command
 from bert.errors import UsageError
+from bert.lock import owning_output
 
 
 @dataclass
@@ -62,6 +63,12 @@ class Config:
 
 
 def main(config: Config) -> None:
+    with owning_output(config.output, f"--output {config.output}"):
+        convert_or_merge(config)
+
+
+def convert_or_merge(config: Config) -> None:
+    """Convert the checkpoint, with --fresh into a copy of a snapshot."""
     if config.fresh is None:
         convert(config, config.output)
         return

@@ -40,7 +40,7 @@ from bert.train.parallel import ParallelConfig
 from bert.train.precision import PrecisionConfig
 from bert.train.profiling import ProfileConfig, profiling
 from bert.train.run import Run, build_run, check_output_dir, open_log
-from bert.train.throughput import flops_of_batches, measure_peak
+from bert.train.throughput import Ceiling, flops_of_batches, measure_peak
 
 
 @dataclass
@@ -142,7 +142,7 @@ def pretrain(config: Config, run: Run[Config]) -> None:
     ):
         held = {**tokenizer.state_dict(), "guessed": []}  # what a model is trained with is a fact
         constant = {"model_config": model_config.to_dict(), "tokenizer": held}
-        ceiling = measure_peak(world.device, run.precision.dtype)
+        ceiling = Ceiling(lambda: measure_peak(world.device, run.precision.dtype), run.notice)
         recorder = Recorder(run, trainer, objective, loader, writer, start, constant, held_out, ceiling)
         recorder.begin()
         outcome = trainer.fit(loader, last, recorder.hooks(step_done))

@@ -73,11 +73,11 @@ class Batch(TokenStream):
 
     masked_positions: Tensor  # [M] int64, indices into the stream
     masked_labels: Tensor  # [M] int64, the original token ids
-    next_sentence_labels: Tensor  # [S] int64, 1 = segment B is random
+    next_sentence_labels: Tensor  # [S] int64, 1 = segment B is random, -1 = not known
 
     def loss_weights(self) -> dict[str, int]:
         """Return how many terms each loss sums over; the trainer divides by their total over the optimizer step."""
-        return {"mlm_loss": self.masked_labels.numel(), "nsp_loss": self.num_sequences}
+        return {"mlm_loss": self.masked_labels.numel(), "nsp_loss": int((self.next_sentence_labels >= 0).sum())}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "bert"
 # From the ground up. `errors` and `config` lie below the rest: every settings class declares its flags with them.
 LAYERS = [
     {"__version__", "errors", "files", "batch", "ragged"},
-    {"config", "memory"},
+    {"config", "lock", "memory"},
     {"tokenization"},
     {"sequences", "model", "optim", "data", "distributed", "log", "report"},
     {"train", "shards"},

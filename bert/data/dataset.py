@@ -141,7 +141,7 @@ class Dataset:
         shard = read_shard(chunk.path, self.vocab, chunk.start, chunk.stop)
         if shard.num_samples != chunk.stop - chunk.start:
             raise UsageError(f"{chunk.path}: changed while in use, rows {chunk.start} to {chunk.stop} are missing")
-        self.limits.check(shard, chunk.path)
+        self.limits.check(shard, chunk.path, chunk.start)
         return Decoded.of(shard, chunk.path)
 
     def _evict(self, keep: int) -> None:

@@ -29,7 +29,7 @@ class Shard:
     tokens: NDArray[np.int32]  # [T]
     offsets: NDArray[np.int64]  # [n + 1]
     segment_starts: NDArray[np.int32]  # [n], first token of segment B; the sequence's length where there is none
-    next_sentence_labels: NDArray[np.int8]  # [n], 1 = segment B is random
+    next_sentence_labels: NDArray[np.int8]  # [n], 1 = segment B is random, -1 = not known: no term of the loss
     masked_positions: NDArray[np.int32] | None = None  # [M]; None = the loader masks, differently in every epoch
     masked_labels: NDArray[np.int32] | None = None  # [M], the original token ids
     masked_offsets: NDArray[np.int64] | None = None  # [n + 1]
@@ -80,23 +80,27 @@ class Limits:
         if info.num_samples:
             self._check_most(info.max_length or 0, info.max_predictions or 0, path)
 
-    def check(self, shard: Shard, path: Path | str) -> None:
-        """Raise UsageError naming ``path``, the value and the flag where a decoded shard does not fit."""
+    def check(self, shard: Shard, path: Path | str, first_row: int = 0) -> None:
+        """Raise UsageError naming ``path``, the value and the flag where a decoded shard does not fit.
+
+        The shard begins with row ``first_row`` of its file.
+        """
         if not shard.num_samples:
             return
         self._check_most(int(shard.lengths.max()), 0, path)
-        self._check_ids(shard.tokens, "token id", path)
+        self._check_ids(shard.tokens, shard.offsets, "token id", path, first_row)
         if shard.masks is None:
             return
         positions, labels, offsets = shard.masks
         self._check_most(0, int(np.diff(offsets).max()), path)
-        self._check_ids(labels, "masked label", path)
+        self._check_ids(labels, offsets, "masked label", path, first_row)
         rows = rows_of(offsets)
         outside = (positions < 0) | (positions >= shard.lengths[rows])
         if outside.any():
             row = rows[outside][0]
             raise UsageError(
-                f"{path}: sequence {row} has {shard.lengths[row]} tokens and a masked position {positions[outside][0]}"
+                f"{path}: sequence {first_row + row} has {shard.lengths[row]} tokens and a masked position "
+                f"{positions[outside][0]}"
             )
 
     def _check_most(self, length: int, predictions: int, path: Path | str) -> None:
@@ -108,13 +112,36 @@ class Limits:
                 f"{self.max_predictions_per_seq}"
             )
 
-    def _check_ids(self, ids: NDArray, what: str, path: Path | str) -> None:
-        if len(ids) and self.vocab_size is not None and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocab_size:
-            wrong = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
-            raise UsageError(
-                f"{path}: {what} {wrong} is outside the vocabulary of {self.vocab_size} pieces "
-                "(--vocab_file, vocab_size in --config_file)"
-            )
+    def _check_ids(self, ids: NDArray, offsets: NDArray, what: str, path: Path | str, first_row: int) -> None:
+        size = self.vocab_size or 2**31
+        if not len(ids) or (ids.min() >= 0 and ids.max() < size):
+            return
+        wrong = (ids < 0) | (ids >= size)
+        row = first_row + np.searchsorted(offsets, wrong.argmax(), side="right") - 1
+        raise UsageError(
+            f"{path}: sequence {row} has {what} {ids[wrong][0]}, outside the vocabulary of {size} pieces "
+            "(--vocab_file, vocab_size in --config_file)"
+        )
+
+
+def check_values(
+    table: NDArray, limits: tuple[int, int], name: str, path: Path, first_row: int, used: NDArray | None = None
+) -> None:
+    """Raise UsageError naming the first row of ``table``, [n] or [n, width], with a value outside of ``limits``.
+
+    Only the places that are ``used`` count; by default all.
+    """
+    if table.dtype.kind not in "iub":
+        raise UsageError(f"{path}: {name} is of type {table.dtype}, expected integers")
+    low, high = limits
+    if not table.size or (low <= table.min() and table.max() <= high):
+        return
+    wrong = (table < low) | (table > high)
+    wrong = wrong if used is None else wrong & used
+    if wrong.any():
+        place = int(wrong.argmax())
+        row = first_row + place // max(table.size // len(table), 1)
+        raise UsageError(f"{path}: row {row} has {table.flat[place]} in {name}, expected {low} to {high}")
 
 
 def select(shard: Shard, order: NDArray) -> Shard:

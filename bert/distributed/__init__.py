@@ -1,5 +1,6 @@
 """Ranks: which one this process is, collectives, detection of late ranks, and restarts by torchrun."""
 
+from bert.distributed.launcher import read_launcher
 from bert.distributed.world import (
     DistributedConfig,
     StopSignal,
@@ -12,7 +13,6 @@ from bert.distributed.world import (
     collective_errors,
     derive_seed,
     join_world,
-    read_launcher,
     resolve_device,
     seed_everything,
 )

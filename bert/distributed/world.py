@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -30,11 +30,8 @@ from torch import Tensor
 from bert.config import flag
 from bert.distributed.elastic import open_store, restart_count
 from bert.distributed.heartbeat import Heartbeat, Progress
+from bert.distributed.launcher import read_launcher
 from bert.errors import UsageError
-
-# What a launcher sets: (rank, world size, rank on this machine).
-TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
 
 
 @dataclass
@@ -48,7 +45,8 @@ class DistributedConfig:
     use_env: bool = flag(False, "Accepted for old launchers and ignored: the environment is always read.")
     timeout: float = flag(
         1800.0,
-        "Seconds to wait for a rank before the run ends and names it; must exceed the time a checkpoint takes.",
+        "Seconds to wait for a rank, at the start too, before the run ends and names it; must exceed the time a "
+        "checkpoint takes.",
         minimum=1,
         aliases=["ddp_timeout"],
     )
@@ -88,12 +86,16 @@ def join_world(config: DistributedConfig) -> Iterator[World]:
         return
     on_gpu = device.type == "cuda"
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
-    store = open_store(os.environ, rank, size)
+    store = open_store(os.environ, rank, size, timedelta(seconds=config.timeout))
     finished = False
     with Heartbeat(store, rank, size, config.timeout, world.progress) as heartbeat:
         # A collective gives up a little later than the heartbeat, which knows a silent rank's name.
         patience = timedelta(seconds=config.timeout + 5 * heartbeat.interval)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
+        try:
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"rank {rank}: cannot connect to the other {size - 1} ranks ({reason})") from error
         try:
             heartbeat.start()
             yield world
@@ -106,32 +108,6 @@ def join_world(config: DistributedConfig) -> Iterator[World]:
             # would wait too; ending the process instead lets the launcher end the peers.
             if finished or not on_gpu:
                 dist.destroy_process_group()
-
-
-def read_launcher(environ: Mapping[str, str], local_rank: int = -1) -> tuple[int, int, int]:
-    """Return (rank, local rank, world size) from torchrun's variables, else Slurm's, else (0, local rank or 0, 1).
-
-    Slurm's count only if MASTER_ADDR is set too: a shell inside an allocation also has them. The local rank is
-    LOCAL_RANK, else ``local_rank`` (the flag), else Slurm's, else 0. Raises UsageError if they contradict each other.
-    """
-    names = _find_launcher(environ)
-    local = 0
-    if "LOCAL_RANK" in environ:
-        local = _integer(environ, "LOCAL_RANK")
-    elif local_rank >= 0:
-        local = local_rank
-    elif names and names[2] in environ:
-        local = _integer(environ, names[2])
-    if names is None:
-        return 0, local, 1
-    rank, size = _integer(environ, names[0]), _integer(environ, names[1])
-    if not 0 <= rank < size or local < 0:
-        raise UsageError(f"{names[0]} {rank}, {names[1]} {size}, local rank {local}: expected 0 <= rank < {names[1]}")
-    if size > 1 and "MASTER_ADDR" not in environ:
-        raise UsageError(f"{names[1]} is {size} but MASTER_ADDR is not set; expected the host name of rank 0")
-    if size > 1:
-        _integer(environ, "MASTER_PORT")
-    return rank, local, size
 
 
 def resolve_device(setting: str, local_rank: int) -> torch.device:
@@ -267,23 +243,3 @@ def _all_gather(tensor: Tensor) -> list[Tensor]:
     gathered = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, tensor)
     return gathered
-
-
-def _find_launcher(environ: Mapping[str, str]) -> tuple[str, str, str] | None:
-    rank, size, _ = TORCHRUN
-    if rank in environ and size in environ:
-        return TORCHRUN
-    if SLURM[0] in environ and SLURM[1] in environ and "MASTER_ADDR" in environ:
-        return SLURM
-    if rank in environ or size in environ:
-        # Running alone would be worse than an error: every process would consider itself rank 0.
-        raise UsageError(f"the environment sets only one of {rank} and {size}; expected both, from a launcher, or none")
-    return None
-
-
-def _integer(environ: Mapping[str, str], name: str) -> int:
-    text = environ.get(name, "")
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"{name} {text!r} in the environment is not a whole number") from None

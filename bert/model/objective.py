@@ -24,10 +24,10 @@ from bert.model.bert import (
 
 
 class SummedLoss(nn.Module):
-    """Cross-entropy in fp32, summed over rows: [N, classes], [N] -> scalar, 0 without rows."""
+    """Cross-entropy in fp32, summed over rows: [N, classes], [N] -> scalar, 0 without rows; a label of -1 is none."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), labels, reduction="sum")
+        return F.cross_entropy(logits.float(), labels, reduction="sum", ignore_index=-1)
 
 
 def encode(bert: BertModel, batch: TokenStream) -> tuple[list[Tensor], Tensor]:

@@ -25,6 +25,7 @@ from bert.config import load_json, parse_size
 from bert.data.manifest import Manifest, ShardEntry, read_manifest, write_manifest
 from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
+from bert.lock import LOCK, owning
 from bert.log.progress import progress
 from bert.prepare.cluster import ClusterConfig, connect, memory_bytes, start_ranks
 from bert.prepare.masks import default_predictions
@@ -51,7 +52,7 @@ def preprocess(config: PreprocessConfig) -> None:
     check(config)
     tokenizer = open_tokenizer(config.vocab_file, config.tokenizer)
     sink, show = Path(config.sink), not config.disable_progress_bar
-    with _work_folder(sink):
+    with owning(sink, f"--sink {sink}"), _work_folder(sink):
         size, number = block_bytes(config), config.num_blocks
         blocks = plan_blocks(config.sources, sink / RECORDS, block_size=size, num_blocks=number, show_progress=show)
         settings = describe(config, tokenizer, blocks)
@@ -166,7 +167,7 @@ def _begin_or_resume(sink: Path, settings: dict[str, Any]) -> None:
         for left in sink.glob(".*.part.*"):  # half-written shards of the interrupted run
             left.unlink()
         return
-    foreign = [path.name for path in sink.iterdir() if path.name != RECORDS]
+    foreign = [path.name for path in sink.iterdir() if path.name not in (RECORDS, LOCK)]
     if foreign:
         raise UsageError(f"--sink {sink}: expected an empty folder, found {sorted(foreign)[0]}")
     with replacing(noted) as temporary:
@@ -208,15 +209,12 @@ def _total(shards: dict[str, ShardEntry]) -> int:
 
 @contextmanager
 def _work_folder(sink: Path) -> Iterator[None]:
-    """Make the sink; if an error comes before the first block is done, remove what was made."""
-    made = not sink.exists()
+    """Make the folder of records; if an error comes before the first block is done, remove it."""
     with naming_os_errors(f"--sink {sink}"):
-        (sink / RECORDS).mkdir(parents=True, exist_ok=True)
+        (sink / RECORDS).mkdir(exist_ok=True)
     try:
         yield
     except UsageError:
         if not read_records(sink):
             shutil.rmtree(sink / RECORDS, ignore_errors=True)
-            if made:
-                sink.rmdir()
         raise

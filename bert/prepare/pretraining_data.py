@@ -14,6 +14,7 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from bert.data.formats.table import Shard, format_of, write_shard
 from bert.data.manifest import add_to_manifest, check_tokenizer, read_manifest
 from bert.data.shard import concatenate, select
 from bert.errors import UsageError
+from bert.lock import owning_output
 from bert.log.progress import progress
 from bert.prepare.instances import Document, InstanceConfig, make_instances
 from bert.prepare.text.characters import report
@@ -70,6 +72,13 @@ class PretrainingDataConfig:
 def create_pretraining_data(config: PretrainingDataConfig) -> None:
     """Read, pair, mask and write; raises :class:`UsageError` where a flag or file is wrong."""
     outputs = _check(config)
+    with ExitStack() as held:
+        for output in outputs:
+            held.enter_context(owning_output(output, f"--output_file {output}"))
+        _write_shards(outputs, config)
+
+
+def _write_shards(outputs: list[Path], config: PretrainingDataConfig) -> None:
     files = find_files(config.input_file, "--input_file")
     for path in files:
         refuse_extracted(path, "--input_file")

@@ -33,7 +33,7 @@ from bert.tokenization import BertTokenizer, TokenizerFlags, expect_same, open_t
 from bert.train.batch_geometry import BatchGeometry
 from bert.train.build import checkpoint_state
 from bert.train.run import Run
-from bert.train.throughput import training_flops
+from bert.train.throughput import Ceiling, training_flops
 from bert.train.trainer import Hooks, Outcome, StepReport, Trainer, TrainState
 
 
@@ -190,7 +190,7 @@ class Recorder:
     start: Start
     constant: dict[str, Any]  # what every checkpoint repeats: model configuration and tokenizer
     held_out: Dataset | None
-    ceiling: float  # FLOP/s of a large matrix product on this device
+    ceiling: Ceiling
 
     def begin(self) -> None:
         """Log the PARAMETER events that precede the first step."""
@@ -235,7 +235,7 @@ class Recorder:
             "grad_norm": report.grad_norm,
             "sequences_per_second": report.sequences_per_second,
             "tokens_per_second": report.tokens_per_second,
-            "flop_utilisation": report.flops_per_second / (self.ceiling * self.run.world.size),
+            "flop_utilisation": self.ceiling.utilisation(report.flops_per_second / self.run.world.size),
         }
         if report.eta is not None:
             data["eta"] = report.eta

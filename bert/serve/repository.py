@@ -23,6 +23,7 @@ from typing import Any
 from bert.config import flag
 from bert.errors import UsageError, naming_os_errors
 from bert.files import replacing
+from bert.lock import owning_output
 from bert.serve.engine import LOADERS, SETTINGS, Engine, load_engine
 from bert.serve.export import DTYPES, FORMATS, check_precision, write_model, write_onnx
 from bert.serve.gate import Parity, check_parity
@@ -62,6 +63,11 @@ class ExportConfig:
 
 def export(config: ExportConfig, notice: Callable[[str], None] = print) -> None:
     """Write --checkpoint to --output, or raise UsageError and leave the repository as it was."""
+    with owning_output(config.output, f"--output {config.output}"):
+        _export(config, notice)
+
+
+def _export(config: ExportConfig, notice: Callable[[str], None]) -> None:
     config = replace(config, format=format_of(config))
     multitask = config.format == TORCH
     if config.native == "libtorch" and config.format != "torchscript":

@@ -4,7 +4,7 @@ A shard is read in parts, so memory does not depend on its size; of a sequence o
 
     subject = Subject(path, manifest.shards.get(path.name), Rules(vocab_file="vocab.txt", max_seq_length=128))
     found = examine(subject)
-    found.problems      # ["token id 40000 is outside the vocabulary of 30522 pieces"]
+    found.problems      # ["sequence 7 has token id 40000, outside the vocabulary of 30522 pieces"]
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,6 +64,7 @@ class Findings:
     tokens: int = 0
     longest: int = 0
     random: int = 0  # sequences whose second segment is random
+    labelled: int = 0  # sequences that say whether it is
     is_static: bool | None = None  # None = not read
     masked: int = 0
     wanted: int = 0  # masked tokens that the rules ask for
@@ -90,7 +91,7 @@ def examine(subject: Subject) -> Findings:
             vocab = _vocabulary(rules.vocab_file) if rules.vocab_file else None
             for start in range(0, found.samples, ROWS_AT_ONCE):
                 shard = read_shard(path, vocab, start, min(start + ROWS_AT_ONCE, found.samples))
-                _check(shard, path, rules, vocab)
+                _check(shard, path, rules, vocab, start)
                 _count(shard, rules, vocab, found)
     except UsageError as error:
         found.problems.append(str(error).removeprefix(f"{path}: "))
@@ -120,43 +121,45 @@ def _vocabulary(path: str) -> dict[str, int]:
     return open_tokenizer(path, TokenizerFlags()).vocab
 
 
-def _check(shard: Shard, path: Path, rules: Rules, vocab: dict[str, int] | None) -> None:
+def _check(shard: Shard, path: Path, rules: Rules, vocab: dict[str, int] | None, first_row: int) -> None:
     """Raise UsageError for the first malformed sequence."""
+    refuse = partial(_refuse, path, first_row)
     lengths = shard.lengths
     longest, most = rules.max_seq_length or sys.maxsize, rules.max_predictions_per_seq or sys.maxsize
-    Limits(longest, most, len(vocab) if vocab else rules.vocab_size).check(shard, path)
-    _refuse(lengths < 3, path, "is shorter than [CLS], a token and [SEP]")
+    Limits(longest, most, len(vocab) if vocab else rules.vocab_size).check(shard, path, first_row)
+    refuse(lengths < 3, "is shorter than [CLS], a token and [SEP]")
     first, last = shard.offsets[:-1], shard.offsets[1:] - 1
     middle = first + np.minimum(shard.segment_starts, lengths) - 1  # the same as last where there is one segment
     if vocab is not None:
-        _refuse(shard.tokens[first] != vocab[CLS], path, "does not begin with [CLS]")
-        _refuse(shard.tokens[last] != vocab[SEP], path, "does not end with [SEP]")
-        _refuse(shard.tokens[middle] != vocab[SEP], path, "has no [SEP] before its second segment")
+        refuse(shard.tokens[first] != vocab[CLS], "does not begin with [CLS]")
+        refuse(shard.tokens[last] != vocab[SEP], "does not end with [SEP]")
+        refuse(shard.tokens[middle] != vocab[SEP], "has no [SEP] before its second segment")
     if shard.masks is not None:
         positions, _, offsets = shard.masks
         rows = rows_of(offsets)
         places = first[rows] + positions
         special = (places == first[rows]) | (places == middle[rows]) | (places == last[rows])
-        _refuse(np.bincount(rows[special], minlength=shard.num_samples) > 0, path, "has a masked [CLS] or [SEP]")
+        refuse(np.bincount(rows[special], minlength=shard.num_samples) > 0, "has a masked [CLS] or [SEP]")
     if rules.bin_size and bin_of(path):
         number = int(bin_of(path))
         wrong = np.minimum((lengths - 1) // rules.bin_size, rules.last_bin) != number
-        _refuse(wrong, path, f"is not of a length that belongs in bin {number} (bin_size {rules.bin_size})", lengths)
+        refuse(wrong, f"is not of a length that belongs in bin {number} (bin_size {rules.bin_size})", lengths)
 
 
-def _refuse(wrong: NDArray[np.bool_], path: Path, what: str, lengths: NDArray | None = None) -> None:
+def _refuse(path: Path, first_row: int, wrong: NDArray[np.bool_], what: str, lengths: NDArray | None = None) -> None:
     if wrong.any():
         row = int(wrong.argmax())
         tokens = "" if lengths is None else f" with {lengths[row]} tokens"
         more = f" (and {int(wrong.sum()) - 1} more)" if wrong.sum() > 1 else ""
-        raise UsageError(f"{path}: sequence {row}{tokens} {what}{more}")
+        raise UsageError(f"{path}: sequence {first_row + row}{tokens} {what}{more}")
 
 
 def _count(shard: Shard, rules: Rules, vocab: dict[str, int] | None, found: Findings) -> None:
     lengths = shard.lengths
     found.tokens += len(shard.tokens)
     found.longest = max(found.longest, int(lengths.max()))
-    found.random += int(shard.next_sentence_labels.astype(bool).sum())
+    found.random += int((shard.next_sentence_labels > 0).sum())
+    found.labelled += int((shard.next_sentence_labels >= 0).sum())
     found.is_static = shard.masks is not None
     found.hashes += [_hash_rows(shard, low) for low in range(0, shard.num_samples, ROWS_HASHED_AT_ONCE)]
     if shard.masks is None:

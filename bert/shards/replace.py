@@ -12,12 +12,11 @@ then nothing has happened. Shards that go to another folder are swapped in the s
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from uuid import uuid4
 from bert.data.formats.table import SWAP
 from bert.errors import UsageError
 from bert.files import replacing
+from bert.lock import owning
 
 WORK = Path(SWAP).parent
 NEW = WORK / "new"
@@ -114,21 +114,11 @@ def _inside(folder: Path, name: str | Path) -> Path:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from working on ``folder``; the lock ends with the process, however it ends."""
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
-    (folder / WORK).mkdir(parents=True, exist_ok=True)
-    with (folder / WORK / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"{folder}: another data/balance.py is at work here") from error
-        except OSError:
-            pass  # a file system without locks
+    """Keep other processes from working on ``folder``, and remove its work folder unless a swap is unfinished."""
+    with owning(folder, str(folder)):
+        (folder / WORK).mkdir(exist_ok=True)
         try:
             yield
         finally:
             if not (folder / SWAP).exists():
                 shutil.rmtree(folder / WORK, ignore_errors=True)
-            with suppress(OSError):  # not empty
-                for each in made:
-                    each.rmdir()

@@ -217,11 +217,15 @@ def _judge_kinds(read: list[Findings], verdict: Verdict) -> None:
 
 def _judge_labels(read: list[Findings], verdict: Verdict) -> None:
     """Half of the second segments are random, and a little more where documents are short."""
-    rows, random = sum(each.rows for each in read), sum(each.random for each in read)
+    read = [each for each in read if each.labelled]
+    if not read:
+        verdict.note("next sentence", "no labels")
+        return
+    rows, random = sum(each.labelled for each in read), sum(each.random for each in read)
     verdict.note("next sentence", f"{random / rows:.1%} random", _range(RANDOM_SHARE, RANDOM_TOLERANCE))
-    apart = [each for each in read if _is_off(each.random, each.rows, RANDOM_SHARE, RANDOM_TOLERANCE)]
+    apart = [each for each in read if _is_off(each.random, each.labelled, RANDOM_SHARE, RANDOM_TOLERANCE)]
     for each in apart if 2 * len(apart) <= len(read) else []:
-        verdict.complain(each.path, f"{each.random / each.rows:.1%} of the next sentences are random")
+        verdict.complain(each.path, f"{each.random / each.labelled:.1%} of the next sentences are random")
     if _is_off(random, rows, RANDOM_SHARE, RANDOM_TOLERANCE):
         verdict.complain(None, f"{random / rows:.1%} of the next sentences are random")
 

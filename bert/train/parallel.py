@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bert.config import flag
 from bert.distributed import World
-from bert.model.objective import MultiTaskObjective
+from bert.model.objective import MultiTaskObjective, QuestionAnsweringObjective
 
 # Compiling costs about a minute and saves 10 to 30 % of a run, so it pays on runs longer than this, in seconds.
 COMPILE_PAYS_AFTER = 600.0
@@ -62,8 +62,8 @@ def apply_parallelism(
     if world.size == 1:
         return objective
     ids = [world.device] if world.device.type == "cuda" else None
-    # A step need not use every task's own modules.
-    unused = isinstance(objective, MultiTaskObjective)
+    # A step need not use every task's own modules, and answers do not use the pooler.
+    unused = isinstance(objective, MultiTaskObjective | QuestionAnsweringObjective)
     return DistributedDataParallel(
         objective, device_ids=ids, gradient_as_bucket_view=True, find_unused_parameters=unused
     )

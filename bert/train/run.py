@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from bert.distributed import StopSignal, World, collective_errors
-from bert.errors import UsageError, naming_os_errors
+from bert.errors import UsageError
+from bert.lock import owning
 from bert.log import LogConfig, Logger, build_logger, resolve_log
 from bert.optim.build import OptimizerConfig
 from bert.optim.schedules import ScheduleConfig
@@ -101,9 +102,14 @@ def check_output_dir(run: Run[Any]) -> None:
 
 @contextmanager
 def open_log(run: Run[S]) -> Iterator[Run[S]]:
-    """Yield ``run`` with its log open. Raises UsageError, naming the flag, where a file cannot be written."""
-    if run.world.is_main:
-        with naming_os_errors(f"--output_dir {run.output_dir}"):
-            Path(run.output_dir).mkdir(parents=True, exist_ok=True)
-    with build_logger(*resolve_log(run.settings.log, run.output_dir), run.world.is_main) as logger:
+    """Yield ``run`` with its log open, and --output_dir locked until it closes.
+
+    Raises UsageError on every rank, naming the flag, where a file cannot be written or another run writes there.
+    """
+    with ExitStack() as held:
+        with collective_errors(run.world):
+            if run.world.is_main:
+                held.enter_context(owning(run.output_dir, f"--output_dir {run.output_dir}"))
+            files = resolve_log(run.settings.log, run.output_dir)
+            logger = held.enter_context(build_logger(*files, run.world.is_main))
         yield replace(run, logger=logger)

@@ -14,7 +14,6 @@ from real tokens, not from padded ones::
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from operator import add
@@ -139,16 +138,35 @@ class Meter:
         return self._counts._replace(seconds=self._clock())
 
 
+class Ceiling:
+    """The FLOP/s that utilisation is a share of: measured at the start, and again where training exceeds it."""
+
+    def __init__(self, measure: Callable[[], float], notice: Callable[[str], None]) -> None:
+        self.measure, self.notice = measure, notice
+        self.value = measure()
+
+    def utilisation(self, flops_per_second: float) -> float:
+        """Return ``flops_per_second``, of one device, as a share of the ceiling: at most 1."""
+        if flops_per_second > self.value:  # other work slowed the measurement down
+            before, self.value = self.value, max(self.measure(), flops_per_second)
+            self.notice(
+                f"flop_utilisation: training exceeds the measured ceiling of {before:.3g} FLOP/s, perhaps since this "
+                f"machine was busy; measured again, it is {self.value:.3g}"
+            )
+        return flops_per_second / self.value
+
+
 def measure_peak(
     device: torch.device | str,
     dtype: torch.dtype,
     size: int | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Return the FLOP/s of ``device`` in a large square matrix product, the median of ten timings.
+    """Return the FLOP/s of ``device`` in a large square matrix product, the best of ten timings.
 
     Model-FLOP utilisation is reported against this measured ceiling, not against a data sheet: a power-capped or shared
-    device does not reach the sheet's number in any kernel. Takes about a second.
+    device does not reach the sheet's number in any kernel. The best, since other work on the machine only adds to a
+    timing. Takes about a second.
     """
     device = torch.device(device)
     default_size, products = PEAK_WORK.get(device.type, PEAK_WORK["cpu"])
@@ -167,4 +185,4 @@ def measure_peak(
         for _ in range(products):
             torch.matmul(left, right, out=out)
         seconds.append(time_when_done() - start)
-    return 2.0 * size**3 * products / statistics.median(seconds[warm_up:])
+    return 2.0 * size**3 * products / min(seconds[warm_up:])

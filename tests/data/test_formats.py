@@ -269,7 +269,7 @@ def test_a_missing_hdf5_table_is_named(tmp_path):
     [
         (Limits(5, 3), "up to 6 tokens, --max_seq_length is 5"),
         (Limits(8, 0), "up to 1 masked tokens in a sequence, --max_predictions_per_seq is 0"),
-        (Limits(8, 3, 10), r"token id 10 is outside the vocabulary of 10 pieces .*--vocab_file.*--config_file"),
+        (Limits(8, 3, 10), r"token id 10, outside the vocabulary of 10 pieces .*--vocab_file.*--config_file"),
     ],
 )
 def test_limits_name_file_value_and_flag(limits, message):

@@ -6,21 +6,20 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-import torch.distributed as dist
 
 from bert.distributed.elastic import open_store, restart_count
 from bert.errors import UsageError
 
 
 @pytest.fixture
-def environ(monkeypatch) -> dict[str, str]:
+def environ() -> dict[str, str]:
+    return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+
+
+def free_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        environ = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
-    return environ
+        return str(probe.getsockname()[1])
 
 
 def test_attempts_that_share_torchruns_store_do_not_see_each_others_keys(environ):
@@ -45,18 +44,56 @@ def test_restarts_on_several_machines_need_a_store_of_each_attempt(environ):
     open_store({**shared, "TORCHELASTIC_USE_AGENT_STORE": "False"}, 0, 1, timedelta(seconds=5))
 
 
-def test_a_rank_that_does_not_come_is_an_error(environ):
-    agent = open_store(environ, 0, 1)  # noqa: F841  # stands for torchrun's
-    shared = {**environ, "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    for rank in (0, 1):
-        with pytest.raises(dist.DistError):
-            open_store(shared, rank, 4, timedelta(seconds=0.5))
+def refusals(environ, ranks: list[int], size: int, seconds: float) -> list[str]:
+    """Return what each of ``ranks``, which start together, says."""
+
+    def join(rank: int) -> str:
+        with pytest.raises(UsageError) as raised:
+            open_store(environ, rank, size, timedelta(seconds=seconds))
+        return str(raised.value)
+
+    with ThreadPoolExecutor(len(ranks)) as pool:
+        return list(pool.map(join, ranks))
+
+
+def test_ranks_that_do_not_come_are_named_by_all_that_came(environ):
+    where = f"MASTER_ADDR 127.0.0.1, MASTER_PORT {environ['MASTER_PORT']}"
+    assert refusals(environ, [0, 2], 4, 0.5) == [f"{where}: ranks 1, 3 of 4 did not come within 0.5 s (--timeout)"] * 2
+    environ["MASTER_PORT"] = free_port()
+    (alone,) = refusals(environ, [0], 20, 0.3)
+    assert "ranks 1, 2, 3, 4, 5, 6, 7, 8 and 11 more of 20" in alone
+    agent = open_store(environ, 0, 1, timedelta(seconds=5))  # noqa: F841  # stands for torchrun's
+    (alone,) = refusals({**environ, "TORCHELASTIC_USE_AGENT_STORE": "True"}, [1], 3, 0.3)
+    assert ": ranks 0, 2 of 3 did not come" in alone
+
+
+def test_an_address_where_no_rank_0_is(environ):
+    (refused,) = refusals(environ, [1], 2, 0.3)
+    assert refused == (
+        f"MASTER_ADDR 127.0.0.1, MASTER_PORT {environ['MASTER_PORT']}: rank 1 found no rank 0 there within 0.3 s "
+        "(--timeout) (Connection refused)"
+    )
+    (unknown,) = refusals({**environ, "MASTER_ADDR": "no.such.host.invalid"}, [1], 2, 0.3)
+    assert unknown.startswith("MASTER_ADDR no.such.host.invalid, ") and "rank 1 found no rank 0 there" in unknown
+
+
+def test_a_port_where_another_program_listens(environ):
+    with socket.socket() as silent:  # it accepts connections and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        other = {**environ, "MASTER_PORT": str(silent.getsockname()[1])}
+        (taken,) = refusals(other, [0], 2, 30)
+        assert "rank 0 cannot listen there: address already in use" in taken
+        (caller,) = refusals(other, [1], 2, 0.1)
+        assert "rank 1 found another program there, expected rank 0" in caller
 
 
 def test_all_ranks_wait_for_each_other(environ):
+    stores = []  # rank 0 serves it for as long as it keeps it
+
     def join(rank: int) -> float:
         time.sleep(0.3 * rank)
-        open_store(environ, rank, 3, timedelta(seconds=20))
+        stores.append(open_store(environ, rank, 3, timedelta(seconds=20)))
         return time.monotonic()
 
     with ThreadPoolExecutor(3) as pool:

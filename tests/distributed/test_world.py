@@ -30,13 +30,28 @@ from bert.distributed import (
     resolve_device,
     seed_everything,
 )
+from bert.distributed.launcher import meeting_place
 from bert.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 90  # seconds after which a test counts as hanging
 MASTER = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", **MASTER}
-SLURM = {"SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_LOCALID": "3"}
+SLURM = {  # a task of a step of srun
+    "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "3",
+    "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2",
+}  # fmt: skip
+SALLOC = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_NPROCS": "4", "SLURM_NNODES": "2"}
+BATCH = SALLOC | {"SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+INTERACTIVE = BATCH | {"SLURM_STEP_ID": "4294967290", "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}
+
+
+def mpi(prefix: str, rank: int, size: int, local: int, **more: str) -> dict[str, str]:
+    return {f"{prefix}_RANK": str(rank), f"{prefix}_SIZE": str(size), f"{prefix}_LOCAL_RANK": str(local), **more}
+
+
+OPEN_MPI = mpi("OMPI_COMM_WORLD", 3, 4, 1, OMPI_COMM_WORLD_LOCAL_SIZE="2", PMIX_RANK="3", PMIX_NAMESPACE="77")
+INTEL = {"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}
 
 
 def clean_environment() -> dict[str, str]:
@@ -86,8 +101,19 @@ def run_ranks(script: Path, environments: list[dict[str, str]], *arguments: str)
         (TORCHRUN, 6, (5, 1, 8)),  # LOCAL_RANK wins over the flag
         ({"RANK": "1", "WORLD_SIZE": "2", **MASTER}, 1, (1, 1, 2)),  # the old launcher passes only the flag
         ({"RANK": "1", "WORLD_SIZE": "2", **MASTER}, -1, (1, 0, 2)),
-        (SLURM, -1, (0, 0, 1)),  # a shell inside an allocation
+        (SALLOC, -1, (0, 0, 1)),
+        (BATCH | MASTER, -1, (0, 0, 1)),
+        (INTERACTIVE | {"PMIX_RANK": "0"}, -1, (0, 0, 1)),
         (SLURM | MASTER, -1, (2, 3, 4)),
+        (SLURM | {"PMI_RANK": "2", "PMI_SIZE": "4"} | MASTER, -1, (2, 3, 4)),  # srun --mpi=pmi2
+        (SLURM | {"SLURM_STEP_NUM_NODES": "1"}, -1, (2, 3, 4)),
+        (OPEN_MPI | MASTER, -1, (3, 1, 4)),
+        (SLURM | OPEN_MPI | MASTER, -1, (3, 1, 4)),  # mpirun's daemons are a step of srun
+        (BATCH | mpi("OMPI_COMM_WORLD", 0, 1, 0), -1, (0, 0, 1)),
+        (mpi("MV2_COMM_WORLD", 2, 4, 0) | MASTER, -1, (2, 0, 4)),
+        (INTEL | MASTER, -1, (1, 1, 2)),
+        (mpi("PMI", 5, 8, 1) | MASTER, -1, (5, 1, 8)),
+        (OPEN_MPI | TORCHRUN, -1, (5, 1, 8)),
         (SLURM | TORCHRUN, -1, (5, 1, 8)),
         (SLURM | MASTER | {"WORLD_SIZE": "4"}, -1, (2, 3, 4)),  # a script that exports its own WORLD_SIZE before srun
         ({"RANK": "0", "WORLD_SIZE": "1"}, -1, (0, 0, 1)),
@@ -106,7 +132,13 @@ def test_launcher_variables(environ, flag, expected):
         (TORCHRUN | {"RANK": "one"}, ["RANK", "'one'"]),
         (TORCHRUN | {"LOCAL_RANK": "-2"}, ["local rank -2"]),
         ({"RANK": "0", "WORLD_SIZE": "2"}, ["MASTER_ADDR"]),
-        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a"}, ["MASTER_PORT"]),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a"}, ["MASTER_PORT is not set"]),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "x"}, ["MASTER_PORT 'x'"]),
+        (OPEN_MPI, ["OMPI_COMM_WORLD_SIZE is 4", "MASTER_ADDR", "MASTER_PORT"]),  # two machines
+        (INTEL, ["PMI_SIZE is 2", "MASTER_ADDR"]),  # nothing tells this job from another one
+        (SLURM, ["SLURM_STEP_NUM_TASKS is 4", "MASTER_ADDR"]),
+        ({"PMIX_RANK": "1"}, ["PMIX_RANK is 1", "RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT"]),
+        ({"PMI_RANK": "0", "PMI_SIZE": "2"} | MASTER, ["PMI_RANK is 0", "LOCAL_RANK"]),
     ],
 )
 def test_launcher_variables_that_clash(environ, words):
@@ -114,6 +146,16 @@ def test_launcher_variables_that_clash(environ, words):
         read_launcher(environ)
     for word in words:
         assert word in str(raised.value)
+
+
+def test_where_the_ranks_of_a_job_on_one_machine_meet():
+    whole = OPEN_MPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}
+    one, again, other = (meeting_place(whole | {"PMIX_RANK": r, "PMIX_NAMESPACE": n}) for r, n in ("0a", "1a", "0b"))
+    assert one == again
+    assert one.host == other.host == "127.0.0.1" and one.port != other.port and one.prefix != other.prefix
+    assert meeting_place(whole | MASTER) == ("127.0.0.1", 29500, "")
+    step = SLURM | {"SLURM_STEP_NUM_NODES": "1"}
+    assert meeting_place(step).prefix == "7.0" != meeting_place(step | {"SLURM_STEP_ID": "1"}).prefix
 
 
 def test_both_spellings_of_the_flag_and_use_env():
@@ -154,7 +196,7 @@ def test_device_with_gpus(gpus):
 
 
 def test_one_process_has_no_group_and_nothing_to_wait_for(monkeypatch):
-    for name in (*TORCHRUN, *SLURM):
+    for name in (*TORCHRUN, *SLURM, *OPEN_MPI, *INTEL):
         monkeypatch.delenv(name, raising=False)
     with join_world(DistributedConfig(device="cpu")) as world:
         assert world == World(0, 0, 1, torch.device("cpu"))
@@ -250,7 +292,7 @@ def check_collectives(reports: list[dict]) -> None:
 def test_collectives_of_two_ranks_under_slurm(tmp_path):
     script = tmp_path / "ranks.py"
     script.write_text(COLLECTIVES)
-    ranks = [{"SLURM_PROCID": str(r), "SLURM_NTASKS": "2", "SLURM_LOCALID": str(r)} for r in range(2)]
+    ranks = [{"SLURM_PROCID": str(r), "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": str(r)} for r in range(2)]
     done = run_ranks(script, ranks, "fail")
     check_collectives([json.loads(process.stdout) for process in done])
     # Only rank 1 failed; both end with the same error, at once.

@@ -18,7 +18,6 @@ from bert.errors import UsageError
 from bert.shards import balance as module
 from bert.shards.balance import BalanceConfig, balance
 from bert.shards.bins import Bin, cut
-from bert.shards.replace import staging
 
 ROOT = Path(__file__).parents[2]
 
@@ -377,18 +376,18 @@ def test_a_run_killed_anywhere_and_restarted_ends_as_if_never_killed(tmp_path, f
     seen = Counter()
     for folder in killed:
         committed = [path for path in (folder / "new", folder / "shards") if (path / SWAP).exists()]
-        visible = {name: data for name, data in bytes_of(folder / "shards").items() if not name.startswith(".balance")}
+        visible = {name: data for name, data in bytes_of(folder / "shards").items() if not name.startswith(".")}
         if committed:
             with pytest.raises(UsageError, match="interrupted here"):
                 find_shards(committed[0])
         elif visible != before:
-            without_work = {name: data for name, data in bytes_of(folder).items() if ".balance/" not in name}
+            without_work = {name: data for name, data in bytes_of(folder).items() if "/." not in name}
             assert without_work == expected  # only tidying is left
         seen["committed" if committed else "before" if visible == before else "done"] += 1
         monkeypatch.chdir(folder)
         if visible == before or committed:
             balance(parse_args(BalanceConfig, [*flags, "--num_workers", "1", "--disable_progress_bar"]))
-        after = {name: data for name, data in bytes_of(folder).items() if ".balance/" not in name}
+        after = {name: data for name, data in bytes_of(folder).items() if not re.search(r"\.balance/|\.lock$", name)}
         assert after == expected, folder
         assert sum((rows_of(path) for path in (folder / "shards", folder / "new") if path.exists()), Counter()) == rows
     assert min(seen["before"], seen["committed"]) > 5, seen
@@ -397,7 +396,13 @@ def test_a_run_killed_anywhere_and_restarted_ends_as_if_never_killed(tmp_path, f
 def test_two_commands_do_not_work_on_one_folder(tmp_path):
     folder = make_folder(tmp_path / "shards", PARTS)
     before = bytes_of(folder)
-    with staging(folder), pytest.raises(UsageError, match=r"shards: another data/balance.py is at work here"):
+    hold = "import sys; from bert.lock import owning\nwith owning(sys.argv[1], ''): print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(folder)]
+    with (
+        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other,
+        pytest.raises(UsageError, match=rf"shards: process {other.pid} on .* writes there"),
+    ):
+        assert other.stdout and other.stdout.readline()
         run(folder, 4)
     assert bytes_of(folder) == before
 

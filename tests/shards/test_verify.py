@@ -240,7 +240,7 @@ def test_ids_outside_the_vocabulary_are_named(hdf5, check, vocab):
         file["input_ids"][7, 1] = 200
     list_shards(hdf5, masking="static")
     (problem,) = problems(check(hdf5, vocab))
-    assert problem.startswith("shard-1.hdf5: token id 200 is outside the vocabulary of 200 pieces")
+    assert problem.startswith("shard-1.hdf5: sequence 7 has token id 200, outside the vocabulary of 200 pieces")
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_ids_outside_the_vocabulary_are_named(hdf5, check, vocab):
             r"sequence 7 is shorter than \[CLS\], a token and \[SEP\]",
         ),
         ({"input_mask": [1, 0, 1]}, r"input_mask of row 7 is not one run of ones"),
-        ({"masked_lm_ids": [-3]}, r"masked label -3 is outside the vocabulary"),
+        ({"masked_lm_ids": [-3]}, r"sequence 7 has masked label -3, outside the vocabulary"),
     ],
 )
 def test_malformed_sequences_are_named(hdf5, check, changes, message):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bert.train.throughput import Meter, measure_peak, training_flops
+from bert.train.throughput import Ceiling, Meter, measure_peak, training_flops
 
 LARGE = SimpleNamespace(hidden_size=1024, num_hidden_layers=24, intermediate_size=4096, vocab_size=30528)
 TINY = SimpleNamespace(hidden_size=2, num_hidden_layers=1, intermediate_size=3, vocab_size=5)
@@ -131,10 +131,19 @@ def test_a_meter_that_was_not_started_says_so(call):
         call(Meter(clock=Clock()))
 
 
-def test_peak_is_the_median_product():
+def test_peak_is_the_fastest_product():
     # Each timing reads the clock twice; its length is the next of these.
-    lengths = [9.0, 9.0, 4.0, 1.0, 4.0, 4.0, 100.0, 4.0, 4.0, 4.0, 4.0, 0.5]
+    lengths = [0.5, 9.0, 4.0, 1.0, 4.0, 4.0, 100.0, 4.0, 4.0, 4.0, 4.0, 8.0]
     readings = iter([reading for length in lengths for reading in (0.0, length)])
     peak = measure_peak("cpu", torch.float32, size=16, clock=lambda: next(readings))
-    assert peak == 2 * 16**3 / 4.0
+    assert peak == 2 * 16**3 / 1.0  # the first two only warm up
     assert next(readings, None) is None
+
+
+def test_a_ceiling_that_training_exceeds_is_measured_again():
+    notices, peaks = [], iter([10.0, 40.0, 45.0])
+    ceiling = Ceiling(lambda: next(peaks), notices.append)
+    assert ceiling.utilisation(5.0) == 0.5 and ceiling.utilisation(10.0) == 1.0 and not notices
+    assert ceiling.utilisation(20.0) == 0.5 and "ceiling of 10 FLOP/s" in notices[0] and "it is 40" in notices[0]
+    assert ceiling.utilisation(50.0) == 1.0  # a rate that was reached is a ceiling, whatever a product reaches
+    assert ceiling.utilisation(25.0) == 0.5 and len(notices) == 2

@@ -4,7 +4,7 @@
 input_ids             [n, S]
 input_mask            [n, S]    1 = a token, 0 = padding
 segment_ids           [n, S]    1 = segment B
-next_sentence_labels  [n]       1 = segment B is random
+next_sentence_labels  [n]       1 = segment B is random, -1 = not known
 masked_lm_positions   [n, P]    0 in unused places
 masked_lm_ids         [n, P]
 masked_lm_weights     [n, P]    1.0 = a prediction, 0.0 = unused; not in HDF5
@@ -21,26 +21,37 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bert.data.shard import Limits, Shard
+from bert.data.shard import Limits, Shard, check_values
 from bert.errors import UsageError
 from bert.ragged import offsets_of
 
 REQUIRED = ("input_ids", "input_mask", "segment_ids", "next_sentence_labels")
+INT32 = (-(2**31), 2**31 - 1)  # ids are checked against the vocabulary once they are known to fit
 STATIC = ("masked_lm_positions", "masked_lm_ids", "masked_lm_weights")
 
 
 def shard_of(tables: Mapping[str, NDArray], path: Path, first_row: int = 0) -> Shard:
-    """Remove the padding; raises UsageError naming a row of ``path`` that is not A, then B, then padding."""
+    """Remove the padding.
+
+    Raises UsageError naming a row of ``path`` that is not A, then B, then padding, or holds a value out of range.
+    """
+    check_values(tables["input_mask"], (0, 1), "input_mask", path, first_row)
     mask = tables["input_mask"].astype(bool)
     lengths = mask.sum(1)
     columns = np.arange(mask.shape[1])
     _check_runs(mask, columns < lengths[:, None], path, "input_mask", first_row)
+    check_values(tables["input_ids"], INT32, "input_ids", path, first_row, mask)
+    check_values(tables["segment_ids"], (0, 1), "segment_ids", path, first_row, mask)
+    labels = tables["next_sentence_labels"].reshape(-1)
+    check_values(labels, (-1, 1), "next_sentence_labels", path, first_row)
     second = tables["segment_ids"].astype(bool) & mask
     starts = lengths - second.sum(1)
     _check_runs(second, (columns >= starts[:, None]) & mask, path, "segment_ids", first_row)
     masks: dict[str, NDArray] = {}
     if STATIC[0] in tables:
         used = tables["masked_lm_weights"] > 0
+        for name in STATIC[:2]:
+            check_values(tables[name], INT32, name, path, first_row, used)
         masks = {
             "masked_positions": tables["masked_lm_positions"][used].astype(np.int32, copy=False),
             "masked_labels": tables["masked_lm_ids"][used].astype(np.int32, copy=False),
@@ -50,7 +61,7 @@ def shard_of(tables: Mapping[str, NDArray], path: Path, first_row: int = 0) -> S
         tokens=tables["input_ids"][mask].astype(np.int32, copy=False),
         offsets=offsets_of(lengths),
         segment_starts=starts.astype(np.int32),
-        next_sentence_labels=tables["next_sentence_labels"].reshape(-1).astype(np.int8),
+        next_sentence_labels=labels.astype(np.int8),
         **masks,
     )
 

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bert.data.shard import Limits, RowRange, Shard, ShardInfo, naming
+from bert.data.shard import Limits, RowRange, Shard, ShardInfo, check_values, naming
 from bert.errors import UsageError
 from bert.ragged import offsets_of, ranges
 
@@ -60,6 +60,8 @@ def read(path: Path, vocab: Mapping[str, int] | None, start: int, stop: int | No
         raise UsageError(f"{path}: a Parquet shard holds word pieces as text and needs --vocab_file")
     with pq.ParquetFile(path) as file:
         columns = _read_rows(file, _columns_of(file, path), start, file.metadata.num_rows if stop is None else stop)
+    labels = columns["is_random_next"].to_numpy()
+    check_values(labels, (-1, 1), "is_random_next", path, start)
     words = _words(tuple(vocab))
     text = _join_rows("[CLS]", columns["A"], BOUNDARY, columns["B"], "[SEP]")
     tokens, offsets = _look_up(text, words, path)
@@ -69,23 +71,22 @@ def read(path: Path, vocab: Mapping[str, int] | None, start: int, stop: int | No
         tokens=tokens,
         offsets=offsets,
         segment_starts=(boundaries + 1 - offsets[:-1]).astype(np.int32),
-        next_sentence_labels=columns["is_random_next"].cast(pa.int8()).to_numpy(),
-        **(_static_masks(columns, words, path) if STATIC[0] in columns else {}),
+        next_sentence_labels=labels,
+        **(_static_masks(columns, words, path, start) if STATIC[0] in columns else {}),
     )
 
 
 def write(path: Path, shard: Shard, limits: Limits, vocab: Mapping[str, int] | None) -> None:
-    """Write ``shard`` as LDDL's loader expects it; raises UsageError for a sequence without a second segment."""
+    """Write ``shard`` as LDDL's loader expects it; raises UsageError where a second segment or a label is missing."""
     if vocab is None:
         raise UsageError(f"{path}: a Parquet shard holds word pieces as text and needs --vocab_file")
-    single = shard.segment_starts >= shard.lengths
-    if single.any():
-        raise UsageError(f"{path}: sequence {int(single.argmax())} has one segment, LDDL's Parquet holds pairs")
+    lacking = {"one segment": shard.segment_starts >= shard.lengths, "no label": shard.next_sentence_labels < 0}
+    for what, rows in lacking.items():
+        if rows.any():
+            raise UsageError(f"{path}: sequence {int(rows.argmax())} has {what}, LDDL's Parquet holds labelled pairs")
     words = _joinable(tuple(vocab))
-    a, b = _segments(shard, words)
     columns: dict[str, pa.Array] = {
-        "A": a,
-        "B": b,
+        **dict(zip("AB", _segments(shard, words), strict=True)),
         "is_random_next": pa.array(shard.next_sentence_labels.astype(bool)),
         "num_tokens": pa.array(shard.lengths.astype(np.uint16)),
     }
@@ -136,7 +137,7 @@ def _read_rows(file: pq.ParquetFile, names: list[str], start: int, stop: int) ->
     """Read rows ``start`` to ``stop`` into plain arrays (neither large nor dictionary-encoded)."""
     schema = file.schema_arrow.empty_table().select(names).schema
     table = pa.Table.from_batches(list(_batches(file, names, start, stop, ROWS_AT_ONCE)), schema)
-    kinds = {"is_random_next": pa.bool_(), "masked_lm_positions": pa.binary()}
+    kinds = {"is_random_next": pa.int8(), "masked_lm_positions": pa.binary()}
     columns = {name: table[name].cast(kinds.get(name, pa.string())).combine_chunks() for name in names}
     empty = [name for name, column in columns.items() if column.null_count]
     if empty:
@@ -222,17 +223,17 @@ def _join_rows(*columns: pa.Array | str) -> pa.Array:
     return pc.binary_join_element_wise(*columns, "", " ")
 
 
-def _static_masks(columns: Columns, words: pa.Array, path: Path) -> dict[str, NDArray]:
-    positions, counts = _unpack_positions(columns["masked_lm_positions"])
+def _static_masks(columns: Columns, words: pa.Array, path: Path, first_row: int) -> dict[str, NDArray]:
+    positions, counts = _unpack_positions(columns["masked_lm_positions"], path, first_row)
     labels, offsets = _look_up(_join_rows(columns["masked_lm_labels"]), words, path)
     found = np.diff(offsets)
     if (found != counts).any():
         row = int((found != counts).argmax())
-        raise UsageError(f"{path}: row {row} has {counts[row]} masked positions and {found[row]} labels")
+        raise UsageError(f"{path}: row {first_row + row} has {counts[row]} masked positions and {found[row]} labels")
     return {"masked_positions": positions, "masked_labels": labels, "masked_offsets": offsets}
 
 
-def _unpack_positions(blobs: pa.Array) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def _unpack_positions(blobs: pa.Array, path: Path, first_row: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Return the values of all .npy files end to end, and how many each has."""
     bounds = np.frombuffer(blobs.buffers()[1], np.int32)[blobs.offset : blobs.offset + len(blobs) + 1].astype(np.int64)
     data = np.frombuffer(blobs.buffers()[2] or b"", np.uint8)[bounds[0] : bounds[-1]]
@@ -243,6 +244,8 @@ def _unpack_positions(blobs: pa.Array) -> tuple[NDArray[np.int32], NDArray[np.in
         if (headers == _headers(int(counts.max()))[counts]).all():
             return values[ranges(starts + HEADER // WORD, counts)].astype(np.int32), counts
     rows = [np.load(io.BytesIO(blob.as_py()), allow_pickle=False).reshape(-1) for blob in blobs]
+    for row, values in enumerate(rows, first_row):
+        check_values(values, (0, 2**31 - 1), f"masked_lm_positions of row {row}", path, row)
     counts = np.array([len(row) for row in rows], np.int64)
     return np.concatenate([np.zeros(0, np.int32), *rows], dtype=np.int32, casting="unsafe"), counts
 
