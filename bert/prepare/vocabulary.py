@@ -95,7 +95,8 @@ def _write(output: Path, pieces: list[str], config: VocabularyConfig) -> None:
     """Write the vocabulary, and beside it how text is to be cut for it."""
     names = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "pretokenized")
     stated = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
-    settings = {"tokenizer_class": "BertTokenizer", **stated}
+    own = {"never_split": SPECIAL_TOKENS, "guessed": [], "source": output.name}
+    settings = {"tokenizer_class": "BertTokenizer", **stated, **own}
     beside = settings_beside(output)
     with naming_os_errors(f"--output {output}"), replacing(beside) as config_file, replacing(output) as vocab_file:
         config_file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf8")

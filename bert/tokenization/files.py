@@ -26,6 +26,7 @@ ROLES = {"unk_token": UNK, "sep_token": SEP, "pad_token": PAD, "cls_token": CLS,
 # Classes of transformers that cut text as BertTokenizer does.
 WORD_PIECE_CLASSES = ("Bert", "DistilBert", "Electra", "MobileBert", "ConvBert", "PreTrained", "Tokenizers")
 LARGEST_ID = 10_000_000
+THEIR_KEYS = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
 # Keys of our own, all or none: what transformers has no word for. never_split null: added tokens take its place.
 OWN_KEYS = ("never_split", "source", "guessed")
 
@@ -50,7 +51,7 @@ def read_files(folder: Path, pretokenized: bool = False) -> dict[str, Any] | Non
             pieces = _expect_same_ids(listed, pieces, folder / LIBRARY, found["vocab"])
         found["vocab"] = pieces
     ours = all(name in settings for name in OWN_KEYS)
-    for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars", *(OWN_KEYS if ours else ())):
+    for name in (*THEIR_KEYS, *((*OWN_KEYS, "pretokenized") if ours else ())):
         if settings.get(name) is not None:
             found[name] = settings[name]
     if ours and settings["never_split"] is not None:
@@ -63,7 +64,7 @@ def read_files(folder: Path, pretokenized: bool = False) -> dict[str, Any] | Non
 def read_settings(vocab_file: Path) -> dict[str, Any]:
     """Return what stands beside a vocabulary of any name."""
     settings = _json_or_empty(settings_beside(vocab_file))
-    names = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "pretokenized", "max_input_chars_per_word")
+    names = (*THEIR_KEYS, "pretokenized", "max_input_chars_per_word")
     return {name: settings[name] for name in names if settings.get(name) is not None}
 
 
@@ -92,7 +93,7 @@ def write_tokenizer(folder: Path, tokenizer: BertTokenizer, longest: int) -> Non
     values = {
         "tokenizer_class": "BertTokenizer" if plain else "PreTrainedTokenizerFast",
         "model_max_length": longest,
-        **{name: state[name] for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars")},
+        **{name: state[name] for name in THEIR_KEYS},
         **ROLES,
         **own,
     }
