@@ -8,6 +8,8 @@ import transformers
 from random_models import random_model, weights_of
 
 from bert.checkpoint.formats import build_model, match_config, read_checkpoint, write_checkpoint
+from bert.checkpoint.open_model import ModelDescription, find_model_config, find_tokenizer
+from bert.errors import UsageError
 from bert.model.config import BertConfig
 from bert.tokenization import BertTokenizer
 
@@ -152,3 +154,32 @@ def test_the_same_model_is_built_again(config, tokenizer, tmp_path, inputs):
         assert all(
             torch.equal(a, b) for a, b in zip(our_outputs(model, inputs), our_outputs(again, inputs), strict=True)
         )
+
+
+def test_another_kind_of_tokenizer_is_refused_unless_the_text_is_cut_already(config, vocab_file, tmp_path):
+    folder = tmp_path / "hf"
+    write_checkpoint(folder, "hf", weights_of(random_model(config, ()), BertTokenizer(vocab_file)))
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertJapaneseTokenizer"}')
+    state = read_checkpoint(folder)
+    with pytest.raises(UsageError, match="BertJapaneseTokenizer; expected BertTokenizer.*--pretokenized"):
+        find_tokenizer(ModelDescription(), state, "it")
+    with pytest.raises(UsageError, match="BertJapaneseTokenizer; expected BertTokenizer.*--pretokenized"):
+        find_tokenizer(ModelDescription(vocab_file=str(folder / "vocab.txt")), state, "it")
+    cut = ModelDescription(vocab_file=str(folder), pretokenized=True, do_lower_case=False)
+    tokenizer = find_tokenizer(cut, state, "it")
+    assert tokenizer is not None and tokenizer.tokenize("song,") == ["[UNK]"] and tokenizer.vocab_size == 73
+
+
+def test_rows_that_only_the_embedding_table_has_get_ids(config, vocab_file, tmp_path):
+    """transformers accepts more rows than pieces, as after resize_token_embeddings to a round number."""
+    config.vocab_size = 128
+    model = random_model(config, ())
+    folder = tmp_path / "hf"
+    write_checkpoint(folder, "hf", weights_of(model))
+    transformers.BertTokenizer(str(vocab_file)).save_pretrained(folder)
+    state = read_checkpoint(folder)
+    tokenizer = find_tokenizer(ModelDescription(), state, "it")
+    assert tokenizer is not None and (tokenizer.vocab_size, len(tokenizer.used_ids)) == (128, 73)
+    assert tokenizer.difference(BertTokenizer(vocab_file).identity) is None
+    assert find_model_config(ModelDescription(), state, tokenizer, "it").vocab_size == 128
