@@ -73,7 +73,8 @@ def test_the_published_command(files, capsys, monkeypatch):
     assert float(rows[-1][2]) == pytest.approx(np.mean([float(row[2]) for row in rows[2:-2]]), abs=1e-4)
     for name in names:
         assert "eval_loss = " in (out / name / "eval_results.txt").read_text()
-    assert {"pytorch_model.bin", "config.json", "vocab.txt"} == {path.name for path in (out / "best_model").iterdir()}
+    tokenizer = {"vocab.txt", "tokenizer.json", "tokenizer_config.json"}
+    assert {path.name for path in (out / "best_model").iterdir()} == {"pytorch_model.bin", "config.json", *tokenizer}
     logged = [json.loads(line.removeprefix("DLLL "))["data"] for line in Path("out/log.json").read_text().splitlines()]
     assert any("STS-B/pearson" in data for data in logged)
     assert list((out / "tensorboard").iterdir())

@@ -104,7 +104,7 @@ def test_each_side_cuts_the_text_with_its_own_tokenizer(models, capsys, tmp_path
 BAD = [
     (["tf:{}/native", "{}/hf"], "expected a checkpoint in the format tf, this looks like native"),
     (["{}/native", "onnx:{}/native"], "No such file or directory"),
-    (["{}/tf", "{}/oneflow"], "error: --vocab_file: needed, neither --a"),
+    (["{}/oneflow", "{}/oneflow"], "error: --vocab_file: needed, neither --a"),
     (["{}/native", "{}/hf", "--plot", "rms.xyz"], "error: --plot rms.xyz: "),
     (["{}/native", "{}/hf", "--text", "ba " * 100], "error: --text: 102 pieces; --a"),
 ]

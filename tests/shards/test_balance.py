@@ -352,6 +352,11 @@ IN_PLACE = ["--indir", "shards", "--num_shards", "2"]
 ELSEWHERE = ["--indir", "shards", "--num_shards", "2", "--outdir", "new", "--bin_ids", "0"]
 
 
+def results_in(folder: Path) -> dict[str, bytes]:
+    """Return the content of every file but those of a balancing that was killed."""
+    return {name: data for name, data in bytes_of(folder).items() if not re.search(r"\.balance/|\.lock$", name)}
+
+
 def kill_everywhere(tmp_path: Path, flags: list[str]) -> list[Path]:
     """Return the folders of runs that were killed at their first, second, ... change; the last run was not killed."""
     quiet = ["--num_workers", "1", "--disable_progress_bar"]
@@ -376,18 +381,18 @@ def test_a_run_killed_anywhere_and_restarted_ends_as_if_never_killed(tmp_path, f
     seen = Counter()
     for folder in killed:
         committed = [path for path in (folder / "new", folder / "shards") if (path / SWAP).exists()]
-        visible = {name: data for name, data in bytes_of(folder / "shards").items() if not name.startswith(".")}
+        visible = results_in(folder / "shards")
         if committed:
             with pytest.raises(UsageError, match="interrupted here"):
                 find_shards(committed[0])
         elif visible != before:
-            without_work = {name: data for name, data in bytes_of(folder).items() if "/." not in name}
+            without_work = results_in(folder)
             assert without_work == expected  # only tidying is left
         seen["committed" if committed else "before" if visible == before else "done"] += 1
         monkeypatch.chdir(folder)
         if visible == before or committed:
             balance(parse_args(BalanceConfig, [*flags, "--num_workers", "1", "--disable_progress_bar"]))
-        after = {name: data for name, data in bytes_of(folder).items() if not re.search(r"\.balance/|\.lock$", name)}
+        after = results_in(folder)
         assert after == expected, folder
         assert sum((rows_of(path) for path in (folder / "shards", folder / "new") if path.exists()), Counter()) == rows
     assert min(seen["before"], seen["committed"]) > 5, seen
