@@ -19,7 +19,7 @@ from bert.config import flag
 from bert.errors import UsageError
 from bert.tokenization.files import LIBRARY, VOCABULARY, read_files, read_settings
 from bert.tokenization.tokenizer import BertTokenizer
-from bert.tokenization.vocabulary import looks_uncased, read_vocabulary
+from bert.tokenization.vocabulary import fingerprint, looks_uncased, read_vocabulary
 
 # Names of published models and their folders, and whether they are uncased. Google's scripts know the first column.
 PUBLISHED = [
@@ -98,8 +98,7 @@ def build_tokenizer(
         facts += [Stated(name, {"do_lower_case": published_casing(name)}) for name in names]
     values = {"source": what, **held, **agreed(facts), "guessed": []}
     if all(fact.settings.get("do_lower_case") is None for fact in facts):
-        fingerprint = BertTokenizer(held["vocab"], source=what).fingerprint
-        casing = PUBLISHED_VOCABULARIES.get(fingerprint)
+        casing = PUBLISHED_VOCABULARIES.get(fingerprint(held["vocab"]))
         values["do_lower_case"] = looks_uncased(held["vocab"]) if casing is None else casing
         values["guessed"] = ["do_lower_case"] * (casing is None)
     return BertTokenizer(**values)

@@ -14,7 +14,6 @@ the text; with them all is left to the library, so the ids are those of transfor
 library's, whatever the Python version.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer, WhitespaceSplit
 
 from bert.errors import UsageError
 from bert.tokenization.normalizer import WordNormalizer
@@ -39,6 +39,7 @@ from bert.tokenization.vocabulary import (
     UNK,
     UNUSED,
     check_vocabulary,
+    fingerprint,
     read_vocabulary,
 )
 
@@ -105,18 +106,18 @@ class BertTokenizer:
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = map(
             self.vocab.__getitem__, (PAD, UNK, CLS, SEP, MASK)
         )
-        # Ids that no text gets may stand at the end too.
-        self.fingerprint: str = hashlib.sha256(
-            "\n".join(piece or "" for piece in self._pieces).rstrip("\n").encode()
-        ).hexdigest()
+        self.fingerprint = fingerprint(self._pieces)
 
     def _build_library(self, added_tokens: Sequence[dict[str, Any]]) -> Tokenizer:
         """Return the library's tokenizer. It numbers ``added_tokens`` itself, as it does for transformers."""
         library = Tokenizer(self._word_piece)
         normalizer = BertNormalizer(True, self.tokenize_chinese_chars, self.strip_accents, self.do_lower_case)
         library.normalizer = normalizer  # type: ignore[assignment]
+        splitter = WhitespaceSplit() if self.pretokenized else BertPreTokenizer()
+        library.pre_tokenizer = splitter  # type: ignore[assignment]
+        if not added_tokens:
+            return library
         values = json.loads(library.to_str())
-        values["pre_tokenizer"] = {"type": "WhitespaceSplit" if self.pretokenized else "BertPreTokenizer"}
         values["added_tokens"] = sorted(added_tokens, key=lambda token: token["id"])
         try:
             return Tokenizer.from_str(json.dumps(values))

@@ -3,6 +3,7 @@
 Ids stay as they are. A blank line, and a line whose piece comes again further down, are ids that no text gets.
 """
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -35,6 +36,11 @@ def check_vocabulary(pieces: Iterable[str], source: str) -> None:
     missing = [token for token in SPECIAL_TOKENS if token not in held]
     if missing:
         raise UsageError(f"{source}: no line for {' '.join(missing)}, expected all of {' '.join(SPECIAL_TOKENS)}")
+
+
+def fingerprint(pieces: Iterable[str | None]) -> str:
+    """Return the SHA-256 of a vocabulary, in hexadecimal; ids at its end that no text gets do not count."""
+    return hashlib.sha256("\n".join(piece or "" for piece in pieces).rstrip("\n").encode()).hexdigest()
 
 
 def looks_uncased(pieces: Iterable[str | None]) -> bool:
