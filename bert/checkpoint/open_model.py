@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -60,10 +61,16 @@ class StartingPoint:
     state: dict[str, Any] | None
     what: str  # flag and file of the weights, for messages
     base: Base | None = None  # with --freeze: the model that remains as it is
+    random: list[str] = field(default_factory=list)  # parameters that were drawn and that training does not change
 
     def load_into(self, model: nn.Module, fresh: Sequence[str] = ()) -> LoadReport | None:
         """Fill ``model``; parameters that match a pattern of ``fresh`` may be missing from the checkpoint."""
-        return None if self.state is None else load_weights(model, self.state, self.what, fresh)
+        if self.state is None:
+            return None
+        report = load_weights(model, self.state, self.what, fresh)
+        unused = getattr(model, "unused", ())
+        self.random = [name for name in report.missing if any(fnmatchcase(name, pattern) for pattern in unused)]
+        return report
 
     def constants(self) -> dict[str, Any]:
         """Return the part of a checkpoint that does not change during the run."""

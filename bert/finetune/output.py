@@ -29,16 +29,17 @@ def save_model(output_dir: str | Path, model: nn.Module, start: StartingPoint, *
     If the base was frozen, what was trained is written alone, too, to ``adapter.safetensors``.
     """
     folder = Path(output_dir)
-    state = copy_state({"model": model.state_dict(), **start.constants(), **more})
+    trained = {name: tensor for name, tensor in model.state_dict().items() if name not in start.random}
+    state = copy_state({"model": trained, **start.constants(), **more})
     config = json.dumps(start.model_config.to_dict(), indent=2, sort_keys=True)
     with naming_os_errors(f"--output_dir {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / "pytorch_model.bin") as temporary, temporary.open("wb") as file:
             torch.save(state, file)  # not to a path, whose name would be among the bytes
         if start.base is not None:
-            trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
+            changed = {name: each for name, each in model.named_parameters() if each.requires_grad}
             facts = {"tokenizer": start.tokenizer.state_dict(), **more}
-            save_adapter(folder / ADAPTER_FILE, trained, start.base, start.model_config, facts)
+            save_adapter(folder / ADAPTER_FILE, changed, start.base, start.model_config, facts)
         write_tokenizer(folder, start.tokenizer, start.model_config.max_position_embeddings)
         with replacing(folder / "config.json") as temporary:
             temporary.write_text(f"{config}\n", encoding="utf8")

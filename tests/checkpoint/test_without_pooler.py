@@ -124,6 +124,10 @@ def test_questions_are_answered_without_it(tmp_path, their_model, capsys):
     assert "left as initialised: bert.pooler.dense.weight" in capsys.readouterr().out
     found = [(tmp_path / output / "predictions.json").read_text() for output in ("predicted", "trained")]
     assert found[0] == found[1]  # the one step had a learning rate of 0
+    saved = load(tmp_path / "trained" / "pytorch_model.bin")["model"]
+    assert WEIGHT not in saved and "qa_outputs.weight" in saved  # no later command can take it for a trained one
+    call(run_squad, **training(tmp_path, "again", do_predict=True, **flags | {"init_checkpoint": tmp_path / "trained"}))
+    assert (tmp_path / "again" / "predictions.json").read_text() == found[0]
     asked = {"question": question["question"], "context": context["context"]}
     capsys.readouterr()
     call(inference, init_checkpoint=folder, device="cpu", json=True, max_seq_length=48, **sizes, **asked)
