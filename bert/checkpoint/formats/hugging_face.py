@@ -104,7 +104,7 @@ def read_config(path: Path) -> dict[str, Any]:
         if values.get(key, value) != value:
             raise UsageError(f"{path}: {key} {values[key]}; expected {value}")
     act = values.get("hidden_act")
-    return {**values, "hidden_act": READ_ACTIVATIONS.get(act, act)} if act else values
+    return {**values, "hidden_act": READ_ACTIVATIONS.get(act, act)} if isinstance(act, str) else values
 
 
 def config_for_transformers(weights: Weights) -> dict[str, Any]:

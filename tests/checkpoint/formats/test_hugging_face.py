@@ -183,3 +183,13 @@ def test_rows_that_only_the_embedding_table_has_get_ids(config, vocab_file, tmp_
     assert tokenizer is not None and (tokenizer.vocab_size, len(tokenizer.used_ids)) == (128, 73)
     assert tokenizer.difference(BertTokenizer(vocab_file).identity) is None
     assert find_model_config(ModelDescription(), state, tokenizer, "it").vocab_size == 128
+
+
+@pytest.mark.parametrize("act", [["gelu"], 3, {"name": "gelu"}])
+def test_an_activation_that_is_no_name_is_one_line(config, tokenizer, tmp_path, act):
+    write_checkpoint(tmp_path / "hf", "hf", weights_of(random_model(config, ()), tokenizer))
+    path = tmp_path / "hf" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "hidden_act": act}))
+    state = read_checkpoint(tmp_path / "hf")
+    with pytest.raises(UsageError, match="hidden_act .*expected"):
+        find_model_config(ModelDescription(), state, None, "it")
