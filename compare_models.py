@@ -65,13 +65,10 @@ class Side(NamedTuple):
 
 def main(config: Config) -> None:
     sides = [read_side("--a", config.a), read_side("--b", config.b)]
-    texts = config.text or [TEXT]
-    if all("tokenizer" in side.state for side in sides):
-        expect_same_pieces(config.model, sides, texts)
-    # A side that lacks its configuration or vocabulary takes the other's.
-    lent = [{key: side.state[key] for key in ("model_config", "tokenizer") if key in side.state} for side in sides]
-    sides = [side._replace(state={**other, **side.state}) for side, other in zip(sides, reversed(lent), strict=True)]
-    tokenizer = common_tokenizer(config.model, sides)
+    texts, tokenizer = config.text or [TEXT], common_tokenizer(config, sides)
+    # A side that lacks its configuration takes the other's.
+    lent = next(({"model_config": side.state["model_config"]} for side in sides if "model_config" in side.state), {})
+    sides = [side._replace(state={**lent, **side.state}) for side in sides]
     inputs = pad(encode_lines(texts, config.max_seq_length, tokenizer))
     differences = compare(*(outputs(config, side, tokenizer, inputs) for side in sides))
     worst = max(differences, key=lambda each: each.judged)
@@ -91,26 +88,25 @@ def read_side(flag_name: str, text: str) -> Side:
     return Side(f"{flag_name} {text}", head, path, read_checkpoint(path, "hf" if head == TRANSFORMERS else head))
 
 
-def expect_same_pieces(description: ModelDescription, sides: list[Side], texts: list[str]) -> None:
-    """Let each side cut the texts; end with code 1 where they do it differently."""
-    parts = [part for text in texts for part in text.split(SEPARATOR)]
-
-    def cut(side: Side) -> list[list[int]]:
-        if side.format == TRANSFORMERS:
-            return cut_by_transformers(side.path, parts)
-        tokenizer = find_tokenizer(description, side.state, side.what)
-        return tokenizer.encode_batch(parts) if tokenizer else []
-
-    for part, a, b in zip(parts, *map(cut, sides), strict=True):
+def common_tokenizer(config: Config, sides: list[Side]) -> BertTokenizer:
+    """Return a tokenizer of either side; where both have one, each must cut the texts alike."""
+    found = [find_tokenizer(config.model, side.state, side.what) for side in sides]
+    if found[0] is None or found[1] is None:
+        tokenizer = found[0] or found[1]
+        if tokenizer is None:
+            raise UsageError(f"--vocab_file: needed, neither {sides[0].what} nor {sides[1].what} holds a vocabulary")
+        return tokenizer
+    parts = [part for text in config.text or [TEXT] for part in text.split(SEPARATOR)]
+    cut = [
+        cut_by_transformers(side.path, parts)
+        if side.format == TRANSFORMERS and "tokenizer" in side.state
+        else tokenizer.encode_batch(parts)
+        for side, tokenizer in zip(sides, (found[0], found[1]), strict=True)
+    ]
+    for part, a, b in zip(parts, *cut, strict=True):
         if a != b:
             print(f"{part!r}: {sides[0].what} cuts it into the ids {a}, {sides[1].what} into {b}", file=sys.stderr)
             sys.exit(1)
-
-
-def common_tokenizer(description: ModelDescription, sides: list[Side]) -> BertTokenizer:
-    found = [find_tokenizer(description, side.state, side.what) for side in sides]
-    if found[0] is None or found[1] is None:
-        raise UsageError(f"--vocab_file: needed, neither {sides[0].what} nor {sides[1].what} holds a vocabulary")
     return found[0]
 
 

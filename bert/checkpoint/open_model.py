@@ -133,7 +133,8 @@ def find_tokenizer(files: ModelDescription, state: dict[str, Any], what: str) ->
     Raises UsageError where both are there and disagree.
     """
     if "tokenizer" in state:
-        tokenizer = build_tokenizer(state["tokenizer"], what, files.stated())
+        older = {"tokenize_chinese_chars": not state["tokenizer"].get("pretokenized", False)}  # did not say it
+        tokenizer = build_tokenizer({**older, **state["tokenizer"]}, what, files.stated())
         if files.vocab_file is not None:
             known = {name: value for name, value in tokenizer.identity.items() if name not in tokenizer.guessed}
             given = open_tokenizer(files.vocab_file, files, [Stated(what, known)])

@@ -171,6 +171,16 @@ def test_another_kind_of_tokenizer_is_refused_unless_the_text_is_cut_already(con
     assert tokenizer is not None and tokenizer.tokenize("song,") == ["[UNK]"] and tokenizer.vocab_size == 73
 
 
+def test_a_checkpoint_from_before_a_setting_was_named_states_it(vocab_file):
+    names = ("vocab", "do_lower_case", "max_input_chars_per_word", "strip_accents", "never_split", "pretokenized")
+    state = BertTokenizer(vocab_file).state_dict()
+    older = {"tokenizer": {name: state[name] for name in names}}
+    tokenizer = find_tokenizer(ModelDescription(), older, "it")
+    assert tokenizer is not None and tokenizer.identity == BertTokenizer(vocab_file).identity
+    with pytest.raises(UsageError, match="--tokenize_chinese_chars false, but it has tokenize_chinese_chars true"):
+        find_tokenizer(ModelDescription(tokenize_chinese_chars=False), older, "it")
+
+
 def test_rows_that_only_the_embedding_table_has_get_ids(config, vocab_file, tmp_path):
     """transformers accepts more rows than pieces, as after resize_token_embeddings to a round number."""
     config.vocab_size = 128
