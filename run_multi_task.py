@@ -26,8 +26,8 @@ from bert.multi_task.loader import MultiTaskLoader
 from bert.multi_task.sampling import SamplingConfig, build_sampler
 from bert.multi_task.start import HEADS, MultiTaskTrainingConfig, StartConfig, check_rates, with_h_aug
 from bert.multi_task.tasks import MultiTaskConfig, check_tasks, describe, find_tasks, mismatched
+from bert.train.hooks import Outcome
 from bert.train.run import open_log
-from bert.train.trainer import Outcome
 
 
 @dataclass

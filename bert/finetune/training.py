@@ -26,11 +26,12 @@ from bert.sequences import Sequences
 from bert.train.batch_geometry import BatchConfig
 from bert.train.build import build_trainer, checkpoint_state
 from bert.train.foreign_flags import ForeignFlags
+from bert.train.hooks import Hooks, Outcome, StepReport
 from bert.train.parallel import ParallelConfig
 from bert.train.precision import PrecisionConfig
 from bert.train.run import Run
 from bert.train.throughput import flops_of_batches, training_flops
-from bert.train.trainer import Hooks, Outcome, StepReport, Trainer
+from bert.train.trainer import Trainer
 
 
 @dataclass

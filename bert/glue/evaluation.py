@@ -15,7 +15,7 @@ from bert.glue.scores import eval_results, inference_results, score, warn_of_col
 from bert.log import Logger
 from bert.sequences import Sequences
 from bert.tokenization import BertTokenizer
-from bert.train.trainer import Outcome
+from bert.train.hooks import Outcome
 
 PUBLISHED = {"global_step": "global_step", "loss": "train:loss"}  # line of eval_results.txt -> key of results.txt
 SUMMARY = {  # NVIDIA's name in the log -> key of results.txt

@@ -32,9 +32,10 @@ from bert.pretrain.phases import Start
 from bert.tokenization import BertTokenizer, TokenizerFlags, expect_same, open_tokenizer
 from bert.train.batch_geometry import BatchGeometry
 from bert.train.build import checkpoint_state
+from bert.train.hooks import Hooks, Outcome, StepReport, TrainState
 from bert.train.run import Run
 from bert.train.throughput import Ceiling, training_flops
-from bert.train.trainer import Hooks, Outcome, StepReport, Trainer, TrainState
+from bert.train.trainer import Trainer
 
 
 @dataclass(kw_only=True)

@@ -13,9 +13,10 @@ from bert.model.bert import BertForPreTraining
 from bert.model.objective import PreTrainingObjective
 from bert.optim.build import OptimizerConfig, build_optimizer
 from bert.train.batch_geometry import BatchConfig, BatchGeometry, batch_geometry
+from bert.train.hooks import Hooks, StepReport
 from bert.train.precision import PrecisionConfig
 from bert.train.run import build_run
-from bert.train.trainer import Hooks, StepReport, Trainer
+from bert.train.trainer import Trainer
 
 CPU = torch.device("cpu")
 ALONE = World(rank=0, local_rank=0, size=1, device=CPU)
