@@ -88,22 +88,24 @@ class ShapeGraphs(Generic[R]):
     def __init__(self, work: Callable[[Any], R], capture: Capture, device: torch.device, longest: int) -> None:
         """``longest``: of the positions that the model has."""
         self._work, self._capture, self._device, self._longest = work, capture, device, longest
-        self._seen: set[StaticShape] = set()
-        self.graphs: dict[StaticShape, tuple[Any, Callable[[], R]]] = {}
+        self._seen: set[tuple[StaticShape, Any]] = set()
+        self.graphs: dict[tuple[StaticShape, Any], tuple[Any, Callable[[], R]]] = {}
 
-    def __call__(self, batch: TokenStream) -> R:
+    def __call__(self, batch: TokenStream, variant: Any = None) -> R:
+        """``variant`` is what the work depends on besides the batch and tensors at fixed addresses."""
         shape = static_shape(batch, self._longest)
-        if shape in self.graphs:
-            padded, replay = self.graphs[shape]
+        key = shape, variant
+        if key in self.graphs:
+            padded, replay = self.graphs[key]
             refill(padded, batch)
             return replay()
         # Padded even without a graph: dropout masks depend on the shape, not on when it was recorded.
         padded = static_batch(batch, shape, self._device)
-        if shape not in self._seen or len(self.graphs) == LIMIT:
-            self._seen.add(shape)
+        if key not in self._seen or len(self.graphs) == LIMIT:
+            self._seen.add(key)
             return self._capture.run(lambda: self._work(padded))
         replay = self._capture.record(lambda: self._work(padded))
-        self.graphs[shape] = padded, replay
+        self.graphs[key] = padded, replay
         return replay()
 
 
@@ -169,8 +171,9 @@ class GraphedSteps:
             self._scales[name].copy_(scale)
             self._parts[name].zero_()
 
-    def micro_step(self, batch: TokenStream) -> None:
-        self.micro_steps(batch)
+    def micro_step(self, batch: TokenStream, variant: Any = None) -> None:
+        """Add the gradients and losses of ``batch``; for ``variant`` see :meth:`ShapeGraphs.__call__`."""
+        self.micro_steps(batch, variant)
         if not self._gradients.buffers:
             self._gradients.adopt()
 
@@ -219,15 +222,20 @@ class GraphedPredictor:
     """An objective whose predictions are graphs; outputs are valid until the next call."""
 
     def __init__(self, objective: Any, capture: Capture, device: torch.device) -> None:
-        self.per_token, self.width, self.eval, self.train = (
-            objective.per_token, objective.width, objective.eval, objective.train,
-        )  # fmt: skip
+        self.per_token, self.width = objective.per_token, objective.width
+        self.eval, self.train = objective.eval, objective.train
         longest = objective.model.config.max_position_embeddings
         self._graphs = ShapeGraphs(objective.predict, capture, device, longest)
 
     def predict(self, batch: TokenStream) -> Tensor:
         """Return the outputs of the real tokens or sequences."""
         return self._graphs(batch)[: batch.num_tokens if self.per_token else batch.num_sequences]
+
+
+def build_predictor(config: ParallelConfig, objective: Any, precision: Precision) -> Any:
+    """Return what predicts as ``objective`` does, with graphs where ``--cuda_graphs`` says so."""
+    capture = build_capture(config, objective, precision)
+    return GraphedPredictor(objective, capture, precision.device) if capture else objective
 
 
 def updates_on_device(optimizer: Any, device: torch.device) -> bool:
