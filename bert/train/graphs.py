@@ -38,7 +38,9 @@ from bert.train.static_batch import StaticShape, refill, static_batch, static_sh
 # What --cuda_graphs auto means. Off: no graph has been captured on a GPU yet. The tests marked gpu are the proof to
 # wait for.
 AUTO = False
-LIMIT = 32  # graphs of one kind; shapes beyond run without. Each costs a few MB, and recording one step's time.
+LIMIT = (
+    32  # graphs of one kind; shapes beyond run without. Recording takes as long as a step, and waits for the device.
+)
 
 R = TypeVar("R")
 
@@ -121,7 +123,7 @@ class FlatGradients:
     def adopt(self) -> None:
         """Move the gradients of the first micro-step into buffers; backward passes then add to them in place."""
         used = [p for p in self._parameters if p.grad is not None]
-        for dtype in {p.dtype for p in used}:
+        for dtype in dict.fromkeys(p.dtype for p in used):  # in the same order on every rank
             same = [p for p in used if p.dtype == dtype]
             places = [0]
             for p in same:

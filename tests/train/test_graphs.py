@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # also for the ranks, which run 
 from tape import Tape
 
 from bert.batch import TaskBatch
+from bert.config import parse_args
 from bert.distributed import DistributedConfig, World, join_world
 from bert.finetune.training import RunConfig, TaskLogConfig, TrainingConfig
 from bert.model.bert import BertForPreTraining, BertForQuestionAnswering, BertForSequenceClassification
@@ -23,6 +24,7 @@ from bert.model.config import BertConfig
 from bert.model.objective import ClassificationObjective, PreTrainingObjective, QuestionAnsweringObjective
 from bert.optim import gradients
 from bert.optim.build import OptimizerConfig, build_optimizer
+from bert.optim.host import HostOptimizer
 from bert.optim.lamb import Lamb
 from bert.train import graphs
 from bert.train.graphs import CudaCapture, GraphedPredictor, ShapeGraphs, build_capture
@@ -65,7 +67,11 @@ def make_trainer(objective, optimizer="adamw", capture=None, world=ALONE, precis
         log=TaskLogConfig(disable_progress_bar=True),
     )
     run = build_run(settings, world, Stop())
-    built = build_optimizer(OptimizerConfig(optimizer=optimizer), objective.model)
+
+    def build(model):
+        return build_optimizer(OptimizerConfig(optimizer="adamw" if optimizer == "host" else optimizer), model)
+
+    built = HostOptimizer(objective.model, build) if optimizer == "host" else build(objective.model)
     wrapped = apply_parallelism(objective, [], settings.parallel, world, False, capture is not None)
     return Trainer(run, wrapped, built, lambda step: 1e-2 / step, capture=capture)
 
@@ -125,12 +131,13 @@ def test_pretraining_equals_the_run_without_graphs(make_batch, on_device, optimi
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-2 / 6)  # a number, for reports and checkpoints
 
 
-def test_an_update_that_reads_values_is_left_out(make_batch):
-    """LAMB on a CPU: micro-steps are replayed, the update is not."""
+@pytest.mark.parametrize("optimizer", ["lamb", "host"])
+def test_an_update_that_reads_values_is_left_out(make_batch, optimizer):
+    """LAMB on a CPU, any optimizer in host memory: micro-steps are replayed, the update is not."""
     steps, runs, tape = pretraining_steps(make_batch), [], Tape()
     for capture in (None, tape):
         torch.manual_seed(0)
-        runs.append(train(make_trainer(PreTrainingObjective(BertForPreTraining(TINY)), "lamb", capture), steps))
+        runs.append(train(make_trainer(PreTrainingObjective(BertForPreTraining(TINY)), optimizer, capture), steps))
     assert_same(*runs)
     assert (tape.ran, tape.recorded, tape.replayed) == (2, 2, 8)
 
@@ -208,6 +215,21 @@ def test_shapes_beyond_the_limit_run_without_a_graph(monkeypatch, make_batch):
         batch = make_batch(lengths)
         assert int(run(batch)) == int(batch.input_ids.sum())
     assert len(run.graphs) == 1 and (tape.ran, tape.replayed) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    "words,value",
+    [
+        ([], None),
+        (["--cuda_graphs"], True),  # NVIDIA's spelling
+        (["--cuda_graphs", "on"], True),
+        (["--cuda_graphs=off"], False),
+        (["--no_cuda_graphs"], False),
+        (["--cuda_graphs", "auto"], None),
+    ],
+)
+def test_the_flag(words, value):
+    assert parse_args(ParallelConfig, words).cuda_graphs is value
 
 
 @pytest.mark.parametrize(
