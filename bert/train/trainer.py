@@ -70,23 +70,29 @@ class Trainer:
                 self.graphs.micro_step(batch)
             else:
                 with accumulate(self.objective, last, self.run.settings.parallel):
-                    self._micro_step(batch.to(self.world.device), scales, parts)
+                    self._backward(self._forward(batch.to(self.world.device), scales, parts))
             if not last and agree_any(interrupted()):
                 self._discard_gradients()
                 return None
         return self.graphs.finish() if self.graphs else parts
 
-    def _micro_step(self, batch: Any, scales: dict[str, Tensor], parts: dict[str, Tensor]) -> None:
-        """Add a micro-batch's gradients and losses. It may be recorded, so nothing here depends on a value."""
+    def _forward(self, batch: Any, scales: dict[str, Tensor], parts: dict[str, Tensor]) -> Tensor:
+        """Add the losses of a micro-batch to ``parts`` and return their sum."""
         with self.precision.autocast():
             losses = self.objective(batch)
         scaled = {name: loss * scales[name] for name, loss in losses.items()}
-        total = torch.stack(list(scaled.values())).sum()
+        for name, loss in scaled.items():
+            parts[name] += loss.detach()
+        return torch.stack(list(scaled.values())).sum()
+
+    def _backward(self, total: Tensor) -> None:
         # DDP averages over ranks what has to be summed, hence the factor.
         factor = 1 if self.graphs else self.world.size
         self.precision.scale(total * factor).backward()
-        for name, loss in scaled.items():
-            parts[name] += loss.detach()
+
+    def _micro_step(self, batch: Any, scales: dict[str, Tensor], parts: dict[str, Tensor]) -> None:
+        """Both passes, which may be recorded: nothing in them depends on a value."""
+        self._backward(self._forward(batch, scales, parts))
 
     def apply(self) -> tuple[bool, float]:
         """Update the parameters from the accumulated gradients: (whether they were finite, global gradient norm)."""
