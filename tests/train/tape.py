@@ -55,15 +55,14 @@ class _Recorder(TorchDispatchMode):
         if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
             raise RuntimeError(f"{function} makes the host wait for a value")
         mutates = function._schema.is_mutable
-        inputs = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
+        inputs = _tensors((args, kwargs))
         if mutates:
             self._before += [(each, each.clone()) for each in inputs]
         result = function(*args, **kwargs)
-        outputs = [each for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
         memory = {each.untyped_storage().data_ptr() for each in inputs}
-        is_view = outputs and all(each.untyped_storage().data_ptr() in memory for each in outputs)
-        if mutates or not is_view:  # a view shows the memory as it is
-            self._steps.append((function, args, kwargs, [] if mutates else outputs))
+        new = [each.untyped_storage().data_ptr() not in memory for each in _tensors(result)]
+        if mutates or any(new):  # else a view, which shows the memory as it is
+            self._steps.append((function, args, kwargs, _tensors(result), new))
         return result
 
     def undo(self) -> None:
@@ -75,7 +74,11 @@ class _Recorder(TorchDispatchMode):
 
     def replay(self) -> None:
         with torch.no_grad():
-            for function, args, kwargs, outputs in self._steps:
-                fresh = [each for each in tree_leaves(function(*args, **kwargs)) if isinstance(each, torch.Tensor)]
-                for old, new in zip(outputs, fresh, strict=False):
-                    old.copy_(new)
+            for function, args, kwargs, outputs, new in self._steps:
+                for old, again, copied in zip(outputs, _tensors(function(*args, **kwargs)), new, strict=True):
+                    if copied:
+                        old.copy_(again)
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    return [each for each in tree_leaves(values) if isinstance(each, torch.Tensor)]

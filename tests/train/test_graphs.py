@@ -361,7 +361,8 @@ def test_replay_on_a_gpu_equals_the_run_without_graphs(make_batch, optimizer, co
 @pytest.mark.gpu
 @pytest.mark.parametrize("optimizer", ["lamb", "adamw", "bertadam"])
 def test_a_replayed_step_is_a_few_launches_and_never_waits(make_batch, optimizer):
-    trainer, batch = make_gpu_trainer(DROPPING, CudaCapture(GPU), optimizer), make_batch([30, 20]).pinned()
+    # 3,600 tokens: from 3,073 on, torch computes the gradient of an embedding in another way.
+    trainer, batch = make_gpu_trainer(DROPPING, CudaCapture(GPU), optimizer), make_batch([60] * 60).pinned()
 
     def step() -> None:
         trainer.train_step([batch], lambda: False)
