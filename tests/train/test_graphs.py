@@ -11,9 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))  # also for the ranks, which run this file
-
 from tape import Tape
 
 from bert.batch import TaskBatch
@@ -257,7 +254,6 @@ def test_two_ranks_equal_one(tmp_path):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["same", "same"]
 
 
 @pytest.mark.triton
@@ -411,7 +407,7 @@ def test_predictions_from_graphs_on_a_gpu():
 
 
 def on_two_ranks() -> None:
-    """Train on one process, then on two with graphs, which end by saying "same"."""
+    """Train on one process, then on two with graphs; fails where one of them ends with other weights or losses."""
     steps = [[[task([20 + n, 9], 4 * n + 2 * r + m) for m in range(1 + n % 2)] for r in range(2)] for n in range(5)]
     torch.manual_seed(0)
     objective = ClassificationObjective(BertForSequenceClassification(TINY, 3))
@@ -425,14 +421,10 @@ def on_two_ranks() -> None:
     with join_world(DistributedConfig(device="cpu")) as world:
         torch.manual_seed(rank)  # the weights of rank 0 count
         objective = ClassificationObjective(BertForSequenceClassification(TINY, 3))
-        if rank == 0:
-            torch.manual_seed(0)
-            objective.model.load_state_dict(BertForSequenceClassification(TINY, 3).state_dict())
         tape = Tape()
         graphed = train(make_trainer(objective, capture=tape, world=world), [step[rank] for step in steps])
         assert_same(ordinary, graphed)
         assert tape.replayed == 6
-        print("same", flush=True)
     if rank == 0:
         assert os.wait()[1] == 0
 
