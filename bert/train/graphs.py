@@ -38,9 +38,8 @@ from bert.train.static_batch import StaticShape, refill, static_batch, static_sh
 # What --cuda_graphs auto means. Off: no graph has been captured on a GPU yet. The tests marked gpu are the proof to
 # wait for.
 AUTO = False
-LIMIT = (
-    32  # graphs of one kind; shapes beyond run without. Recording takes as long as a step, and waits for the device.
-)
+# Graphs of one kind; shapes beyond run without. Recording takes as long as a step, and waits for the device.
+LIMIT = 32
 
 R = TypeVar("R")
 
