@@ -58,8 +58,10 @@ def backward_kernel(
     HEADS: tl.constexpr, SIZE: tl.constexpr, DROPOUT: tl.constexpr, WHOLE: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """All gradients of one head of one sequence. With ``WHOLE`` its keys are one block; else ``dq_sum`` [T, heads, size],
-    fp32, holds the sums of the queries, and ``delta`` [heads, T] is kept from the first block of keys on.
+    """All gradients of one head of one sequence. With ``WHOLE`` its keys are one block.
+
+    Else ``dq_sum`` [T, heads, size] fp32 holds the sums of the queries, and ``delta`` [heads, T] is kept from the first
+    block of keys on.
     """
     head, sequence = tl.program_id(0), tl.program_id(1)
     start = tl.load(cu_seqlens + sequence).to(tl.int64)

@@ -1,6 +1,6 @@
 # Triton is not installed everywhere, and its kernels are not Python functions: types are not checked here.
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportIndexIssue=false, reportArgumentType=false
-# pyright: reportCallIssue=false, reportOperatorIssue=false
+# pyright: reportCallIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
 """The operations between a layer's matrix products, each as one Triton kernel and one backward kernel.
 
 Between products a GPU waits for memory, so every value is read and written once, with fp32 arithmetic in between. The
@@ -29,8 +29,8 @@ WARPS = 4
 COLUMNS = 1024  # of a tile of the activation
 ROWS = 2  # of a tile of the activation
 TILES = 32  # per program of the activation's backward pass, one below the other
-# A program of the normalisation goes over its share of the rows, two at a time; the next four are on their way to shared
-# memory meanwhile. As many programs as run at once on an H200, for 80 and 128 registers a thread.
+# A program of the normalisation goes over its share of the rows, two at a time; the next four are on their way to
+# shared memory meanwhile. As many programs as run at once on an H200, for 80 and 128 registers a thread.
 NORM_ROWS = 2
 NORM_PROGRAMS = 132 * 6
 NORM_BACKWARD_PROGRAMS = 132 * 4
