@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 
-def compile_kernel(kernel, capability, types, constants, warps, stages=3):
+def compile_kernel(kernel, capability, types, constants, warps, stages=3, **options):
     """``types`` by argument, such as ``"*bf16"``; others that are not in ``constants`` are pointers to fp32."""
     import triton
     from triton.backends.compiler import GPUTarget
@@ -16,7 +16,7 @@ def compile_kernel(kernel, capability, types, constants, warps, stages=3):
     signature = {n: "constexpr" if n in constants else types.get(n, "*fp32") for n in names}
     aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if signature[n].startswith("*")}
     source = ASTSource(kernel, signature, {(names.index(n),): value for n, value in constants.items()}, aligned)
-    options = {"num_warps": warps, "num_stages": stages}
+    options |= {"num_warps": warps, "num_stages": stages}
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
