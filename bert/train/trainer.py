@@ -23,6 +23,7 @@ from bert.log import progress
 from bert.memory import RELEASE_EVERY, HostCopy, build_release, upload
 from bert.optim.build import apply_gradients
 from bert.optim.host import HostOptimizer
+from bert.train.half_weights import Accumulation
 from bert.train.hooks import Hooks, Loader, Outcome, StepReport, TrainState
 from bert.train.parallel import accumulate
 from bert.train.run import Run
@@ -50,6 +51,8 @@ class Trainer:
         self._release_memory = build_release(self.world.device)
         self._grad_norm: HostCopy | None = None  # of an update that was queued and not settled
         self.state = TrainState()
+        dtype = torch.float32 if self.precision.half_parameters else self.precision.dtype
+        self.accumulation = Accumulation(objective, dtype, self.world.device)
 
     def train_step(self, micro_batches: list[Any], interrupted: Callable[[], bool]) -> dict[str, Tensor] | None:
         """Run one optimizer step; None when interrupted, which leaves parameters and moments as they were.
@@ -61,7 +64,8 @@ class Trainer:
         parts = {name: torch.zeros((), device=self.world.device) for name in scales}
         for index, batch in enumerate(micro_batches):
             last = index == len(micro_batches) - 1
-            with accumulate(self.objective, last, self.run.settings.parallel):
+            copies = self.accumulation.micro_batch(index, len(micro_batches))
+            with copies, accumulate(self.objective, last, self.run.settings.parallel):
                 with self.precision.autocast():
                     losses = self.objective(batch.to(self.world.device))
                 scaled = {name: loss * scales[name] for name, loss in losses.items()}
