@@ -182,7 +182,7 @@ def fused_attention(qkv: Tensor, layout: Layout, dropout: float) -> Tensor:
     from bert.model.kernels.attention import attention  # imported here: a CPU installation has no Triton
 
     keys = draw_keys(tokens + heads * layout.max_seqlen, qkv.device) if dropout > 0 else None
-    return attention(qkv, layout.cu_seqlens, layout.max_seqlen, dropout, keys)[0]
+    return attention(qkv, layout.cu_seqlens, layout.max_seqlen, dropout, keys)
 
 
 def blocked_attention(qkv: Tensor, layout: Layout, dropout: float) -> Tensor:

@@ -24,6 +24,7 @@ from bert.memory import RELEASE_EVERY, HostCopy, build_release, upload
 from bert.optim.build import apply_gradients
 from bert.optim.host import HostOptimizer
 from bert.train.graphs import Capture, GraphedSteps
+from bert.train.half_weights import Accumulation
 from bert.train.hooks import Hooks, Loader, Outcome, StepReport, TrainState
 from bert.train.parallel import accumulate
 from bert.train.run import Run
@@ -52,6 +53,8 @@ class Trainer:
         self._release_memory = build_release(self.world.device)
         self._grad_norm: HostCopy | None = None  # of an update that was queued and not settled
         self.state = TrainState()
+        dtype = torch.float32 if self.precision.half_parameters else self.precision.dtype
+        self.accumulation = Accumulation(objective, dtype, self.world.device)
         self.graphs = GraphedSteps(self._micro_step, self._update, objective, optimizer, capture) if capture else None
 
     def train_step(self, micro_batches: list[Any], interrupted: Callable[[], bool]) -> dict[str, Tensor] | None:
@@ -69,7 +72,8 @@ class Trainer:
             if self.graphs:
                 self.graphs.micro_step(batch)
             else:
-                with accumulate(self.objective, last, self.run.settings.parallel):
+                copies = self.accumulation.micro_batch(index, len(micro_batches))
+                with copies, accumulate(self.objective, last, self.run.settings.parallel):
                     self._backward(self._forward(batch.to(self.world.device), scales, parts))
             if not last and agree_any(interrupted()):
                 self._discard_gradients()
