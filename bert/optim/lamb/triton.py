@@ -14,9 +14,9 @@ floor. So stage 2 of a tensor should follow soon enough to find u and p in the L
 than recomputing it: 8 bytes per parameter have to stay in the cache, not 12, so a 4096 x 1024 matrix (33 MB) fits in 50
 MB; and u's buffer is used again and again, so most of it is never written to memory. A larger tensor costs the full 46.
 
-On a GPU one kernel does it, whose programs all run at once and do stage 2 of a tensor one round after its last chunk,
-so memory is never idle. If told to, and in Triton's interpreter, where programs run one after another, two kernels run
-per *wave*, a series of consecutive tensors that fits in the cache; memory idles where one ends and the next begins.
+Two kernels run per *wave*, a series of consecutive tensors that fits in the cache; memory idles where one ends and the
+next begins. The persistent kernel avoids that: its programs all run at once and do stage 2 of a tensor one round after
+its last chunk. It has not run on a GPU yet, so it has to be asked for.
 
     TritonUpdate()(groups, factor, skipped)
 """
@@ -37,10 +37,8 @@ CHUNK = 8192  # elements per program: a wave of 4 M elements is 512 programs, fo
 ROUND_CHUNK = 2048  # of the persistent kernel: 528 programs have 1.1 M elements in a round
 BLOCK = 1024  # elements per loop turn: at 8 warps 4 per thread, one 16-byte load, and one layout for fp32 and bf16
 WARPS = 8
-RESIDENT = {
-    True: 4,
-    False: 2,
-}  # programs per multiprocessor of the persistent kernel, with and without 16-byte accesses
+# Programs per multiprocessor of the persistent kernel, with and without 16-byte accesses.
+RESIDENT = {True: 4, False: 2}
 REGISTERS = 65536  # of a multiprocessor, of every GPU since 2014
 L2_SHARE = 0.75  # of the L2 cache for u and p; the rest takes the streams of g, m and v
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
@@ -49,15 +47,15 @@ TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: 
 class TritonUpdate:
     """Apply LAMB steps; keeps the tables that the kernels read on the device from step to step.
 
-    ``wave_elements`` asks for two kernels per wave and bounds it; a huge value makes it two kernels over the whole
-    model. ``programs`` are those of the persistent kernel, 0 for waves that fit in the L2 cache (default: as many as
-    run at once; 0 on a CPU). ``chunk`` and ``block`` are for tests.
+    ``wave_elements`` bounds a wave (default: from the size of the L2 cache); a huge value makes it two kernels over
+    the whole model. ``programs`` asks for the persistent kernel with that many, None for as many as run at once.
+    ``chunk`` and ``block`` are for tests.
     """
 
     def __init__(
         self,
         wave_elements: int | None = None,
-        programs: int | None = None,
+        programs: int | None = 0,
         chunk: int | None = None,
         block: int = BLOCK,
     ) -> None:
@@ -80,9 +78,7 @@ class TritonUpdate:
                 self._launch(bucket, dtypes, table, factor.float(), skipped)
 
     def _division(self, device: torch.device, aligned: bool) -> "Division":
-        programs = 0 if self.wave_elements or device.type == "cpu" else _resident(device, aligned)
-        if self.programs is not None:
-            programs = self.programs
+        programs = _resident(device, aligned) if self.programs is None else self.programs
         chunk = self.chunk or (ROUND_CHUNK if programs else CHUNK)
         return Division(chunk, programs, (self.wave_elements or _l2_elements(device)) // chunk)
 
