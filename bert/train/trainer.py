@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bert.distributed import agree_any, all_reduce_sum, collective_errors, seed_everything
+from bert.distributed import agree_any, all_reduce_max, all_reduce_sum, collective_errors, seed_everything
 from bert.errors import UsageError
 from bert.log import progress
 from bert.memory import RELEASE_EVERY, HostCopy, build_release, upload
@@ -58,6 +58,8 @@ class Trainer:
         """
         scales = self._loss_scales(micro_batches)
         seed_everything(self.run.seed, self.state.iteration, self.world.rank)
+        if self.precision.fp8:
+            self.precision.fp8.begin_step()
         parts = {name: torch.zeros((), device=self.world.device) for name in scales}
         for index, batch in enumerate(micro_batches):
             last = index == len(micro_batches) - 1
@@ -89,6 +91,8 @@ class Trainer:
         )
         self._grad_norm = HostCopy(norm)
         self.optimizer.zero_grad(set_to_none=True)
+        if self.precision.fp8:
+            self.precision.fp8.end_step(all_reduce_max)
         self.state.iteration += 1
 
     def settle(self) -> tuple[bool, float]:

@@ -1,0 +1,252 @@
+"""FP8 training of the encoder's linear layers with delayed scaling, applied to a model from outside.
+
+A tensor is held as FP8 values and one scale: value = FP8 / scale. The scale of a step follows from earlier steps: the
+largest FP8 number over the largest magnitude in a history. So quantising reads a tensor once, and no step waits for a
+maximum. All three products of a linear layer are FP8 x FP8 with fp32 sums; inputs and weights are E4M3, gradients E5M2
+(Micikevicius et al. 2022). History, margin and rule are those of NVIDIA Transformer Engine's ``DelayedScaling``: the
+maximum over 1,024 steps, no margin, and a scale without a positive finite maximum stays. Three things differ. The first
+step runs without FP8 and only observes; a scale of 1 would round its gradients to 0. A maximum that is not finite is
+forgotten, not kept for 1,024 steps. Infinite values become NaN, so that a step with one is still found and skipped.
+
+::
+
+    scaling = apply_fp8(model.bert)         # parameters keep their names; evaluation does not use FP8
+    scaling.begin_step()                    # quantises the weights, once for all micro-batches
+    ...                                     # forward and backward passes, which record maxima
+    scaling.end_step(all_reduce_max)        # the scales of the next step, the same on every rank
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.library import custom_op
+
+from bert.errors import UsageError
+from bert.model.adapters.plain import PLAIN_LAYER, LayerHooks, NoAdapters
+from bert.model.attention import ATTENTION, HAS_TRITON, Layout
+
+HISTORY = 1024  # steps
+MARGIN = 0  # powers of two left free above the largest value
+INPUT, WEIGHT, GRADIENT = range(3)  # the tensors of a product, in the order of its scales
+FORMATS = (torch.float8_e4m3fn, torch.float8_e4m3fn, torch.float8_e5m2)
+ALIGNMENT = 16  # _scaled_mm sums over multiples of this many values
+
+
+@custom_op("bert::quantize", mutates_args=("amax",))
+def quantize(x: Tensor, scale: Tensor, amax: Tensor, which: int) -> tuple[Tensor, Tensor]:
+    """Return x [T, N] in FP8 and its transpose [N, T], padded with zero columns to a multiple of 16.
+
+    ``scale`` and ``amax`` [3] are those of a product, and ``which`` says whose x is; ``amax`` takes up its maximum.
+    """
+    if x.device.type == "cuda" and HAS_TRITON:
+        from bert.model.kernels.fp8 import quantize as fused  # imported here: a CPU installation has no Triton
+
+        return fused(x, scale, amax, which)
+    observe(x, amax, which)
+    return round_to_fp8(x, scale[which], FORMATS[which])
+
+
+@quantize.register_fake
+def _(x: Tensor, scale: Tensor, amax: Tensor, which: int) -> tuple[Tensor, Tensor]:
+    padded = (x.shape[0] + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+    dtype = FORMATS[which]
+    return x.new_empty(x.shape, dtype=dtype), x.new_empty((x.shape[1], padded), dtype=dtype)
+
+
+def round_to_fp8(x: Tensor, scale: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return what :func:`quantize` does, in PyTorch. Torch's own cast to E4M3 makes NaN of what is too large."""
+    largest = torch.finfo(dtype).max
+    scaled = (x.float() * scale).clamp(-largest, largest)
+    rounded = torch.where(x.isinf(), float("nan"), scaled).to(dtype)
+    transposed = rounded.new_zeros((x.shape[1], -(-x.shape[0] // ALIGNMENT) * ALIGNMENT))
+    transposed[:, : x.shape[0]] = rounded.t()
+    return rounded, transposed
+
+
+def observe(x: Tensor, amax: Tensor, which: int) -> None:
+    """Let ``amax[which]`` take up the largest magnitude in x."""
+    amax[which] = torch.maximum(amax[which], x.abs().amax().float())
+
+
+class _Product(torch.autograd.Function):
+    """x W^T: x passes on the gradient and is not read, q [T, in] and q_t [in, T] are x in FP8."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, q: Tensor, q_t: Tensor, *state: Tensor) -> Tensor:
+        scale, inverse, amax, weight, weight_t, *masters = state
+        ctx.save_for_backward(q_t, weight_t, scale, inverse, amax)
+        ctx.parts, ctx.dtype = len(masters), masters[0].dtype
+        # Sums of the forward pass may be less exact, those of gradients not: as in Transformer Engine.
+        return torch._scaled_mm(q, weight.t(), inverse[INPUT], inverse[WEIGHT], out_dtype=x.dtype, use_fast_accum=True)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x_t, weight_t, scale, inverse, amax = ctx.saved_tensors
+        q, q_t = quantize(dy, scale, amax, GRADIENT)
+        dx = torch._scaled_mm(q, weight_t.t(), inverse[GRADIENT], inverse[WEIGHT], out_dtype=dy.dtype)
+        dw: tuple[Tensor | None, ...] = (None,) * ctx.parts
+        if any(ctx.needs_input_grad[-ctx.parts :]):  # not frozen
+            dw = torch._scaled_mm(q_t, x_t.t(), inverse[GRADIENT], inverse[INPUT], out_dtype=ctx.dtype).chunk(ctx.parts)
+        return dx, *(None,) * 7, *dw
+
+
+class _Observed(torch.autograd.Function):
+    """x W^T without FP8, from which the first scales follow."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, amax: Tensor, *masters: Tensor) -> Tensor:
+        weight = torch.cat(masters).to(x.dtype)
+        ctx.save_for_backward(x, weight, amax)
+        ctx.parts, ctx.dtype = len(masters), masters[0].dtype
+        observe(x, amax, INPUT)
+        return x @ weight.t()
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, amax = ctx.saved_tensors
+        observe(dy, amax, GRADIENT)
+        return dy @ weight, None, *(dy.t() @ x).to(ctx.dtype).chunk(ctx.parts)
+
+
+@dataclass
+class Product:
+    """The state of y = x W^T, where W is the weight of one linear layer, or of several on the same input."""
+
+    linears: list[nn.Linear]
+    scale: Tensor = field(init=False)  # [3] fp32, of INPUT, WEIGHT and GRADIENT: FP8 = value * scale
+    inverse: Tensor = field(init=False)  # [3], 1 / scale
+    amax: Tensor = field(init=False)  # [3], largest magnitudes of this step
+    weight: Tensor = field(init=False)  # [out, in] E4M3
+    weight_t: Tensor = field(init=False)  # [in, out] E4M3
+
+    def __post_init__(self) -> None:
+        device = self.linears[0].weight.device
+        self.scale, self.inverse = torch.ones(3, device=device), torch.ones(3, device=device)
+        self.amax = torch.zeros(3, device=device)
+        self.weight, self.weight_t = quantize(self.packed(), self.scale, self.amax, WEIGHT)
+
+    def packed(self) -> Tensor:
+        """Return W, [out, in]."""
+        return torch.cat([linear.weight.detach() for linear in self.linears])
+
+    def begin_step(self) -> None:
+        """Quantise W into the tensors that exist, as compiled code and graphs expect."""
+        self.amax.zero_()
+        weight, weight_t = quantize(self.packed(), self.scale, self.amax, WEIGHT)
+        self.weight.copy_(weight)
+        self.weight_t.copy_(weight_t)
+
+    def __call__(self, x: Tensor, scaled: bool) -> Tensor:
+        """[T, in] -> [T, out], without the bias."""
+        masters = [linear.weight for linear in self.linears]
+        if not scaled:
+            return _Observed.apply(x, self.amax, *masters)  # type: ignore[return-value]
+        q, q_t = quantize(x.detach(), self.scale, self.amax, INPUT)
+        state = (self.scale, self.inverse, self.amax, self.weight, self.weight_t)
+        return _Product.apply(x, q, q_t, *state, *masters)  # type: ignore[return-value]
+
+    def bias(self, dtype: torch.dtype) -> Tensor:
+        """Return the bias of y, [out]."""
+        return torch.cat([linear.bias for linear in self.linears]).to(dtype)
+
+
+class Scaling:
+    """The scales of all products, and the history that they follow from."""
+
+    def __init__(self, products: list[Product]) -> None:
+        self.products = products
+        self.history = torch.zeros(HISTORY, len(products), 3, device=products[0].scale.device)  # newest first
+        self.observed = False  # false in the first step, which finds the first scales
+        self._limits = torch.tensor([torch.finfo(dtype).max / 2**MARGIN for dtype in FORMATS]).to(self.history.device)
+
+    @torch.no_grad()
+    def begin_step(self) -> None:
+        """Quantise the weights, and forget the maxima of a step that was cut off."""
+        for product in self.products:
+            product.begin_step()
+
+    @torch.no_grad()
+    def end_step(self, maximum: Callable[[Tensor], Tensor] = lambda amax: amax) -> None:
+        """Set the scales of the next step; ``maximum`` [products, 3] over the ranks, whose scales must agree."""
+        amax = torch.stack([product.amax for product in self.products])
+        amax = maximum(torch.where(amax < float("inf"), amax, 0.0))  # 0 for NaN too
+        self.history.copy_(torch.cat([amax[None], self.history[:-1]]))
+        self._set_scales(next_scales(self.history.amax(0), self._scales(), self._limits))
+        self.observed = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history, "scale": self._scales(), "observed": self.observed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.history.copy_(state["history"])
+        self._set_scales(state["scale"].to(self.history.device))
+        self.observed = state["observed"]
+
+    def _scales(self) -> Tensor:
+        return torch.stack([product.scale for product in self.products])
+
+    def _set_scales(self, scales: Tensor) -> None:
+        torch._foreach_copy_([product.scale for product in self.products], list(scales))
+        torch._foreach_copy_([product.inverse for product in self.products], list(scales.reciprocal()))
+
+
+def next_scales(amax: Tensor, before: Tensor, limits: Tensor) -> Tensor:
+    """Return the scales that put ``amax`` at ``limits``; those of ``before`` where nothing but 0 was seen."""
+    # A tiny maximum must not overflow the scale; the inverse of the largest is a normal number, too.
+    return torch.where(amax > 0, (limits / amax).clamp(max=2.0**126), before)
+
+
+@dataclass
+class LayerProducts:
+    """What :func:`apply_fp8` adds to a layer."""
+
+    scaling: Scaling
+    qkv: Product
+    attended: Product
+    inner: Product
+    output: Product
+
+
+def apply_fp8(bert: Any) -> Scaling:
+    """Let the layers of a :class:`bert.model.bert.BertModel` train in FP8, before they are compiled.
+
+    Raises UsageError for adapters and sizes that FP8 does not fit.
+    """
+    if not isinstance(bert.adapters, NoAdapters):
+        raise UsageError("--fp8: not supported with adapters, expected --bf16")
+    layers, products = list(bert.encoder.layer), []
+    for layer in layers:
+        own = layer.attention.self
+        groups = [[own.query, own.key, own.value], [layer.attention.output.dense], [layer.intermediate.dense]]
+        products.append([Product(_checked(group)) for group in (*groups, [layer.output.dense])])
+    scaling = Scaling([product for row in products for product in row])
+    for layer, row in zip(layers, products, strict=True):
+        layer.fp8 = LayerProducts(scaling, *row)
+        layer.forward = partial(_forward, layer)
+    return scaling
+
+
+def _checked(linears: list[nn.Linear]) -> list[nn.Linear]:
+    for size in linears[0].weight.shape:
+        if size % ALIGNMENT:
+            raise UsageError(f"--fp8: a linear layer has {size} columns or rows, expected a multiple of {ALIGNMENT}")
+    return linears
+
+
+def _forward(layer: Any, hidden: Tensor, layout: Layout, hooks: LayerHooks = PLAIN_LAYER) -> Tensor:
+    """BertLayer.forward, with products in FP8 while it trains."""
+    if not layer.training:
+        return type(layer).forward(layer, hidden, layout, hooks)
+    attention, fp8 = layer.attention, layer.fp8
+    own, scaled = attention.self, fp8.scaling.observed
+    qkv = fp8.qkv(hidden, scaled) + fp8.qkv.bias(hidden.dtype)
+    context = ATTENTION[layout.attention](qkv.unflatten(-1, (3, own.heads, own.head_size)), layout, own.dropout)
+    attended = attention.output.end(fp8.attended(context.flatten(-2), scaled), hidden)
+    inner = layer.intermediate.activate(fp8.inner(attended, scaled))
+    return layer.output.end(fp8.output(inner, scaled), attended)
