@@ -24,6 +24,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.library import custom_op
 
@@ -39,24 +40,26 @@ ALIGNMENT = 16  # _scaled_mm sums over multiples of this many values
 
 
 @custom_op("bert::quantize", mutates_args=("amax",))
-def quantize(x: Tensor, scale: Tensor, amax: Tensor, which: int) -> tuple[Tensor, Tensor]:
-    """Return x [T, N] in FP8 and its transpose [N, T], padded with zero columns to a multiple of 16.
+def quantize(x: Tensor, scale: Tensor, amax: Tensor, which: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return x [T, N] in FP8, its transpose [N, T] and, of a gradient, its sum over T in fp32.
 
-    ``scale`` and ``amax`` [3] are those of a product, and ``which`` says whose x is; ``amax`` takes up its maximum.
+    The transpose is padded with zero columns to a multiple of 16. ``scale`` and ``amax`` [3] are those of a product;
+    ``which`` says what x is to it, and ``amax`` takes up its maximum.
     """
     if x.device.type == "cuda" and HAS_TRITON:
         from bert.model.kernels.fp8 import quantize as fused  # imported here: a CPU installation has no Triton
 
         return fused(x, scale, amax, which)
     observe(x, amax, which)
-    return round_to_fp8(x, scale[which], FORMATS[which])
+    total = x.sum(0, dtype=torch.float32) if which == GRADIENT else x.new_empty(0, dtype=torch.float32)
+    return *round_to_fp8(x, scale[which], FORMATS[which]), total
 
 
 @quantize.register_fake
-def _(x: Tensor, scale: Tensor, amax: Tensor, which: int) -> tuple[Tensor, Tensor]:
+def _(x: Tensor, scale: Tensor, amax: Tensor, which: int) -> tuple[Tensor, Tensor, Tensor]:
     padded = (x.shape[0] + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-    dtype = FORMATS[which]
-    return x.new_empty(x.shape, dtype=dtype), x.new_empty((x.shape[1], padded), dtype=dtype)
+    q, q_t = (x.new_empty(shape, dtype=FORMATS[which]) for shape in (x.shape, (x.shape[1], padded)))
+    return q, q_t, x.new_empty(x.shape[1] if which == GRADIENT else 0, dtype=torch.float32)
 
 
 def round_to_fp8(x: Tensor, scale: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -74,49 +77,65 @@ def observe(x: Tensor, amax: Tensor, which: int) -> None:
     amax[which] = torch.maximum(amax[which], x.abs().amax().float())
 
 
+def forward_product(q: Tensor, weight: Tensor, inverse: Tensor, dtype: torch.dtype, bias: Tensor | None) -> Tensor:
+    """x W^T + bias for x and W in FP8. Its sums may be less exact than those of gradients: as in Transformer Engine."""
+    return torch._scaled_mm(
+        q, weight.t(), inverse[INPUT], inverse[WEIGHT], bias=bias, out_dtype=dtype, use_fast_accum=True
+    )
+
+
+def input_gradient(q: Tensor, weight_t: Tensor, inverse: Tensor, dtype: torch.dtype) -> Tensor:
+    """dy W, for dy and W^T in FP8."""
+    return torch._scaled_mm(q, weight_t.t(), inverse[GRADIENT], inverse[WEIGHT], out_dtype=dtype)
+
+
+def weight_gradient(q_t: Tensor, x_t: Tensor, inverse: Tensor, dtype: torch.dtype) -> Tensor:
+    """dy^T x, for dy^T and x^T in FP8."""
+    return torch._scaled_mm(q_t, x_t.t(), inverse[GRADIENT], inverse[INPUT], out_dtype=dtype)
+
+
 class _Product(torch.autograd.Function):
-    """x W^T: x passes on the gradient and is not read, q [T, in] and q_t [in, T] are x in FP8."""
+    """x W^T + bias in FP8. The weights in fp32 are not read, and receive their parts of the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, q: Tensor, q_t: Tensor, *state: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, bias: Tensor, *state: Tensor) -> Tensor:
         scale, inverse, amax, weight, weight_t, *masters = state
+        q, q_t, _ = quantize(x, scale, amax, INPUT)
         ctx.save_for_backward(q_t, weight_t, scale, inverse, amax)
         ctx.parts, ctx.dtype = len(masters), masters[0].dtype
-        # Sums of the forward pass may be less exact, those of gradients not: as in Transformer Engine.
-        return torch._scaled_mm(q, weight.t(), inverse[INPUT], inverse[WEIGHT], out_dtype=x.dtype, use_fast_accum=True)
+        return forward_product(q, weight, inverse, x.dtype, bias)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x_t, weight_t, scale, inverse, amax = ctx.saved_tensors
-        q, q_t = quantize(dy, scale, amax, GRADIENT)
-        dx = torch._scaled_mm(q, weight_t.t(), inverse[GRADIENT], inverse[WEIGHT], out_dtype=dy.dtype)
-        dw: tuple[Tensor | None, ...] = (None,) * ctx.parts
+        q, q_t, dbias = quantize(dy, scale, amax, GRADIENT)
+        dx, dw = input_gradient(q, weight_t, inverse, dy.dtype), (None,) * ctx.parts
         if any(ctx.needs_input_grad[-ctx.parts :]):  # not frozen
-            dw = torch._scaled_mm(q_t, x_t.t(), inverse[GRADIENT], inverse[INPUT], out_dtype=ctx.dtype).chunk(ctx.parts)
-        return dx, *(None,) * 7, *dw
+            dw = weight_gradient(q_t, x_t, inverse, ctx.dtype).chunk(ctx.parts)
+        return dx, dbias.to(dy.dtype), *(None,) * 5, *dw
 
 
 class _Observed(torch.autograd.Function):
-    """x W^T without FP8, from which the first scales follow."""
+    """x, whose maximum and whose gradient's maximum are recorded."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, amax: Tensor, *masters: Tensor) -> Tensor:
-        weight = torch.cat(masters).to(x.dtype)
-        ctx.save_for_backward(x, weight, amax)
-        ctx.parts, ctx.dtype = len(masters), masters[0].dtype
-        observe(x, amax, INPUT)
-        return x @ weight.t()
+    def forward(ctx: Any, x: Tensor, amax: Tensor, of_x: bool) -> Tensor:
+        ctx.save_for_backward(amax)
+        ctx.of_x = of_x
+        if of_x:
+            observe(x, amax, INPUT)
+        return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, amax = ctx.saved_tensors
-        observe(dy, amax, GRADIENT)
-        return dy @ weight, None, *(dy.t() @ x).to(ctx.dtype).chunk(ctx.parts)
+    def backward(ctx: Any, dx: Tensor) -> tuple[Tensor | None, ...]:
+        if not ctx.of_x:
+            observe(dx, ctx.saved_tensors[0], GRADIENT)
+        return dx, None, None
 
 
 @dataclass
 class Product:
-    """The state of y = x W^T, where W is the weight of one linear layer, or of several on the same input."""
+    """The state of y = x W^T + bias for one linear layer, or for several on the same input."""
 
     linears: list[nn.Linear]
     scale: Tensor = field(init=False)  # [3] fp32, of INPUT, WEIGHT and GRADIENT: FP8 = value * scale
@@ -129,31 +148,29 @@ class Product:
         device = self.linears[0].weight.device
         self.scale, self.inverse = torch.ones(3, device=device), torch.ones(3, device=device)
         self.amax = torch.zeros(3, device=device)
-        self.weight, self.weight_t = quantize(self.packed(), self.scale, self.amax, WEIGHT)
-
-    def packed(self) -> Tensor:
-        """Return W, [out, in]."""
-        return torch.cat([linear.weight.detach() for linear in self.linears])
+        self.weight, self.weight_t, _ = quantize(self._packed(), self.scale, self.amax, WEIGHT)
 
     def begin_step(self) -> None:
-        """Quantise W into the tensors that exist, as compiled code and graphs expect."""
+        """Quantise W into the tensors that exist, which compiled code and graphs refer to."""
         self.amax.zero_()
-        weight, weight_t = quantize(self.packed(), self.scale, self.amax, WEIGHT)
+        weight, weight_t, _ = quantize(self._packed(), self.scale, self.amax, WEIGHT)
         self.weight.copy_(weight)
         self.weight_t.copy_(weight_t)
 
     def __call__(self, x: Tensor, scaled: bool) -> Tensor:
-        """[T, in] -> [T, out], without the bias."""
+        """[T, in] -> [T, out]; in FP8 where there are scales."""
         masters = [linear.weight for linear in self.linears]
-        if not scaled:
-            return _Observed.apply(x, self.amax, *masters)  # type: ignore[return-value]
-        q, q_t = quantize(x.detach(), self.scale, self.amax, INPUT)
-        state = (self.scale, self.inverse, self.amax, self.weight, self.weight_t)
-        return _Product.apply(x, q, q_t, *state, *masters)  # type: ignore[return-value]
+        bias = torch.cat([linear.bias for linear in self.linears]).to(x.dtype)
+        if scaled:
+            return _Product.apply(x, bias, *self.state(), *masters)  # type: ignore[return-value]
+        y = F.linear(_Observed.apply(x, self.amax, True), torch.cat(masters).to(x.dtype), bias)  # type: ignore[arg-type]
+        return _Observed.apply(y, self.amax, False)  # type: ignore[return-value]
 
-    def bias(self, dtype: torch.dtype) -> Tensor:
-        """Return the bias of y, [out]."""
-        return torch.cat([linear.bias for linear in self.linears]).to(dtype)
+    def state(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        return self.scale, self.inverse, self.amax, self.weight, self.weight_t
+
+    def _packed(self) -> Tensor:
+        return torch.cat([linear.weight.detach() for linear in self.linears])
 
 
 class Scaling:
@@ -245,8 +262,13 @@ def _forward(layer: Any, hidden: Tensor, layout: Layout, hooks: LayerHooks = PLA
         return type(layer).forward(layer, hidden, layout, hooks)
     attention, fp8 = layer.attention, layer.fp8
     own, scaled = attention.self, fp8.scaling.observed
-    qkv = fp8.qkv(hidden, scaled) + fp8.qkv.bias(hidden.dtype)
-    context = ATTENTION[layout.attention](qkv.unflatten(-1, (3, own.heads, own.head_size)), layout, own.dropout)
-    attended = attention.output.end(fp8.attended(context.flatten(-2), scaled), hidden)
-    inner = layer.intermediate.activate(fp8.inner(attended, scaled))
-    return layer.output.end(fp8.output(inner, scaled), attended)
+    qkv = fp8.qkv(hidden, scaled).unflatten(-1, (3, own.heads, own.head_size))
+    context = ATTENTION[layout.attention](qkv, layout, own.dropout).flatten(-2)
+    attended = _ended(attention.output, fp8.attended(context, scaled), hidden)
+    return _ended(
+        layer.output, fp8.output(layer.intermediate.activation(fp8.inner(attended, scaled)), scaled), attended
+    )
+
+
+def _ended(output: Any, dense: Tensor, residual: Tensor) -> Tensor:
+    return output.LayerNorm(output.dropout(dense) + residual)

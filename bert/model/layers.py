@@ -127,13 +127,7 @@ class BertOutput(nn.Module):
         if kernels is None:
             dense = self.dropout(self.dense(hidden))
             return _normed(norm, self.LayerNorm, (dense if change is None else change(dense)) + residual)
-        return self.end(F.linear(hidden, self.dense.weight), residual)
-
-    def end(self, x: Tensor, residual: Tensor) -> Tensor:
-        """LayerNorm(dropout(x + bias) + residual), x being the product without its bias: [T, hidden] -> [T, hidden]"""
-        kernels, norm, dropout = _kernels(x), self.LayerNorm, self.dropout.active_probability
-        if kernels is None:
-            return norm(self.dropout(x + self.dense.bias.to(x.dtype)) + residual)
+        x, norm, dropout = F.linear(hidden, self.dense.weight), self.LayerNorm, self.dropout.active_probability
         keys = draw_keys(sum(x.shape), x.device) if dropout > 0 else None
         return kernels.bias_dropout_add_norm(
             x, self.dense.bias, residual, norm.weight, norm.bias, keys, dropout, norm.eps
@@ -161,14 +155,7 @@ class BertIntermediate(nn.Module):
         kernels = _kernels(hidden) if self.activation in (F.gelu, gelu_tanh) else None
         if kernels is None:
             return self.activation(self.dense(hidden))
-        return self.activate(F.linear(hidden, self.dense.weight))
-
-    def activate(self, x: Tensor) -> Tensor:
-        """activation(x + bias), x being the product without its bias: [T, intermediate] -> [T, intermediate]"""
-        kernels = _kernels(x) if self.activation in (F.gelu, gelu_tanh) else None
-        if kernels is None:
-            return self.activation(x + self.dense.bias.to(x.dtype))
-        return kernels.bias_gelu(x, self.dense.bias, self.activation is gelu_tanh)
+        return kernels.bias_gelu(F.linear(hidden, self.dense.weight), self.dense.bias, self.activation is gelu_tanh)
 
 
 class BertLayer(nn.Module):

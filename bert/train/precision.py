@@ -87,7 +87,8 @@ class Precision:
         if config.fp8:
             check_fp8(config, device)
         half = config.allreduce_post_accumulation_fp16
-        self.dtype = torch.float16 if config.fp16 else torch.bfloat16 if config.bf16 or config.fp8 else torch.float32
+        bf16 = config.bf16 or (config.fp8 and device.type == "cuda")
+        self.dtype = torch.float16 if config.fp16 else torch.bfloat16 if bf16 else torch.float32
         if half and self.dtype == torch.float32:
             raise UsageError("--allreduce_post_accumulation_fp16 needs --fp16 or --bf16")
         self.device = device
@@ -102,8 +103,8 @@ class Precision:
         if config.fp8:
             self.name = "fp8"
         if config.fp8 and device.type == "cpu":
-            notice("warning: --fp8: emulated on a CPU, slower than fp32; for tests only")
-        elif self.dtype == torch.bfloat16 and device.type == "cpu" and not has_bf16_instructions():
+            notice("warning: --fp8: emulated on a CPU, slow, with fp32 for the rest unless --bf16")
+        if self.dtype == torch.bfloat16 and device.type == "cpu" and not has_bf16_instructions():
             notice("warning: --bf16: this CPU has no bf16 instructions, so it is many times slower than fp32")
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
 
