@@ -1,4 +1,4 @@
-"""FP8 training of the encoder's linear layers with delayed scaling, applied to a model from outside.
+"""Products in FP8 with delayed scaling: quantising, the three products of a linear layer, the scales.
 
 A tensor is held as FP8 values and one scale: value = FP8 / scale. The scale of a step follows from earlier steps: the
 largest FP8 number over the largest magnitude in a history. So quantising reads a tensor once, and no step waits for a
@@ -10,9 +10,10 @@ forgotten, not kept for 1,024 steps. Infinite values become NaN, so that a step 
 
 ::
 
-    scaling = apply_fp8(model.bert)         # parameters keep their names; evaluation does not use FP8
+    product = Product([linear])
+    scaling = Scaling([product])
     scaling.begin_step()                    # quantises the weights, once for all micro-batches
-    ...                                     # forward and backward passes, which record maxima
+    product(x, scaling.observed)            # forward and backward passes record maxima
     scaling.end_step(all_reduce_max)        # the scales of the next step, the same on every rank
 """
 
@@ -20,17 +21,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.library import custom_op
 
-from bert.errors import UsageError
-from bert.model.adapters.plain import PLAIN_LAYER, LayerHooks, NoAdapters
-from bert.model.attention import ATTENTION, HAS_TRITON, Layout
+from bert.model.attention import HAS_TRITON
 
 HISTORY = 1024  # steps
 MARGIN = 0  # powers of two left free above the largest value
@@ -94,13 +92,20 @@ def weight_gradient(q_t: Tensor, x_t: Tensor, inverse: Tensor, dtype: torch.dtyp
     return torch._scaled_mm(q_t, x_t.t(), inverse[GRADIENT], inverse[INPUT], out_dtype=dtype)
 
 
-class _Product(torch.autograd.Function):
-    """x W^T + bias in FP8. The weights in fp32 are not read, and receive their parts of the gradient."""
+class Quantized(NamedTuple):
+    """The input of a product. Autograd sees ``x`` alone, the product reads the others alone."""
+
+    x: Tensor  # [T, N]
+    q: Tensor  # [T, N], FP8
+    q_t: Tensor  # [N, T], FP8
+
+
+class FP8Linear(torch.autograd.Function):
+    """x W^T + bias. The fp32 weights are not read, and receive their parts of the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bias: Tensor, *state: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, q: Tensor, q_t: Tensor, bias: Tensor, *state: Tensor) -> Tensor:
         scale, inverse, amax, weight, weight_t, *masters = state
-        q, q_t, _ = quantize(x, scale, amax, INPUT)
         ctx.save_for_backward(q_t, weight_t, scale, inverse, amax)
         ctx.parts, ctx.dtype = len(masters), masters[0].dtype
         return forward_product(q, weight, inverse, x.dtype, bias)
@@ -112,7 +117,7 @@ class _Product(torch.autograd.Function):
         dx, dw = input_gradient(q, weight_t, inverse, dy.dtype), (None,) * ctx.parts
         if any(ctx.needs_input_grad[-ctx.parts :]):  # not frozen
             dw = weight_gradient(q_t, x_t, inverse, ctx.dtype).chunk(ctx.parts)
-        return dx, dbias.to(dy.dtype), *(None,) * 5, *dw
+        return dx, None, None, dbias.to(dy.dtype), *(None,) * 5, *dw
 
 
 class _Observed(torch.autograd.Function):
@@ -157,20 +162,36 @@ class Product:
         self.weight.copy_(weight)
         self.weight_t.copy_(weight_t)
 
-    def __call__(self, x: Tensor, scaled: bool) -> Tensor:
+    def quantized(self, x: Tensor) -> Quantized:
+        return Quantized(x, *quantize(x.detach(), self.scale, self.amax, INPUT)[:2])
+
+    def __call__(self, x: Tensor | Quantized, scaled: bool) -> Tensor:
         """[T, in] -> [T, out]; in FP8 where there are scales."""
-        masters = [linear.weight for linear in self.linears]
-        bias = torch.cat([linear.bias for linear in self.linears]).to(x.dtype)
-        if scaled:
-            return _Product.apply(x, bias, *self.state(), *masters)  # type: ignore[return-value]
-        y = F.linear(_Observed.apply(x, self.amax, True), torch.cat(masters).to(x.dtype), bias)  # type: ignore[arg-type]
+        if isinstance(x, Quantized) or scaled:
+            x = x if isinstance(x, Quantized) else self.quantized(x)
+            return FP8Linear.apply(*x, self._bias(x.x), *self.state())  # type: ignore[return-value]
+        weight = torch.cat([linear.weight for linear in self.linears]).to(x.dtype)
+        y = F.linear(_Observed.apply(x, self.amax, True), weight, self._bias(x))  # type: ignore[arg-type]
         return _Observed.apply(y, self.amax, False)  # type: ignore[return-value]
 
-    def state(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return self.scale, self.inverse, self.amax, self.weight, self.weight_t
+    def state(self) -> tuple[Tensor, ...]:
+        """Return what a product reads, then the fp32 weights."""
+        masters = [linear.weight for linear in self.linears]
+        return self.scale, self.inverse, self.amax, self.weight, self.weight_t, *masters
+
+    def _bias(self, x: Tensor) -> Tensor:
+        return torch.cat([linear.bias for linear in self.linears]).to(x.dtype)
 
     def _packed(self) -> Tensor:
         return torch.cat([linear.weight.detach() for linear in self.linears])
+
+
+@dataclass
+class Spare:
+    """Takes the place of the product after the last layer."""
+
+    scale: Tensor
+    amax: Tensor
 
 
 class Scaling:
@@ -217,58 +238,3 @@ def next_scales(amax: Tensor, before: Tensor, limits: Tensor) -> Tensor:
     """Return the scales that put ``amax`` at ``limits``; those of ``before`` where nothing but 0 was seen."""
     # A tiny maximum must not overflow the scale; the inverse of the largest is a normal number, too.
     return torch.where(amax > 0, (limits / amax).clamp(max=2.0**126), before)
-
-
-@dataclass
-class LayerProducts:
-    """What :func:`apply_fp8` adds to a layer."""
-
-    scaling: Scaling
-    qkv: Product
-    attended: Product
-    inner: Product
-    output: Product
-
-
-def apply_fp8(bert: Any) -> Scaling:
-    """Let the layers of a :class:`bert.model.bert.BertModel` train in FP8, before they are compiled.
-
-    Raises UsageError for adapters and sizes that FP8 does not fit.
-    """
-    if not isinstance(bert.adapters, NoAdapters):
-        raise UsageError("--fp8: not supported with adapters, expected --bf16")
-    layers, products = list(bert.encoder.layer), []
-    for layer in layers:
-        own = layer.attention.self
-        groups = [[own.query, own.key, own.value], [layer.attention.output.dense], [layer.intermediate.dense]]
-        products.append([Product(_checked(group)) for group in (*groups, [layer.output.dense])])
-    scaling = Scaling([product for row in products for product in row])
-    for layer, row in zip(layers, products, strict=True):
-        layer.fp8 = LayerProducts(scaling, *row)
-        layer.forward = partial(_forward, layer)
-    return scaling
-
-
-def _checked(linears: list[nn.Linear]) -> list[nn.Linear]:
-    for size in linears[0].weight.shape:
-        if size % ALIGNMENT:
-            raise UsageError(f"--fp8: a linear layer has {size} columns or rows, expected a multiple of {ALIGNMENT}")
-    return linears
-
-
-def _forward(layer: Any, hidden: Tensor, layout: Layout, hooks: LayerHooks = PLAIN_LAYER) -> Tensor:
-    """BertLayer.forward, with products in FP8 while it trains."""
-    if not layer.training:
-        return type(layer).forward(layer, hidden, layout, hooks)
-    attention, fp8 = layer.attention, layer.fp8
-    own, scaled = attention.self, fp8.scaling.observed
-    qkv = fp8.qkv(hidden, scaled).unflatten(-1, (3, own.heads, own.head_size))
-    context = ATTENTION[layout.attention](qkv, layout, own.dropout).flatten(-2)
-    attended = _ended(attention.output, fp8.attended(context, scaled), hidden)
-    return _ended(
-        layer.output, fp8.output(layer.intermediate.activation(fp8.inner(attended, scaled)), scaled), attended
-    )
-
-
-def _ended(output: Any, dense: Tensor, residual: Tensor) -> Tensor:
-    return output.LayerNorm(output.dropout(dense) + residual)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from bert.config import to_dict
-from bert.model.fp8 import apply_fp8
+from bert.model.fp8_layers import apply_fp8
 from bert.optim.build import build_optimizer
 from bert.optim.host import HostOptimizer
 from bert.optim.schedules import learning_rate

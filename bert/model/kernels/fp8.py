@@ -152,8 +152,7 @@ def norm_backward_kernel(
     q_ptr, qt_ptr, dresidual_ptr, partial_ptr, tokens, padded,
     WIDTH: tl.constexpr, BLOCK: tl.constexpr, DROPOUT: tl.constexpr, LARGEST: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Each program's tiles of dx, as q and its transpose, and of dresidual; ``partial`` [programs, 3, WIDTH] for bias,
-    weight and norm_bias."""
+    """Each program's tiles of dx as q and its transpose, and of dresidual; ``partial`` as in the bf16 kernel."""
     columns = tl.arange(0, BLOCK)
     inside = columns < WIDTH
     bias = tl.load(bias_ptr + columns, mask=inside, other=0.0).to(tl.float32)
@@ -166,7 +165,7 @@ def norm_backward_kernel(
     dweight = tl.zeros((BLOCK,), tl.float32)
     dnorm_bias = tl.zeros((BLOCK,), tl.float32)
     for tile in range(tl.program_id(0), padded // ROWS, tl.num_programs(0)):
-        rows = tile.to(tl.int64) * ROWS + tl.arange(0, ROWS)
+        rows = tile * ROWS + tl.arange(0, ROWS).to(tl.int64)
         real = rows < tokens
         live = real[:, None] & inside[None, :]
         at = rows[:, None] * WIDTH + columns[None, :]
@@ -240,17 +239,9 @@ def gelu_backward_quantize(
 
 @custom_op("bert::norm_quantize", mutates_args=("amax",))
 def norm_quantize(
-    x: Tensor,
-    bias: Tensor,
-    residual: Tensor,
-    weight: Tensor,
-    norm_bias: Tensor,
-    keys: Tensor | None,
-    dropout: float,
-    eps: float,
-    scale: Tensor,
-    amax: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    x: Tensor, bias: Tensor, residual: Tensor, weight: Tensor, norm_bias: Tensor, keys: Tensor | None, dropout: float,
+    eps: float, scale: Tensor, amax: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """What :func:`bert.model.kernels.fused.bias_dropout_add_norm` does, with FP8 for the product after it.
 
     Returns y [T, H] in the type of x, its E4M3 and the transpose of that, mean and 1 / deviation [T].
@@ -268,18 +259,9 @@ def norm_quantize(
 
 @custom_op("bert::norm_backward_quantize", mutates_args=("amax",))
 def norm_backward_quantize(
-    dy: Tensor,
-    x: Tensor,
-    bias: Tensor,
-    residual: Tensor,
-    weight: Tensor,
-    keys: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
-    dropout: float,
-    scale: Tensor,
-    amax: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dy: Tensor, x: Tensor, bias: Tensor, residual: Tensor, weight: Tensor, keys: Tensor | None, mean: Tensor,
+    rstd: Tensor, dropout: float, scale: Tensor, amax: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Return the gradient of x, E5M2 and its transpose, that of residual, and [3, H] of bias, weight and norm_bias."""
     dy, x, residual, (q, q_t) = dy.contiguous(), x.contiguous(), residual.contiguous(), _empty(x, E5M2)
     (tokens, width), padded, dresidual = x.shape, q_t.shape[1], torch.empty_like(residual)
