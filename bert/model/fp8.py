@@ -44,30 +44,42 @@ def quantize(x: Tensor, scale: Tensor, amax: Tensor, which: int) -> tuple[Tensor
     The transpose is padded with zero columns to a multiple of 16. ``scale`` and ``amax`` [3] are those of a product;
     ``which`` says what x is to it, and ``amax`` takes up its maximum.
     """
-    if x.device.type == "cuda" and HAS_TRITON:
-        from bert.model.kernels.fp8 import quantize as fused  # imported here: a CPU installation has no Triton
+    q, q_t, total = _empty(x, which)
+    _write(x, scale, amax, which, (q, q_t, total))
+    return q, q_t, total
 
-        return fused(x, scale, amax, which)
-    observe(x, amax, which)
-    total = x.sum(0, dtype=torch.float32) if which == GRADIENT else x.new_empty(0, dtype=torch.float32)
-    return *round_to_fp8(x, scale[which], FORMATS[which]), total
+
+@custom_op("bert::quantize_weight", mutates_args=("amax", "q", "q_t"))
+def quantize_weight(x: Tensor, scale: Tensor, amax: Tensor, q: Tensor, q_t: Tensor) -> None:
+    """:func:`quantize` a weight into tensors that exist, which compiled code and graphs refer to."""
+    _write(x, scale, amax, WEIGHT, (q, q_t, x.new_empty(0)))
 
 
 @quantize.register_fake
 def _(x: Tensor, scale: Tensor, amax: Tensor, which: int) -> tuple[Tensor, Tensor, Tensor]:
+    return _empty(x, which)
+
+
+def _empty(x: Tensor, which: int) -> tuple[Tensor, Tensor, Tensor]:
     padded = (x.shape[0] + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
     q, q_t = (x.new_empty(shape, dtype=FORMATS[which]) for shape in (x.shape, (x.shape[1], padded)))
     return q, q_t, x.new_empty(x.shape[1] if which == GRADIENT else 0, dtype=torch.float32)
 
 
-def round_to_fp8(x: Tensor, scale: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return what :func:`quantize` does, in PyTorch. Torch's own cast to E4M3 makes NaN of what is too large."""
-    largest = torch.finfo(dtype).max
-    scaled = (x.float() * scale).clamp(-largest, largest)
-    rounded = torch.where(x.isinf(), float("nan"), scaled).to(dtype)
-    transposed = rounded.new_zeros((x.shape[1], -(-x.shape[0] // ALIGNMENT) * ALIGNMENT))
-    transposed[:, : x.shape[0]] = rounded.t()
-    return rounded, transposed
+def _write(x: Tensor, scale: Tensor, amax: Tensor, which: int, into: tuple[Tensor, Tensor, Tensor]) -> None:
+    if x.device.type == "cuda" and HAS_TRITON:
+        from bert.model.kernels.fp8 import quantize as kernel  # imported here: a CPU installation has no Triton
+
+        kernel(x, scale, amax, which, *into)
+        return
+    q, q_t, total = into
+    observe(x, amax, which)
+    largest = torch.finfo(q.dtype).max  # torch's own cast to E4M3 makes NaN of what is larger
+    scaled = (x.float() * scale[which]).clamp(-largest, largest)
+    q.copy_(torch.where(x.isinf(), float("nan"), scaled))
+    q_t.zero_()[:, : x.shape[0]] = q.t()
+    if which == GRADIENT:
+        total.copy_(x.sum(0, dtype=torch.float32))
 
 
 def observe(x: Tensor, amax: Tensor, which: int) -> None:
@@ -140,7 +152,7 @@ class _Observed(torch.autograd.Function):
 
 @dataclass
 class Product:
-    """The state of y = x W^T + bias for one linear layer, or for several on the same input."""
+    """The state of y = x W^T + bias for one linear layer, or for several of equal size on the same input."""
 
     linears: list[nn.Linear]
     scale: Tensor = field(init=False)  # [3] fp32, of INPUT, WEIGHT and GRADIENT: FP8 = value * scale
@@ -156,11 +168,9 @@ class Product:
         self.weight, self.weight_t, _ = quantize(self._packed(), self.scale, self.amax, WEIGHT)
 
     def begin_step(self) -> None:
-        """Quantise W into the tensors that exist, which compiled code and graphs refer to."""
+        """Quantise the weight, and forget the maxima of the step before."""
         self.amax.zero_()
-        weight, weight_t, _ = quantize(self._packed(), self.scale, self.amax, WEIGHT)
-        self.weight.copy_(weight)
-        self.weight_t.copy_(weight_t)
+        quantize_weight(self._packed(), self.scale, self.amax, self.weight, self.weight_t)
 
     def quantized(self, x: Tensor) -> Quantized:
         return Quantized(x, *quantize(x.detach(), self.scale, self.amax, INPUT)[:2])
@@ -183,7 +193,8 @@ class Product:
         return torch.cat([linear.bias for linear in self.linears]).to(x.dtype)
 
     def _packed(self) -> Tensor:
-        return torch.cat([linear.weight.detach() for linear in self.linears])
+        weights = [linear.weight.detach() for linear in self.linears]
+        return weights[0] if len(weights) == 1 else torch.cat(weights)
 
 
 @dataclass
@@ -205,7 +216,7 @@ class Scaling:
 
     @torch.no_grad()
     def begin_step(self) -> None:
-        """Quantise the weights, and forget the maxima of a step that was cut off."""
+        """Quantise the weights, once for all micro-batches."""
         for product in self.products:
             product.begin_step()
 

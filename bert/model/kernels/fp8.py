@@ -21,7 +21,6 @@ from bert.model.kernels.fused import _cumulative
 from bert.model.kernels.random import keep
 
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
-FORMATS = (E4M3, E4M3, E5M2)  # of a product's input, weight and gradient
 ALIGNMENT = 16
 ROWS, COLUMNS, WARPS = 64, 64, 4  # of a tile of the activation and of plain quantisation
 TILES = 4  # per program of the activation's backward pass, one below the other
@@ -198,26 +197,29 @@ def _empty(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def quantize(
-    x: Tensor, scale: Tensor, amax: Tensor, which: int, bias: Tensor | None = None, tanh: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """:func:`bert.model.fp8.quantize` of x or, with a bias, of gelu(x + bias)."""
-    dtype, gradient = FORMATS[which], which == 2
-    x, (q, q_t) = x.contiguous(), _empty(x, dtype)
-    (tokens, width), padded = x.shape, q_t.shape[1]
+    x: Tensor, scale: Tensor, amax: Tensor, which: int, q: Tensor, q_t: Tensor, total: Tensor,
+    bias: Tensor | None = None, tanh: bool = False,
+) -> None:  # fmt: skip
+    """:func:`bert.model.fp8.quantize` x or, with a bias, gelu(x + bias); ``total`` [N] takes its sum if it has room."""
+    x = x.contiguous()
+    (tokens, width), padded, sums = x.shape, q_t.shape[1], total.numel() > 0
     programs = triton.cdiv(padded, ROWS)
-    partial = torch.empty(programs if gradient else 0, width, device=x.device)
+    partial = torch.empty(programs if sums else 0, width, device=x.device)
     with torch.cuda.device_of(x):
         quantize_kernel[programs, triton.cdiv(width, COLUMNS)](
-            x, bias, scale[which], amax[which], q, q_t, partial, tokens, padded, bias is not None, tanh, gradient,
-            width, torch.finfo(dtype).max, ROWS, COLUMNS, num_warps=WARPS,
+            x, bias, scale[which], amax[which], q, q_t, partial, tokens, padded, bias is not None, tanh, sums,
+            width, torch.finfo(q.dtype).max, ROWS, COLUMNS, num_warps=WARPS,
         )  # fmt: skip
-    return q, q_t, partial.sum(0) if gradient else partial.flatten()
+    if sums:
+        torch.sum(partial, 0, out=total)
 
 
 @custom_op("bert::gelu_quantize", mutates_args=("amax",))
 def gelu_quantize(x: Tensor, bias: Tensor, tanh: bool, scale: Tensor, amax: Tensor) -> tuple[Tensor, Tensor]:
     """gelu(x + bias) as input of the product after it: [T, F], [F] -> E4M3 [T, F] and its transpose."""
-    return quantize(x, scale, amax, 0, bias, tanh)[:2]
+    q, q_t = _empty(x, E4M3)
+    quantize(x, scale, amax, 0, q, q_t, x.new_empty(0), bias, tanh)
+    return q, q_t
 
 
 @custom_op("bert::gelu_backward_quantize", mutates_args=("amax",))
