@@ -197,14 +197,6 @@ class Product:
         return weights[0] if len(weights) == 1 else torch.cat(weights)
 
 
-@dataclass
-class Spare:
-    """Takes the place of the product after the last layer."""
-
-    scale: Tensor
-    amax: Tensor
-
-
 class Scaling:
     """The scales of all products, and the history that they follow from."""
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bert.errors import UsageError
 from bert.model.adapters.plain import PLAIN, PLAIN_LAYER, LayerHooks, NoAdapters, StreamHooks
 from bert.model.attention import ATTENTION, HAS_TRITON, Layout
-from bert.model.fp8 import ALIGNMENT, Product, Quantized, Scaling, Spare
+from bert.model.fp8 import ALIGNMENT, Product, Quantized, Scaling
 from bert.model.layers import gelu_tanh
 
 
@@ -32,7 +32,7 @@ class LayerProducts:
     attended: Product
     inner: Product
     output: Product
-    following: Product | Spare  # what reads the output
+    following: tuple[Tensor, Tensor]  # scales and maxima of the product that reads the output
 
 
 def apply_fp8(bert: Any) -> Scaling:
@@ -44,8 +44,9 @@ def apply_fp8(bert: Any) -> Scaling:
         raise UsageError("--fp8: not supported with adapters, expected --bf16")
     products = [[Product(_checked(linears)) for linears in _groups(layer)] for layer in bert.encoder.layer]
     scaling = Scaling([product for row in products for product in row])
-    device = scaling.history.device
-    following = [*(row[0] for row in products[1:]), Spare(torch.ones(3, device=device), torch.zeros(3, device=device))]
+    # Nothing reads the last output in FP8, but a layer like all others needs no compilation of its own.
+    spare = torch.ones_like(products[0][0].scale), torch.zeros_like(products[0][0].amax)
+    following = [*((row[0].scale, row[0].amax) for row in products[1:]), spare]
     for layer, (qkv, attended, inner, output), after in zip(bert.encoder.layer, products, following, strict=True):
         layer.fp8 = LayerProducts(scaling, qkv, attended, inner, output, after)
         layer.forward = partial(_forward, layer)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from recipes.conftest import pretraining_flags  # pyright: ignore[reportMissingImports]
+from recipes.conftest import pretraining_flags, run  # pyright: ignore[reportMissingImports]
 
 import run_pretraining
 from bert.checkpoint import load
@@ -38,3 +38,17 @@ def test_fp8_beside_fp16_writes_nothing(corpus, tmp_path):
     with pytest.raises(UsageError, match="--fp8 and --fp16: choose one"):
         pretrain(corpus, tmp_path / "out", fp16=True)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_two_ranks_agree_on_scales_and_equal_one(corpus, tmp_path):
+    flags = {"config_file": corpus / "config_without_dropout.json", "max_steps": 4, "learning_rate": 1e-4}
+    pretrain(corpus, tmp_path / "one", train_batch_size=16, **flags)
+    run(pretraining_flags(corpus, tmp_path / "two", train_batch_size=8, fp8=True, **flags), processes=2)
+    one, two = (load(tmp_path / name / "ckpt_4.pt") for name in ("one", "two"))
+    for name, value in one["model"].items():
+        if "key.bias" not in name:  # without a gradient in theory
+            torch.testing.assert_close(two["model"][name], value, rtol=1e-5, atol=1e-5)
+    scales, of_two = (state["grad_scaler"]["fp8"]["scale"] for state in (one, two))
+    # The gradient of a rank is that of the sum over ranks, because DDP takes the mean: twice as large for two.
+    torch.testing.assert_close(scales / of_two, torch.tensor([1.0, 1.0, 2.0]).expand(8, 3), rtol=1e-3, atol=0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bert.model.dropout import draw_keys
-from bert.model.fp8 import Product, Quantized, Spare, forward_product, input_gradient, weight_gradient
+from bert.model.fp8 import Product, Quantized, forward_product, input_gradient, weight_gradient
 from bert.model.kernels.fp8 import gelu_backward_quantize, gelu_quantize, norm_backward_quantize, norm_quantize
 from bert.model.layers import gelu_tanh
 
@@ -74,7 +74,9 @@ class _Ended(torch.autograd.Function):
 def finish(layer: Any, context: Tensor, hidden: Tensor) -> Quantized:
     """Return the output of a layer from that of its attention; all [T, hidden]."""
     fp8, inner = layer.fp8, layer.intermediate
-    attended = _end(layer.attention.output, fp8.attended, fp8.attended.quantized(context), hidden, fp8.inner)
+    attended = _end(
+        layer.attention.output, fp8.attended, fp8.attended.quantized(context), hidden, (fp8.inner.scale, fp8.inner.amax)
+    )
     activated = Quantized(
         *_Activated.apply(  # type: ignore[misc]
             *attended, inner.dense.bias, inner.activation is gelu_tanh, fp8.output.scale, fp8.output.amax,
@@ -84,13 +86,13 @@ def finish(layer: Any, context: Tensor, hidden: Tensor) -> Quantized:
     return _end(layer.output, fp8.output, activated, attended.x, fp8.following)
 
 
-def _end(output: Any, product: Product, x: Quantized, residual: Tensor, following: Product | Spare) -> Quantized:
-    """Return what :class:`bert.model.layers.BertOutput` does; ``following`` is the product that reads it."""
+def _end(output: Any, product: Product, x: Quantized, residual: Tensor, following: tuple[Tensor, Tensor]) -> Quantized:
+    """Return what :class:`bert.model.layers.BertOutput` does; ``following`` are scales and maxima of its reader."""
     norm, dropout = output.LayerNorm, output.dropout.active_probability
     keys = draw_keys(sum(residual.shape), residual.device) if dropout > 0 else None
     return Quantized(
         *_Ended.apply(  # type: ignore[misc]
-            *x, residual, output.dense.bias, norm.weight, norm.bias, keys, dropout, norm.eps,
-            following.scale, following.amax, *product.state(),
+            *x, residual, output.dense.bias, norm.weight, norm.bias, keys, dropout, norm.eps, *following,
+            *product.state(),
         )
     )  # fmt: skip
