@@ -7,6 +7,7 @@ from bert.distributed.world import (
     World,
     agree_any,
     all_gather_ints,
+    all_reduce_max,
     all_reduce_sum,
     barrier,
     broadcast_error,

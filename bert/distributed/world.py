@@ -135,6 +135,13 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def all_reduce_max(tensor: Tensor) -> Tensor:
+    """Replace ``tensor`` with its maximum over the ranks, in place, and return it."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return tensor
+
+
 def agree_any(flag: bool) -> bool:
     """Return on every rank whether ``flag`` is true on any; decided on the host."""
     votes = torch.tensor([int(flag)])

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from bert.config import to_dict
+from bert.model.fp8_layers import apply_fp8
 from bert.optim.build import build_optimizer
 from bert.optim.host import HostOptimizer
 from bert.optim.schedules import learning_rate
@@ -37,6 +38,8 @@ def build_trainer(
     def rate(step: int) -> float:
         return learning_rate(schedule.lr_schedule, step, steps, schedule.warmup_proportion, schedule.learning_rate)
 
+    if settings.precision.fp8:
+        run.precision.fp8 = apply_fp8(model.bert)
     optimizer = HostOptimizer(model, build) if on_host else build(model)
     capture = build_capture(settings.parallel, objective, run.precision, run.notice)
     layers = model.bert.encoder.layer

@@ -1,4 +1,4 @@
-"""What is done to a model from outside, in one order: half parameters → activation checkpointing → compile → DDP.
+"""What is done to a model from outside, in one order: half parameters or FP8 → checkpointing → compile → DDP.
 
 The model knows none of it, and its state-dict names stay as they are::
 

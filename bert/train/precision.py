@@ -1,4 +1,4 @@
-"""Number formats: fp32, TF32, bf16 or fp16 arithmetic, and the loss scale that fp16 needs.
+"""Number formats: fp32, TF32, bf16, fp16 or FP8 arithmetic, the loss scale of fp16 and the scales of FP8.
 
 A step whose gradients are not finite is skipped on every rank: neither parameters, moments, step nor learning rate
 move. In fp16 the scale is then halved, down to a floor; after too many skips in a row the run stops with a diagnosis.
@@ -17,12 +17,16 @@ from torch import Tensor
 
 from bert.config import flag
 from bert.errors import UsageError
+from bert.model.fp8 import Scaling
 
 
 @dataclass
 class PrecisionConfig:
     fp16: bool = flag(False, "Mixed precision in fp16 with loss scaling.", aliases=("amp",))
     bf16: bool = flag(False, "Mixed precision in bf16; needs no loss scaling.")
+    fp8: bool = flag(
+        False, "Train the encoder's linear layers in FP8, the rest in bf16; needs a GPU of Ada, Hopper or newer."
+    )
     tf32: bool = flag(False, "Let fp32 matrix products run on TF32 units (Ampere GPUs and newer).")
     loss_scale: float = flag(
         0.0, "Constant fp16 loss scale; 0 adapts it during the run.", minimum=0, aliases=["loss_scaling"]
@@ -58,6 +62,20 @@ def has_bf16_instructions() -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+def check_fp8(config: PrecisionConfig, device: torch.device) -> None:
+    """Raise UsageError where --fp8 is impossible."""
+    if config.fp16 or config.allreduce_post_accumulation_fp16:
+        other = "fp16" if config.fp16 else "allreduce_post_accumulation_fp16"
+        raise UsageError(f"--fp8 and --{other}: choose one; FP8 needs bf16 beside it and fp32 parameters")
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        if (major, minor) < (8, 9):
+            raise UsageError(
+                f"--fp8: {torch.cuda.get_device_name(device)} has compute capability {major}.{minor}, expected at "
+                "least 8.9 (Ada, Hopper or newer)"
+            )
+
+
 class Precision:
     """The number format of a run: ``autocast()`` around the forward pass, ``scale`` on the loss, ``update`` after."""
 
@@ -66,8 +84,11 @@ class Precision:
     ) -> None:
         if config.fp16 and config.bf16:
             raise UsageError("--fp16 and --bf16: choose one")
+        if config.fp8:
+            check_fp8(config, device)
         half = config.allreduce_post_accumulation_fp16
-        self.dtype = torch.float16 if config.fp16 else torch.bfloat16 if config.bf16 else torch.float32
+        bf16 = config.bf16 or (config.fp8 and device.type == "cuda")
+        self.dtype = torch.float16 if config.fp16 else torch.bfloat16 if bf16 else torch.float32
         if half and self.dtype == torch.float32:
             raise UsageError("--allreduce_post_accumulation_fp16 needs --fp16 or --bf16")
         self.device = device
@@ -78,6 +99,11 @@ class Precision:
         start = (config.loss_scale or config.init_loss_scale) if config.fp16 else 1.0
         self.loss_scale = LossScale(start, dynamic=config.fp16 and config.loss_scale == 0)
         self.name = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(self.dtype, "tf32" if config.tf32 else "fp32")
+        self.fp8: Scaling | None = None  # where the model trains in FP8
+        if config.fp8:
+            self.name = "fp8"
+        if config.fp8 and device.type == "cpu":
+            notice("warning: --fp8: emulated on a CPU, slow, with fp32 for the rest unless --bf16")
         if self.dtype == torch.bfloat16 and device.type == "cpu" and not has_bf16_instructions():
             notice("warning: --bf16: this CPU has no bf16 instructions, so it is many times slower than fp32")
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
@@ -113,9 +139,12 @@ class Precision:
             "good_steps": self.loss_scale.good_steps,
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
+            **({"fp8": self.fp8.state_dict()} if self.fp8 else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if self.loss_scale.dynamic and state["scale"] > 1:
             self.loss_scale.value, self.loss_scale.good_steps = state["scale"], state["good_steps"]
         self.skipped, self.skipped_in_a_row = state["skipped"], state["skipped_in_a_row"]
+        if self.fp8 and "fp8" in state:
+            self.fp8.load_state_dict(state["fp8"])

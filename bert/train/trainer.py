@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bert.distributed import agree_any, all_reduce_sum, collective_errors, seed_everything
+from bert.distributed import agree_any, all_reduce_max, all_reduce_sum, collective_errors, seed_everything
 from bert.errors import UsageError
 from bert.log import progress
 from bert.memory import RELEASE_EVERY, HostCopy, build_release, upload
@@ -53,7 +53,8 @@ class Trainer:
         self._release_memory = build_release(self.world.device)
         self._grad_norm: HostCopy | None = None  # of an update that was queued and not settled
         self.state = TrainState()
-        dtype = torch.float32 if self.precision.half_parameters else self.precision.dtype
+        computes_in_copies = not (self.precision.half_parameters or self.precision.fp8)
+        dtype = self.precision.dtype if computes_in_copies else torch.float32
         self.accumulation = Accumulation(objective, dtype, self.world.device)
         self.graphs = GraphedSteps(self._micro_step, self._update, objective, optimizer, capture) if capture else None
 
@@ -64,13 +65,15 @@ class Trainer:
         """
         scales = self._loss_scales(micro_batches)
         seed_everything(self.run.seed, self.state.iteration, self.world.rank)
+        if self.precision.fp8:
+            self.precision.fp8.begin_step()
         parts = {name: torch.zeros((), device=self.world.device) for name in scales}
         if self.graphs:
             self.graphs.begin(scales)
         for index, batch in enumerate(micro_batches):
             last = index == len(micro_batches) - 1
             if self.graphs:
-                self.graphs.micro_step(batch)
+                self.graphs.micro_step(batch, self.precision.fp8 and self.precision.fp8.observed)
             else:
                 copies = self.accumulation.micro_batch(index, len(micro_batches))
                 with copies, accumulate(self.objective, last, self.run.settings.parallel):
@@ -110,6 +113,8 @@ class Trainer:
             group["lr"] = rate * group.get("lr_factor", 1.0)
         self._grad_norm = HostCopy(self.graphs.update() if self.graphs else self._update())
         self._discard_gradients()
+        if self.precision.fp8:
+            self.precision.fp8.end_step(all_reduce_max)
         self.state.iteration += 1
 
     def _update(self) -> Tensor:
