@@ -143,7 +143,7 @@ def pretrain(config: Config, run: Run[Config]) -> None:
         held = {**tokenizer.state_dict(), "guessed": []}  # what a model is trained with is a fact
         constant = {"model_config": model_config.to_dict(), "tokenizer": held}
         ceiling = Ceiling(lambda: measure_peak(world.device, run.precision.dtype), run.notice)
-        recorder = Recorder(run, trainer, objective, loader, writer, start, constant, held_out, ceiling)
+        recorder = Recorder(run, trainer, objective, writer, start, constant, held_out, ceiling)
         recorder.begin()
         outcome = trainer.fit(loader, last, recorder.hooks(step_done))
         recorder.finish(outcome, time.perf_counter() - began)

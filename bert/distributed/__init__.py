@@ -3,6 +3,7 @@
 from bert.distributed.launcher import read_launcher
 from bert.distributed.world import (
     DistributedConfig,
+    Reduction,
     StopSignal,
     World,
     agree_any,

@@ -142,7 +142,7 @@ class Course:
 
     steps: int  # optimizer steps in all
     loader: Callable[..., TaskLoader]  # takes what TaskLoader takes
-    evaluate: Callable[[int, Any], None]  # takes the step and the loader; also called at the end
+    evaluate: Callable[[Trainer], None]  # also called at the end
     evaluate_every: int = 0  # optimizer steps
 
 
@@ -162,7 +162,7 @@ def fine_tune(
     if course is None:
         epochs, most = settings.run.num_train_epochs, settings.run.max_steps
         steps = steps_of(len(sequences), geometry.global_batch, epochs, most)
-        course = Course(steps, TaskLoader, lambda step, loader: None)
+        course = Course(steps, TaskLoader, lambda trainer: None)
     last = course.steps
     run.notice(f"{geometry.banner()}; {last} steps, {last * geometry.global_batch / len(sequences):.2f} epochs")
     trainer = build_task_trainer(run, objective, sequences, last)
@@ -185,7 +185,7 @@ def fine_tune(
                 "sequences_per_second": report.sequences_per_second,
                 "tokens_per_second": report.tokens_per_second,
             }
-            run.logger.log((int(loader.epoch), report.step), data)
+            run.logger.log((int(trainer.epoch), report.step), data)
 
         def save() -> None:
             writer.save(trainer.state.step, checkpoint_state(trainer, objective.model, max_steps=last, **kept))
@@ -193,7 +193,7 @@ def fine_tune(
         hooks = Hooks(
             report,
             settings.log.log_freq,
-            evaluate=lambda: course.evaluate(trainer.state.step, loader),
+            evaluate=lambda: course.evaluate(trainer),
             evaluate_every=course.evaluate_every,
             save=save,
             save_every=settings.checkpoint.num_steps_per_checkpoint,

@@ -22,7 +22,7 @@ from bert.checkpoint.formats.moments import as_state_dict, moments
 from bert.config import flag, to_dict
 from bert.data.dataset import Dataset, LoaderConfig
 from bert.data.formats.table import find_shards
-from bert.data.loader import PretrainingLoader, eval_batches
+from bert.data.loader import eval_batches
 from bert.data.manifest import check_manifests, stated_by
 from bert.errors import UsageError
 from bert.model.config import BertConfig
@@ -186,7 +186,6 @@ class Recorder:
     run: Run[Any]
     trainer: Trainer
     objective: PreTrainingObjective  # not wrapped for training
-    loader: PretrainingLoader
     writer: CheckpointWriter | NullCheckpointWriter
     start: Start
     constant: dict[str, Any]  # what every checkpoint repeats: model configuration and tokenizer
@@ -244,13 +243,13 @@ class Recorder:
             data["skipped_steps"] = precision.skipped
         if precision.loss_scale.value != 1:
             data["loss_scale"] = precision.loss_scale.value
-        self.run.logger.log((int(self.loader.epoch), report.step), data)
+        self.run.logger.log((int(self.trainer.epoch), report.step), data)
 
     def evaluate(self) -> None:
         if self.held_out:
             batches, step = self._eval_batches(self.held_out), self.trainer.state.step
             metrics = evaluate(self.objective, batches, self.run.precision, self.run.world)
-            self.run.logger.log((int(self.loader.epoch), step), metrics)
+            self.run.logger.log((int(self.trainer.epoch), step), metrics)
 
     def save(self) -> None:
         """Start writing ckpt_{offset + step}.pt; the end of phase 1 is kept for ever."""
@@ -258,7 +257,7 @@ class Recorder:
         state = checkpoint_state(
             self.trainer,
             self.objective.model,
-            epoch=int(self.loader.epoch),
+            epoch=int(self.trainer.epoch),
             phase=phase,
             offset=self.start.offset,
             max_steps=last,

@@ -13,6 +13,9 @@ class Loader(Protocol):
     def __next__(self) -> Any: ...
     def state_dict(self) -> dict[str, Any]: ...  # the position after the last list drawn
 
+    @property
+    def epoch(self) -> float: ...  # passes over the data so far
+
 
 @dataclass
 class TrainState:

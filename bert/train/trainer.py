@@ -10,19 +10,20 @@ is divided by the number of terms in the whole step, over all micro-batches of a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bert.distributed import agree_any, all_reduce_sum, collective_errors, seed_everything
+from bert.distributed import all_reduce_sum, seed_everything
 from bert.errors import UsageError
 from bert.log import progress
 from bert.memory import RELEASE_EVERY, HostCopy, build_release, upload
 from bert.optim.build import apply_gradients
 from bert.optim.host import HostOptimizer
+from bert.train.control import Control, count_terms
 from bert.train.hooks import Hooks, Loader, Outcome, StepReport, TrainState
 from bert.train.parallel import accumulate
 from bert.train.run import Run
@@ -49,14 +50,17 @@ class Trainer:
         self.queues_ahead = self.world.device.type == "cuda" and not self.precision.loss_scale.dynamic
         self._release_memory = build_release(self.world.device)
         self._grad_norm: HostCopy | None = None  # of an update that was queued and not settled
-        self.state = TrainState()
+        self.state, self.epoch = TrainState(), 0.0  # of the loader, after the last step applied or skipped
 
-    def train_step(self, micro_batches: list[Any], interrupted: Callable[[], bool]) -> dict[str, Tensor] | None:
+    def train_step(
+        self, micro_batches: list[Any], interrupted: Callable[[], bool], terms: dict[str, int] | None = None
+    ) -> dict[str, Tensor] | None:
         """Run one optimizer step; None when interrupted, which leaves parameters and moments as they were.
 
-        Returns this rank's part of each mean loss, on the device; their sum over the ranks is the loss.
+        ``terms`` counts those of each loss over all ranks; None: ``micro_batches`` are the whole step. Returns this
+        rank's part of each mean loss, on the device; their sum over the ranks is the loss.
         """
-        scales = self._loss_scales(micro_batches)
+        scales = self._loss_scales(terms or count_terms(micro_batches))
         seed_everything(self.run.seed, self.state.iteration, self.world.rank)
         parts = {name: torch.zeros((), device=self.world.device) for name in scales}
         for index, batch in enumerate(micro_batches):
@@ -69,7 +73,7 @@ class Trainer:
                 # DDP averages over ranks what has to be summed, hence the factor.
                 self.precision.scale(total * self.world.size).backward()
             parts = {name: parts[name] + loss.detach() for name, loss in scaled.items()}
-            if not last and agree_any(interrupted()):
+            if not last and interrupted():
                 self.optimizer.zero_grad(set_to_none=True)
                 return None
         return parts
@@ -105,7 +109,8 @@ class Trainer:
         window: list[dict[str, Tensor]] = []
         queued: dict[str, Tensor] | None = None  # losses of an update that is not settled
         final_loss, interrupted, saved = float("nan"), False, self.state.iteration
-        stop, show = self.run.stop, self.run.shows_progress
+        control, show = Control(self.world, loader, self.run.stop), self.run.shows_progress
+        self.state.data, self.epoch = loader.state_dict(), loader.epoch
         self.meter.start()
         bar = progress(total=last_step, initial=self.state.step, description="Training", disable=not show)
 
@@ -119,9 +124,8 @@ class Trainer:
         with bar:
             while self.state.step < last_step:
                 self.world.progress.step = self.state.step
-                with collective_errors(self.world):  # a damaged shard on one rank ends all of them
-                    micro_batches = next(loader)
-                parts = self.train_step(micro_batches, lambda: stop.requested)
+                drawn = control.next()  # a damaged shard on one rank ends all of them
+                parts = self.train_step(drawn.micro_batches, control.interrupted, drawn.terms)
                 if queued is not None:
                     settle(queued)
                 queued = parts
@@ -129,12 +133,12 @@ class Trainer:
                     interrupted = True
                     break
                 self.queue_update()
-                self.state.data = loader.state_dict()
-                self._count(micro_batches)
+                self.state.data, self.epoch = drawn.position, drawn.epoch
+                self._count(drawn.micro_batches)
                 hooks.step()
                 if self.state.iteration % RELEASE_EVERY == 0:
                     self._release_memory()
-                interrupted = agree_any(stop.requested)
+                interrupted = control.stopping()
                 if self.queues_ahead and not interrupted and not hooks.due(self.state.step + 1, last_step):
                     continue
                 (finite, norm), queued = settle(parts), None
@@ -153,6 +157,7 @@ class Trainer:
                     hooks.save()
                     saved = self.state.iteration
         total = self.meter.total()
+        interrupted = control.close() or interrupted
         if self.state.iteration != saved:
             hooks.save()
         if not interrupted:
@@ -189,15 +194,11 @@ class Trainer:
                 f"the checkpoint has trained other parameters ({error}); expected the same flags, --freeze among them"
             ) from error
 
-    def _loss_scales(self, micro_batches: Iterable[Any]) -> dict[str, Tensor]:
-        """1 / (number of terms of each loss in the whole optimizer step), on the device, without a synchronisation."""
-        weights: dict[str, int] = {}
-        for batch in micro_batches:
-            for name, weight in batch.loss_weights().items():
-                weights[name] = weights.get(name, 0) + weight
-        counts = all_reduce_sum(upload(torch.tensor(list(weights.values())), self.world.device))
+    def _loss_scales(self, terms: dict[str, int]) -> dict[str, Tensor]:
+        """Return 1 / (number of terms) of each loss, on the device, without a synchronisation."""
+        counts = upload(torch.tensor(list(terms.values())), self.world.device)
         # A step may hold no term of a loss (no token was masked): the sum is 0 and so is the mean.
-        return dict(zip(weights, 1.0 / counts.clamp(min=1), strict=True))
+        return dict(zip(terms, 1.0 / counts.clamp(min=1), strict=True))
 
     def _count(self, micro_batches: list[Any]) -> None:
         sequences, tokens = sum(b.num_sequences for b in micro_batches), sum(b.num_tokens for b in micro_batches)
