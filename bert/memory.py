@@ -1,4 +1,4 @@
-"""Memory of host and GPU: copies that do not wait, and a heap that does not grow without limit.
+"""Memory of host and GPU: copies that do not wait, a heap that does not grow without limit, and the peaks of both.
 
 A plain copy to or from a GPU waits for everything queued before it, so reading one number per step keeps the host from
 running ahead. Through page-locked memory the copy is queued like everything else::
@@ -19,6 +19,7 @@ megabytes grows to gigabytes within minutes. Returning the holes now and then li
 from __future__ import annotations
 
 import ctypes
+import resource
 import sys
 from collections.abc import Callable
 
@@ -47,6 +48,13 @@ class HostCopy:
         if self._arrived:
             self._arrived.synchronize()
         return float(self._value)
+
+
+def peak_memory(device: torch.device) -> tuple[int, int]:
+    """Return the most bytes that tensors on ``device`` (0 for a CPU) and that this process on the host have held."""
+    on_device = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return on_device, resident * (1 if sys.platform == "darwin" else 1024)  # elsewhere it counts KiB
 
 
 def build_release(device: torch.device) -> Callable[[], object]:

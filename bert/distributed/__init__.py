@@ -7,6 +7,7 @@ from bert.distributed.world import (
     StopSignal,
     World,
     agree_any,
+    all_gather_floats,
     all_gather_ints,
     all_reduce_sum,
     barrier,

@@ -164,6 +164,13 @@ def all_gather_ints(values: list[int]) -> list[list[int]]:
     return [tensor[:length].tolist() for tensor, length in zip(gathered, lengths, strict=True)]
 
 
+def all_gather_floats(values: list[float]) -> list[list[float]]:
+    """Return the ``values`` of every rank, equally many, in rank order, as float64."""
+    if not dist.is_initialized():
+        return [list(values)]
+    return [tensor.tolist() for tensor in _all_gather(torch.tensor(values, dtype=torch.float64))]
+
+
 def barrier() -> None:
     """Wait, on the host, until every rank is here."""
     agree_any(False)

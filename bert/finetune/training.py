@@ -27,10 +27,11 @@ from bert.train.batch_geometry import BatchConfig
 from bert.train.build import build_trainer, checkpoint_state
 from bert.train.foreign_flags import ForeignFlags
 from bert.train.hooks import Hooks, Outcome, StepReport
+from bert.train.metrics import UNITS, describe, end_metrics, speed_metrics
 from bert.train.parallel import ParallelConfig
 from bert.train.precision import PrecisionConfig
 from bert.train.run import Run
-from bert.train.throughput import flops_of_batches, training_flops
+from bert.train.throughput import Ceiling, flops_of_batches, measure_peak, training_flops
 from bert.train.trainer import Trainer
 
 
@@ -176,14 +177,15 @@ def fine_tune(
         pin_memory=run.world.device.type == "cuda",
         state=trainer.state.data,
     )
+    ceiling = Ceiling(lambda: measure_peak(run.world.device, run.precision.dtype), run.notice)
+    describe(run.logger, UNITS)
     with build_checkpoint_writer(settings.checkpoint, run.output_dir, run.world.is_main) as writer:
 
         def report(report: StepReport) -> None:
             data = {
                 "step_loss": report.losses["loss"],
                 "learning_rate": report.learning_rate,
-                "sequences_per_second": report.sequences_per_second,
-                "tokens_per_second": report.tokens_per_second,
+                **speed_metrics(report, ceiling),
             }
             run.logger.log((int(trainer.epoch), report.step), data)
 
@@ -198,7 +200,10 @@ def fine_tune(
             save=save,
             save_every=settings.checkpoint.num_steps_per_checkpoint,
         )
-        return trainer.fit(loader, last, hooks)
+        outcome = trainer.fit(loader, last, hooks)
+    if not outcome.interrupted:
+        run.logger.summary(end_metrics(outcome, ceiling, run.world.size))
+    return outcome
 
 
 def build_task_trainer(run: TaskRun, objective: Any, sequences: Sequences, steps: int) -> Trainer:

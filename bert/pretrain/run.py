@@ -30,6 +30,7 @@ from bert.model.objective import PreTrainingObjective
 from bert.pretrain.evaluation import evaluate, unigram_accuracy
 from bert.pretrain.phases import Start
 from bert.tokenization import BertTokenizer, TokenizerFlags, expect_same, open_tokenizer
+from bert.train import metrics
 from bert.train.batch_geometry import BatchGeometry
 from bert.train.build import checkpoint_state
 from bert.train.hooks import Hooks, Outcome, StepReport, TrainState
@@ -158,23 +159,17 @@ def reset_optimizer_step(optimizer: Any) -> None:
             state["step"].zero_()
 
 
-UNITS = {  # metric -> (unit, format on stdout)
+UNITS: metrics.Units = {  # those of pre-training alone
+    **metrics.UNITS,
     "average_loss": (None, ":.4f"),
     "mlm_loss": (None, ":.4f"),
     "nsp_loss": (None, ":.4f"),
-    "learning_rate": (None, ":.3e"),
     "grad_norm": (None, ":.3f"),
-    "sequences_per_second": ("sequences/s", ":.1f"),
-    "tokens_per_second": ("real tokens/s", ":.0f"),
-    "flop_utilisation": (None, ":.3f"),
     "eta": ("s", ":.0f"),
     "eval_mlm_loss": (None, ":.4f"),
     "eval_nsp_loss": (None, ":.4f"),
     "eval_mlm_accuracy": (None, ":.4f"),
     "eval_nsp_accuracy": (None, ":.4f"),
-    "final_loss": (None, ":.4f"),
-    "training_sequences_per_second": ("sequences/s", ":.1f"),
-    "e2e_train_time": ("s", ":.1f"),
     "raw_train_time": ("s", ":.1f"),
 }
 
@@ -195,8 +190,7 @@ class Recorder:
     def begin(self) -> None:
         """Log the PARAMETER events that precede the first step."""
         settings, trainer, logger = self.run.settings, self.trainer, self.run.logger
-        for metric, (unit, format) in UNITS.items():
-            logger.metadata(metric, unit, format)
+        metrics.describe(logger, UNITS)
         facts: dict[str, Any] = {}
         if self.held_out:
             size = self.objective.model.config.vocab_size
@@ -233,9 +227,7 @@ class Recorder:
             **report.losses,
             "learning_rate": report.learning_rate,
             "grad_norm": report.grad_norm,
-            "sequences_per_second": report.sequences_per_second,
-            "tokens_per_second": report.tokens_per_second,
-            "flop_utilisation": self.ceiling.utilisation(report.flops_per_second / self.run.world.size),
+            **metrics.speed_metrics(report, self.ceiling),
         }
         if report.eta is not None:
             data["eta"] = report.eta
@@ -248,8 +240,8 @@ class Recorder:
     def evaluate(self) -> None:
         if self.held_out:
             batches, step = self._eval_batches(self.held_out), self.trainer.state.step
-            metrics = evaluate(self.objective, batches, self.run.precision, self.run.world)
-            self.run.logger.log((int(self.trainer.epoch), step), metrics)
+            scores = evaluate(self.objective, batches, self.run.precision, self.run.world)
+            self.run.logger.log((int(self.trainer.epoch), step), scores)
 
     def save(self) -> None:
         """Start writing ckpt_{offset + step}.pt; the end of phase 1 is kept for ever."""
@@ -271,8 +263,7 @@ class Recorder:
         self.run.logger.summary(
             {
                 "e2e_train_time": seconds,
-                "training_sequences_per_second": outcome.sequences_per_second,
-                "final_loss": outcome.final_loss,
+                **metrics.end_metrics(outcome, self.ceiling, self.run.world.size),
                 "raw_train_time": outcome.seconds,
             }
         )

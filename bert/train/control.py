@@ -16,6 +16,7 @@ With one process nothing communicates, a step is drawn when it begins, and a sto
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class Drawn:
     terms: dict[str, int]  # of each loss; of this rank until Control.next returns it, then of all ranks
     position: dict[str, Any]  # the loader's, after this step
     epoch: float
+    seconds: float  # that drawing took
     error: str | None
     sums: Reduction  # [errors, stops, terms of each loss in the order of their names, 0, ...]
 
@@ -79,16 +81,16 @@ class Control:
         return agree_any(self.stop.requested)
 
     def _draw(self) -> Drawn:
-        micro_batches, error = [], None
+        micro_batches, error, began = [], None, time.perf_counter()
         try:
             micro_batches = next(self.loader)
         except UsageError as raised:
             error = str(raised)
-        terms = count_terms(micro_batches)
+        seconds, terms = time.perf_counter() - began, count_terms(micro_batches)
         assert len(terms) <= LOSSES, terms
         padding = [0] * (LOSSES - len(terms))
         sums = Reduction([int(error is not None), int(self.stop.requested), *terms.values(), *padding])
-        return Drawn(micro_batches, terms, self.loader.state_dict(), self.loader.epoch, error, sums)
+        return Drawn(micro_batches, terms, self.loader.state_dict(), self.loader.epoch, seconds, error, sums)
 
 
 def count_terms(micro_batches: Iterable[Any]) -> dict[str, int]:

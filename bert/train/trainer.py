@@ -17,17 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bert.distributed import all_reduce_sum, seed_everything
+from bert.distributed import all_gather_floats, all_reduce_sum, seed_everything
 from bert.errors import UsageError
 from bert.log import progress
-from bert.memory import RELEASE_EVERY, HostCopy, build_release, upload
+from bert.memory import RELEASE_EVERY, HostCopy, build_release, peak_memory, upload
 from bert.optim.build import apply_gradients
 from bert.optim.host import HostOptimizer
 from bert.train.control import Control, count_terms
 from bert.train.hooks import Hooks, Loader, Outcome, StepReport, TrainState
 from bert.train.parallel import accumulate
 from bert.train.run import Run
-from bert.train.throughput import Meter
+from bert.train.throughput import Meter, Rates, Stopwatch
 
 
 class Trainer:
@@ -44,7 +44,7 @@ class Trainer:
         """``learning_rate`` takes a step counted from 1, ``flops`` a micro-batch."""
         self.run, self.world, self.precision = run, run.world, run.precision
         self.objective, self.optimizer, self.learning_rate = objective, optimizer, learning_rate
-        self.flops, self.meter = flops, Meter(warmup_steps=4)
+        self.flops, self.meter, self.stopwatch = flops, Meter(warmup_steps=4), Stopwatch(run.world.device)
         # Queueing the next step before it is known whether this one was applied keeps a GPU busy. An adaptive loss
         # scale has to know first.
         self.queues_ahead = self.world.device.type == "cuda" and not self.precision.loss_scale.dynamic
@@ -60,6 +60,7 @@ class Trainer:
         ``terms`` counts those of each loss over all ranks; None: ``micro_batches`` are the whole step. Returns this
         rank's part of each mean loss, on the device; their sum over the ranks is the loss.
         """
+        self.stopwatch.start()
         scales = self._loss_scales(terms or count_terms(micro_batches))
         seed_everything(self.run.seed, self.state.iteration, self.world.rank)
         parts = {name: torch.zeros((), device=self.world.device) for name in scales}
@@ -70,6 +71,8 @@ class Trainer:
                     losses = self.objective(batch.to(self.world.device))
                 scaled = {name: loss * scales[name] for name, loss in losses.items()}
                 total = torch.stack(list(scaled.values())).sum()
+                if last:  # the backward pass waits for the other ranks
+                    self.stopwatch.stop()
                 # DDP averages over ranks what has to be summed, hence the factor.
                 self.precision.scale(total * self.world.size).backward()
             parts = {name: parts[name] + loss.detach() for name, loss in scaled.items()}
@@ -125,6 +128,7 @@ class Trainer:
             while self.state.step < last_step:
                 self.world.progress.step = self.state.step
                 drawn = control.next()  # a damaged shard on one rank ends all of them
+                self.stopwatch.add(drawn.seconds)
                 parts = self.train_step(drawn.micro_batches, control.interrupted, drawn.terms)
                 if queued is not None:
                     settle(queued)
@@ -156,14 +160,13 @@ class Trainer:
                 if finite and hooks.save_every and step % hooks.save_every == 0:
                     hooks.save()
                     saved = self.state.iteration
-        total = self.meter.total()
+        total = self._totals()
         interrupted = control.close() or interrupted
         if self.state.iteration != saved:
             hooks.save()
         if not interrupted:
             hooks.evaluate()
-        (speed,) = self._summed([total.sequences_per_second])
-        return Outcome(interrupted, self.state.step, final_loss, speed, total.seconds)
+        return Outcome(interrupted, self.state.step, final_loss, *total)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs besides the weights to continue from here."""
@@ -207,18 +210,31 @@ class Trainer:
     def _report(self, window: list[dict[str, Tensor]], norm: float, last_step: int) -> StepReport:
         means = {name: torch.stack([parts[name] for parts in window]).mean() for name in window[0]}
         losses = all_reduce_sum(torch.stack(list(means.values())).double())
-        rates = self.meter.window()
-        speeds = self._summed([rates.sequences_per_second, rates.tokens_per_second, rates.flops_per_second])
+        sequences, tokens, flops, seconds, *memory = self._gathered(self.meter.window())
+        device_memory, host_memory = (int(max(peaks)) for peaks in memory)
         return StepReport(
             step=self.state.step,
             losses=dict(zip(means, losses.tolist(), strict=True)),
             learning_rate=self.optimizer.param_groups[0]["lr"],
             grad_norm=norm,
-            sequences_per_second=speeds[0],
-            tokens_per_second=speeds[1],
-            flops_per_second=speeds[2],
+            sequences_per_second=sum(sequences),
+            tokens_per_second=sum(tokens),
+            flops_per_second=sum(flops),
+            rank_seconds=list(seconds),
+            device_memory=device_memory,
+            host_memory=host_memory,
             eta=self.meter.eta(last_step - self.state.step),
         )
 
-    def _summed(self, values: list[float]) -> list[float]:
-        return all_reduce_sum(torch.tensor(values, device=self.world.device, dtype=torch.float64)).tolist()
+    def _totals(self) -> tuple[float, float, int, int, float]:
+        """Return the last five numbers of an outcome."""
+        total = self.meter.total()
+        speed, _, flops, _, *memory = self._gathered(total)
+        on_device, on_host = (int(max(peaks)) for peaks in memory)
+        return sum(speed), sum(flops), on_device, on_host, total.seconds
+
+    def _gathered(self, rates: Rates) -> list[tuple[float, ...]]:
+        """Return what each rank says of itself: three rates, seconds of its own work in a step, and peaks of memory."""
+        speeds = [rates.sequences_per_second, rates.tokens_per_second, rates.flops_per_second]
+        own = [*speeds, self.stopwatch.mean(), *map(float, peak_memory(self.world.device))]
+        return list(zip(*all_gather_floats(own), strict=True))
