@@ -1,5 +1,6 @@
 """Ranks: which one this process is, collectives, detection of late ranks, and restarts by torchrun."""
 
+from bert.distributed.broadcast import read_once
 from bert.distributed.launcher import read_launcher
 from bert.distributed.world import (
     DistributedConfig,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -70,11 +70,12 @@ class World:
 
 
 @contextmanager
-def join_world(config: DistributedConfig) -> Iterator[World]:
+def join_world(config: DistributedConfig, traces: str = "") -> Iterator[World]:
     """Join the other ranks for the duration of a ``with`` block, once per process.
 
-    If a rank is late by more than ``--timeout``, the run ends and names it. Raises UsageError for a missing GPU and for
-    an environment that contradicts itself. (Once: the store would still hold the addresses of the first time.)
+    If a rank is late by more than ``--timeout``, the run ends and names it; NCCL then leaves its history in the folder
+    ``traces``, if one is given. Raises UsageError for a missing GPU and for an environment that contradicts itself.
+    (Once: the store would still hold the addresses of the first time.)
     """
     rank, local_rank, size = read_launcher(os.environ, config.local_rank)
     device = resolve_device(config.device, local_rank)
@@ -85,6 +86,8 @@ def join_world(config: DistributedConfig) -> Iterator[World]:
         yield world
         return
     on_gpu = device.type == "cuda"
+    if traces:
+        record_collectives(os.environ, traces)
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     store = open_store(os.environ, rank, size, timedelta(seconds=config.timeout))
     finished = False
@@ -108,6 +111,20 @@ def join_world(config: DistributedConfig) -> Iterator[World]:
             # would wait too; ending the process instead lets the launcher end the peers.
             if finished or not on_gpu:
                 dist.destroy_process_group()
+
+
+def record_collectives(environ: MutableMapping[str, str], folder: str) -> None:
+    """Make NCCL's flight recorder write FOLDER/nccl_trace_rank_N on a timeout; what the environment sets stays.
+
+    The names are those of torch/csrc/distributed/c10d/FlightRecorder.hpp, the older ones second.
+    """
+    for names, value in (
+        (("TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE"), "2000"),  # collectives
+        (("TORCH_NCCL_DUMP_ON_TIMEOUT",), "1"),
+        (("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE"), os.path.join(folder, "nccl_trace_rank_")),
+    ):
+        if not any(name in environ for name in names):
+            environ[names[0]] = value
 
 
 def resolve_device(setting: str, local_rank: int) -> torch.device:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bert.checkpoint import CheckpointConfig, Found, build_checkpoint_writer, find_checkpoint
+from bert.checkpoint import CheckpointConfig, Found, agree_on_pieces, build_checkpoint_writer, find_checkpoint
 from bert.checkpoint.open_model import ModelFiles, StartingPoint
 from bert.config import flag
 from bert.distributed import DistributedConfig, seed_everything
@@ -179,7 +179,8 @@ def fine_tune(
     )
     ceiling = Ceiling(lambda: measure_peak(run.world.device, run.precision.dtype), run.notice)
     describe(run.logger, UNITS)
-    with build_checkpoint_writer(settings.checkpoint, run.output_dir, run.world.is_main) as writer:
+    pieces = agree_on_pieces(run.world, settings.optimizer.shard_optimizer, settings.distributed.timeout)
+    with build_checkpoint_writer(settings.checkpoint, run.output_dir, run.world.is_main, pieces) as writer:
 
         def report(report: StepReport) -> None:
             data = {

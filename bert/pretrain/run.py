@@ -24,6 +24,7 @@ from bert.data.dataset import Dataset, LoaderConfig
 from bert.data.formats.table import find_shards
 from bert.data.loader import eval_batches
 from bert.data.manifest import check_manifests, stated_by
+from bert.distributed import collective_errors, read_once
 from bert.errors import UsageError
 from bert.model.config import BertConfig
 from bert.model.objective import PreTrainingObjective
@@ -87,15 +88,18 @@ def load_initial_weights(
     if state is not None:
         what = f"--resume_from_checkpoint {found.path}"
     elif init_checkpoint is not None:
-        what, state = f"--init_checkpoint {init_checkpoint}", read_checkpoint(init_checkpoint)
+        what = f"--init_checkpoint {init_checkpoint}"
+        state = read_once(run.world, lambda: read_checkpoint(init_checkpoint))
     else:
         return
-    if "tokenizer" in state:
-        saved = BertTokenizer.from_state_dict(state["tokenizer"]).identity
-        expect_same(tokenizer, f"--vocab_file {run.settings.model.vocab_file}", saved, what)
-    # An encoder without heads or pooler is a fair start; a checkpoint of this run must be whole.
-    allow = () if found.path else ("cls.*", "bert.pooler.*")
-    run.notice(f"{what}: {load_weights(model, state, what, allow)}")
+    with collective_errors(run.world):
+        if "tokenizer" in state:
+            saved = BertTokenizer.from_state_dict(state["tokenizer"]).identity
+            expect_same(tokenizer, f"--vocab_file {run.settings.model.vocab_file}", saved, what)
+        # An encoder without heads or pooler is a fair start; a checkpoint of this run must be whole.
+        allow = () if found.path else ("cls.*", "bert.pooler.*")
+        report = load_weights(model, state, what, allow)
+    run.notice(f"{what}: {report}")
 
 
 def expected_flops(size: BertConfig, data: LoaderConfig, geometry: BatchGeometry, steps: int) -> float:

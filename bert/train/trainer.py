@@ -23,6 +23,7 @@ from bert.log import progress
 from bert.memory import RELEASE_EVERY, HostCopy, build_release, peak_memory, upload
 from bert.optim.build import apply_gradients
 from bert.optim.host import HostOptimizer
+from bert.optim.sharded import ShardedOptimizer
 from bert.train.control import Control, count_terms
 from bert.train.hooks import Hooks, Loader, Outcome, StepReport, TrainState
 from bert.train.parallel import accumulate
@@ -37,7 +38,7 @@ class Trainer:
         self,
         run: Run[Any],
         objective: nn.Module,
-        optimizer: torch.optim.Optimizer | HostOptimizer,
+        optimizer: torch.optim.Optimizer | HostOptimizer | ShardedOptimizer,
         learning_rate: Callable[[int], float],
         flops: Callable[[Any], float] = lambda batch: 0.0,
     ) -> None:
