@@ -2,9 +2,9 @@
 
 from bert.distributed.broadcast import read_once
 from bert.distributed.launcher import read_launcher
+from bert.distributed.tree import TreeSums
 from bert.distributed.world import (
     DistributedConfig,
-    Reduction,
     StopSignal,
     World,
     agree_any,

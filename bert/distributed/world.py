@@ -149,25 +149,12 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     return tensor
 
 
-class Reduction:
-    """A sum over the ranks, on the host, that starts at once and runs in the background; all ranks read it or none."""
-
-    def __init__(self, values: list[int]) -> None:
-        """``values`` are int64, equally many on every rank."""
-        self._values = torch.tensor(values, dtype=torch.int64)
-        self._work = dist.all_reduce(self._values, async_op=True) if dist.is_initialized() else None
-
-    def read(self) -> list[int]:
-        """Wait until every rank has started it, and return the sums."""
-        work, self._work = self._work, None
-        if work is not None:
-            work.wait()
-        return self._values.tolist()
-
-
 def agree_any(flag: bool) -> bool:
     """Return on every rank whether ``flag`` is true on any; decided on the host."""
-    return Reduction([int(flag)]).read()[0] > 0
+    votes = torch.tensor([int(flag)])
+    if dist.is_initialized():
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+    return bool(votes)
 
 
 def all_gather_ints(values: list[int]) -> list[list[int]]:

@@ -1,12 +1,14 @@
 """What two ranks exchange for a step, how they stop, and how an error of one ends both."""
 
+import threading
+
 import torch
 import torch.distributed as dist
 from ranks import run_ranks
 from torch.nn.parallel import DistributedDataParallel
 
 from bert.batch import Batch
-from bert.distributed import World
+from bert.distributed import TreeSums, World
 from bert.errors import UsageError
 from bert.finetune.training import RunConfig, TaskLogConfig, TrainingConfig
 from bert.model.bert import BertForPreTraining
@@ -14,13 +16,13 @@ from bert.model.config import BertConfig
 from bert.model.objective import PreTrainingObjective
 from bert.optim.build import OptimizerConfig, build_optimizer
 from bert.train.control import Control
-from bert.train.hooks import Hooks
+from bert.train.hooks import Hooks, StepReport
 from bert.train.run import build_run
 from bert.train.trainer import Trainer
 
 SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
 TINY = BertConfig(20, **SIZES, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-REDUCTIONS = ("all_reduce", "all_gather", "all_gather_into_tensor", "broadcast", "barrier")
+COLLECTIVES = ("all_reduce", "all_gather", "all_gather_single", "broadcast", "barrier", "isend", "send")
 
 
 class Stop:
@@ -62,31 +64,29 @@ def build(world: World) -> Trainer:
     return Trainer(run, DistributedDataParallel(objective), optimizer, lambda step: 1e-3)
 
 
-def count_collectives(world: World) -> list[list]:
-    """Return the collectives of each step, by name; a report comes only at the end."""
-    trainer, counts, now = build(world), [], []
-    for name in REDUCTIONS:
-        real = getattr(dist, name)
+def count_collectives(world: World) -> tuple[list, list]:
+    """Return (function, thread) of all calls until four steps were done, and until the end."""
+    trainer, calls = build(world), []
+    for name in COLLECTIVES:
+        real = getattr(dist, name, None)
 
         def counted(*tensors, name=name, real=real, **more):
-            now.append((name, more.get("async_op", False)))
+            calls.append((name, threading.current_thread().name))
             return real(*tensors, **more)
 
         setattr(dist, name, counted)
-
-    def end_of_step() -> None:
-        counts.append(list(now))
-        now.clear()
-
-    trainer.fit(Loader(world.rank), 4, Hooks(lambda report: None, report_every=4, step=end_of_step))
-    return counts
+    trainer._report = lambda *arguments: StepReport(4, {}, 0.0, 0.0, 0.0, 0.0, 0.0, [], 0, 0, None)
+    steps: list[list] = []
+    hooks = Hooks(lambda report: None, report_every=9, step=lambda: steps.append(list(calls)))
+    trainer.fit(Loader(world.rank), 4, hooks)
+    return steps[3], calls
 
 
-def test_a_step_costs_one_host_collective_that_no_rank_waits_for(tmp_path):
-    first, *others = run_ranks(2, count_collectives, tmp_path)[1]
-    one = [("all_reduce", True)]
-    assert others == [one] * 3
-    assert first == one * 2  # of the first step and of the one ahead
+def test_a_step_costs_one_sum_that_no_rank_waits_for(tmp_path):
+    """On two ranks a sum is one message from each. DDP's own reductions are not called from Python."""
+    within, to_the_end = run_ranks(2, count_collectives, tmp_path)[1]
+    assert {thread for _, thread in within} == {"sums"}
+    assert to_the_end.count(("isend", "sums")) == 5  # of four steps, and of the one ahead
 
 
 def stop_and_fail(world: World) -> dict:
@@ -140,3 +140,20 @@ def test_terms_are_counted_over_the_ranks(tmp_path):
     (sum(each["mlm_loss"] for each in losses) / 3 + sum(each["nsp_loss"] for each in losses) / 2).backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(found[name], parameter.grad, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def add_up(world: World) -> list[list[int]]:
+    sums = TreeSums()
+    started = [sums.start([world.rank, 1, 10**k]) for k in range(3)]
+    sums.close()
+    return [each.result() for each in started]
+
+
+def test_sums_of_any_number_of_ranks(tmp_path):
+    for size in (3, 5):
+        found = run_ranks(size, add_up, tmp_path)
+        assert found == [[[size * (size - 1) // 2, size, size * 10**k] for k in range(3)]] * size
+
+
+def test_alone_a_sum_is_what_was_given():
+    assert TreeSums().start([3, 4]).result() == [3, 4]
