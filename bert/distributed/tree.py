@@ -14,6 +14,7 @@ from __future__ import annotations
 import queue
 import threading
 from concurrent.futures import Future
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -24,8 +25,9 @@ from torch import Tensor
 class TreeSums:
     """Adds lists of int64 over the ranks. Without a process group a sum is the list itself."""
 
-    def __init__(self) -> None:
-        self._group: Any = dist.new_group(backend="gloo") if dist.is_initialized() else None
+    def __init__(self, patience: timedelta | None = None) -> None:
+        """``patience`` is how long to wait for a rank; a sum that gives up raises RuntimeError where it is read."""
+        self._group: Any = dist.new_group(backend="gloo", timeout=patience) if dist.is_initialized() else None
         self._tasks: queue.SimpleQueue[tuple[Tensor, Future[list[int]]] | None] = queue.SimpleQueue()
         if self._group is not None:
             # A daemon: after an error it may wait for a rank that has ended.

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from bert.config import flag
 from bert.distributed.elastic import open_store, restart_count
-from bert.distributed.heartbeat import Heartbeat, Progress
+from bert.distributed.heartbeat import MAX_INTERVAL, Heartbeat, Progress
 from bert.distributed.launcher import read_launcher
 from bert.errors import UsageError
 
@@ -62,6 +62,12 @@ class World:
     device: torch.device
     restarts: int = 0  # how often torchrun started this rank again after a failure
     progress: Progress = field(default_factory=Progress)
+    timeout: float = 1800.0  # seconds, the flag
+
+    @property
+    def patience(self) -> timedelta:
+        """When a collective gives up: a little later than the heartbeat, which knows a silent rank's name."""
+        return timedelta(seconds=self.timeout + 5 * min(MAX_INTERVAL, self.timeout / 10))
 
     @property
     def is_main(self) -> bool:
@@ -81,7 +87,7 @@ def join_world(config: DistributedConfig, traces: str = "") -> Iterator[World]:
     device = resolve_device(config.device, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    world = World(rank, local_rank, size, device, restart_count(os.environ))
+    world = World(rank, local_rank, size, device, restart_count(os.environ), timeout=config.timeout)
     if size == 1:
         yield world
         return
@@ -92,10 +98,8 @@ def join_world(config: DistributedConfig, traces: str = "") -> Iterator[World]:
     store = open_store(os.environ, rank, size, timedelta(seconds=config.timeout))
     finished = False
     with Heartbeat(store, rank, size, config.timeout, world.progress) as heartbeat:
-        # A collective gives up a little later than the heartbeat, which knows a silent rank's name.
-        patience = timedelta(seconds=config.timeout + 5 * heartbeat.interval)
         try:
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=world.patience)
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise UsageError(f"rank {rank}: cannot connect to the other {size - 1} ranks ({reason})") from error

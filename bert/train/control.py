@@ -51,7 +51,7 @@ class Control:
         """``stop.requested`` tells whether this rank was asked to stop."""
         self.world, self.loader, self.stop = world, loader, stop
         self._ahead: Drawn | None = None
-        self._sums = TreeSums()
+        self._sums = TreeSums(world.patience)
         self._vote: Future[list[int]] | None = None  # of the last micro-batch: who was asked to stop
 
     def next(self) -> Drawn:
