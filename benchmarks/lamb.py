@@ -1,7 +1,7 @@
 """Compare the LAMB step with torch.optim.AdamW(fused=True) and with the minimum memory traffic.
 
     python benchmarks/lamb.py                                    # BERT-large on a GPU, 29 M parameters on a CPU
-    python benchmarks/lamb.py --parameters base --dtype bf16 --implementations triton,one_wave,foreach
+    python benchmarks/lamb.py --parameters base --dtype bf16 --implementations triton,waves,foreach
 
 All contenders have tensors of BERT's real shapes and run in turns (A B C A B C ...). The table shows medians, and
 medians of the ratios within a round. The floor is 34 bytes per parameter (the fp32 gradient read for its norm and for
@@ -52,8 +52,8 @@ class LambBenchmarkConfig:
     )
     implementations: str = flag(
         "auto",
-        "LAMB's implementations, separated by commas: auto, triton, one_wave (triton without waves), blocked, foreach, "
-        "reference.",
+        "LAMB's implementations, separated by commas: auto, triton, waves (triton with two kernels per wave), one_wave "
+        "(of the whole model), blocked, foreach, reference.",
     )
     rounds: int = flag(20, "Timed rounds; every contender runs once in each.", minimum=1)
     warmup: int = flag(3, "Untimed rounds before those.", minimum=1)
@@ -103,12 +103,12 @@ def random_groups(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> l
 
 
 def implementation(name: str) -> str | Update:
-    if name == "one_wave":
+    if name in ("waves", "one_wave"):
         from bert.optim.lamb.triton import TritonUpdate
 
-        return TritonUpdate(wave_elements=1 << 62)
+        return TritonUpdate(programs=0) if name == "waves" else TritonUpdate(wave_elements=1 << 62)
     if name not in ("auto", *IMPLEMENTATIONS):
-        known = ", ".join(("auto", "one_wave", *IMPLEMENTATIONS))
+        known = ", ".join(("auto", "waves", "one_wave", *IMPLEMENTATIONS))
         raise UsageError(f"--implementations {name}: expected any of {known}, separated by commas")
     return name
 

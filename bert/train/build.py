@@ -13,6 +13,7 @@ from bert.errors import UsageError
 from bert.optim.build import build_optimizer, shard_optimizer
 from bert.optim.host import HostOptimizer
 from bert.optim.schedules import learning_rate
+from bert.train.graphs import build_capture
 from bert.train.parallel import apply_parallelism, check_compression, resolve_compile
 from bert.train.run import Run
 from bert.train.trainer import Trainer
@@ -44,8 +45,12 @@ def build_trainer(
         return learning_rate(schedule.lr_schedule, step, steps, schedule.warmup_proportion, schedule.learning_rate)
 
     optimizer = HostOptimizer(model, build) if on_host else build(model)
-    wrapped = apply_parallelism(objective, model.bert.encoder.layer, settings.parallel, run.world, compiled)
-    return Trainer(run, wrapped, optimizer, rate, flops)
+    capture = build_capture(settings.parallel, objective, run.precision, run.notice)
+    if capture and settings.parallel.compress_gradients != "none":
+        raise UsageError("--compress_gradients bf16: expected without --cuda_graphs, which sums gradients by itself")
+    layers = model.bert.encoder.layer
+    wrapped = apply_parallelism(objective, layers, settings.parallel, run.world, compiled, capture is not None)
+    return Trainer(run, wrapped, optimizer, rate, flops, capture)
 
 
 def checkpoint_state(trainer: Trainer, model: nn.Module, **constant: Any) -> dict[str, Any]:

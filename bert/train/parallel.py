@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
@@ -43,6 +44,11 @@ class ParallelConfig:
         "torch.compile the layers: on, off, or auto = where a compiler is found and the run is long enough to pay.",
         choices=("auto", "on", "off"),
     )
+    cuda_graphs: bool | None = flag(
+        None,
+        "Replay micro-steps and updates as CUDA graphs, on batches padded to a few shapes: on, off, or auto (default). "
+        "auto is off until graphs have been proved on a GPU: try on.",
+    )
     disable_jit_fusions: bool = flag(False, "NVIDIA's name for --compile off.")
     compress_gradients: str = flag(
         "none",
@@ -55,11 +61,16 @@ class ParallelConfig:
 
 
 def apply_parallelism(
-    objective: Any, layers: Iterable[nn.Module], config: ParallelConfig, world: World, compiled: bool
+    objective: Any,
+    layers: Iterable[nn.Module],
+    config: ParallelConfig,
+    world: World,
+    compiled: bool,
+    graphs: bool = False,
 ) -> nn.Module:
     """Prepare an objective of :mod:`bert.model.objective` in place, checkpointing its transformer ``layers``.
 
-    Returns what to call for training.
+    Returns what to call for training. With ``graphs`` the gradients are summed by :mod:`bert.train.graphs`, not by DDP.
     """
     if config.checkpoint_activations:
         apply_activation_checkpointing(layers)
@@ -67,6 +78,10 @@ def apply_parallelism(
         for unit in objective.compile_units():  # unit by unit: equal layers share one compilation
             unit.compile(dynamic=True)  # the number of tokens differs from batch to batch
     if world.size == 1:
+        return objective
+    if graphs:
+        for parameter in objective.parameters():  # as DDP does
+            dist.broadcast(parameter.data, 0)
         return objective
     ids = [world.device] if world.device.type == "cuda" else None
     # A step need not use every task's own modules, and answers do not use the pooler.

@@ -25,6 +25,8 @@ from bert.optim.build import apply_gradients
 from bert.optim.host import HostOptimizer
 from bert.optim.sharded import ShardedOptimizer
 from bert.train.control import Control, count_terms
+from bert.train.graphs import Capture, GraphedSteps
+from bert.train.half_weights import Accumulation
 from bert.train.hooks import Hooks, Loader, Outcome, StepReport, TrainState
 from bert.train.parallel import accumulate
 from bert.train.run import Run
@@ -41,8 +43,9 @@ class Trainer:
         optimizer: torch.optim.Optimizer | HostOptimizer | ShardedOptimizer,
         learning_rate: Callable[[int], float],
         flops: Callable[[Any], float] = lambda batch: 0.0,
+        capture: Capture | None = None,
     ) -> None:
-        """``learning_rate`` takes a step counted from 1, ``flops`` a micro-batch."""
+        """``learning_rate`` takes a step counted from 1, ``flops`` a micro-batch; ``capture`` records graphs."""
         self.run, self.world, self.precision = run, run.world, run.precision
         self.objective, self.optimizer, self.learning_rate = objective, optimizer, learning_rate
         self.flops, self.meter, self.stopwatch = flops, Meter(warmup_steps=4), Stopwatch(run.world.device)
@@ -52,6 +55,9 @@ class Trainer:
         self._release_memory = build_release(self.world.device)
         self._grad_norm: HostCopy | None = None  # of an update that was queued and not settled
         self.state, self.epoch = TrainState(), 0.0  # of the loader, after the last step applied or skipped
+        dtype = torch.float32 if self.precision.half_parameters else self.precision.dtype
+        self.accumulation = Accumulation(objective, dtype, self.world.device)
+        self.graphs = GraphedSteps(self._micro_step, self._update, objective, optimizer, capture) if capture else None
 
     def train_step(
         self, micro_batches: list[Any], interrupted: Callable[[], bool], terms: dict[str, int] | None = None
@@ -65,22 +71,44 @@ class Trainer:
         scales = self._loss_scales(terms or count_terms(micro_batches))
         seed_everything(self.run.seed, self.state.iteration, self.world.rank)
         parts = {name: torch.zeros((), device=self.world.device) for name in scales}
+        if self.graphs:
+            self.graphs.begin(scales)
         for index, batch in enumerate(micro_batches):
             last = index == len(micro_batches) - 1
-            with accumulate(self.objective, last, self.run.settings.parallel):
-                with self.precision.autocast():
-                    losses = self.objective(batch.to(self.world.device))
-                scaled = {name: loss * scales[name] for name, loss in losses.items()}
-                total = torch.stack(list(scaled.values())).sum()
-                if last:  # the backward pass waits for the other ranks
-                    self.stopwatch.stop()
-                # DDP averages over ranks what has to be summed, hence the factor.
-                self.precision.scale(total * self.world.size).backward()
-            parts = {name: parts[name] + loss.detach() for name, loss in scaled.items()}
+            if self.graphs:
+                self.graphs.micro_step(batch)
+            else:
+                copies = self.accumulation.micro_batch(index, len(micro_batches))
+                with copies, accumulate(self.objective, last, self.run.settings.parallel):
+                    total = self._forward(batch.to(self.world.device), scales, parts)
+                    if last:  # the backward pass waits for the other ranks
+                        self.stopwatch.stop()
+                    self._backward(total)
             if not last and interrupted():
-                self.optimizer.zero_grad(set_to_none=True)
+                self._discard_gradients()
                 return None
-        return parts
+        if not self.graphs:
+            return parts
+        self.stopwatch.stop()
+        return self.graphs.finish()
+
+    def _forward(self, batch: Any, scales: dict[str, Tensor], parts: dict[str, Tensor]) -> Tensor:
+        """Add the losses of a micro-batch to ``parts`` and return their sum."""
+        with self.precision.autocast():
+            losses = self.objective(batch)
+        scaled = {name: loss * scales[name] for name, loss in losses.items()}
+        for name, loss in scaled.items():
+            parts[name] += loss.detach()
+        return torch.stack(list(scaled.values())).sum()
+
+    def _backward(self, total: Tensor) -> None:
+        # DDP averages over ranks what has to be summed, hence the factor.
+        factor = 1 if self.graphs else self.world.size
+        self.precision.scale(total * factor).backward()
+
+    def _micro_step(self, batch: Any, scales: dict[str, Tensor], parts: dict[str, Tensor]) -> None:
+        """Both passes, which may be recorded: nothing in them depends on a value."""
+        self._backward(self._forward(batch, scales, parts))
 
     def apply(self) -> tuple[bool, float]:
         """Update the parameters from the accumulated gradients: (whether they were finite, global gradient norm)."""
@@ -92,12 +120,20 @@ class Trainer:
         rate = self.learning_rate(self.state.step + 1)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_factor", 1.0)
-        norm = apply_gradients(
-            self.optimizer, self.precision.loss_scale.value, self.run.settings.optimizer.max_grad_norm
-        )
-        self._grad_norm = HostCopy(norm)
-        self.optimizer.zero_grad(set_to_none=True)
+        self._grad_norm = HostCopy(self.graphs.update() if self.graphs else self._update())
+        self._discard_gradients()
         self.state.iteration += 1
+
+    def _update(self) -> Tensor:
+        """Return the gradient norm, on the device."""
+        clip = self.run.settings.optimizer.max_grad_norm
+        return apply_gradients(self.optimizer, self.precision.loss_scale.value, clip)
+
+    def _discard_gradients(self) -> None:
+        if self.graphs:
+            self.graphs.discard()
+        else:
+            self.optimizer.zero_grad(set_to_none=True)
 
     def settle(self) -> tuple[bool, float]:
         """Wait for the queued update and count it; see :meth:`apply` for what is returned."""
@@ -193,6 +229,8 @@ class Trainer:
             )
         try:
             self.optimizer.load_state_dict(state["optimizer"])
+            if self.graphs:
+                self.graphs.forget_update()
         except ValueError as error:  # of torch, where the numbers of parameters or groups differ
             raise UsageError(
                 f"the checkpoint has trained other parameters ({error}); expected the same flags, --freeze among them"

@@ -40,7 +40,7 @@ def _build_triton() -> Update:
 
 
 IMPLEMENTATIONS: dict[str, Callable[[], Update]] = {
-    "triton": _build_triton,  # CUDA: two kernels, no host synchronisation
+    "triton": _build_triton,  # CUDA: one kernel, no host synchronisation
     "blocked": BlockedUpdate,  # CPU
     "foreach": lambda: foreach_update,  # any device
     "reference": lambda: reference_update,  # any device, slowly
