@@ -30,28 +30,24 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.pretrain import PRESETS
+from benchmarks.ours import PRESETS, fed, measure_ceiling, our_trainer, train
 from benchmarks.side_by_side import describe_device, median_ratio, plural, take_turns, write_json
 from benchmarks.squad_data import VOCABULARY, train_words, write_questions
 from benchmarks.squad_peer import PEERS, Peer, check_stride, convert, missing, peer_tokenizer
-from bert.batch import TaskBatch
 from bert.config import flag, run_command
-from bert.distributed import DistributedConfig, StopSignal, World, join_world
+from bert.distributed import DistributedConfig, World, join_world
 from bert.errors import UsageError
 from bert.finetune.predict import batches_of, predict
-from bert.finetune.training import RunConfig, TrainingConfig
 from bert.model.bert import BertForQuestionAnswering
 from bert.model.config import BertConfig
 from bert.model.objective import QuestionAnsweringObjective
-from bert.optim.build import OptimizerConfig, build_optimizer
 from bert.sequences import Sequences, collate, from_rows
 from bert.squad.examples import read_squad_examples
 from bert.squad.features import convert_examples_to_features, features_to_sequences
 from bert.tokenization import BertTokenizer
-from bert.train.parallel import ParallelConfig, apply_parallelism, missing_compiler, resolve_compile
+from bert.train.parallel import ParallelConfig, missing_compiler
 from bert.train.precision import Precision, PrecisionConfig
-from bert.train.run import build_run
-from bert.train.throughput import measure_peak, training_flops
+from bert.train.throughput import training_flops
 from bert.train.trainer import Trainer
 
 GROUP = 50  # batches whose windows are sorted together, as transformers' group_by_length does
@@ -75,7 +71,7 @@ class SquadBenchmarkConfig:
     vocab_file: str | None = flag(None, "Uncased WordPiece vocabulary; if omitted, one is trained on the questions.")
     articles: int = flag(3000, "Articles of the invented encyclopedia, without --file.", minimum=300)
     rounds: int = flag(7, "Timed rounds; each contender has one turn in each.", minimum=1)
-    warmup: int = flag(1, "Untimed rounds before those, which include compilation.", minimum=1)
+    warmup: int = flag(2, "Untimed rounds before those, which include compilation.", minimum=1)
     attention: str = flag("auto", "Attention of this suite; auto = the fastest on the device.")
     max_seq_length: int = flag(384, "Maximum input in pieces: a question and a window of its context.", minimum=32)
     doc_stride: int = flag(
@@ -181,10 +177,11 @@ def compare_model(
     model_config = BertConfig(vocab_size=size, **PRESETS[config.preset])
     model_config.max_position_embeddings = max(512, config.max_seq_length)
     compiled = config.parallel.compile != "off" and missing_compiler(world.device) is None
-    trainer = build_trainer(config, model_config, world)
+    torch.manual_seed(0)
+    objective = QuestionAnsweringObjective(BertForQuestionAnswering(model_config, config.attention))
+    trainer = our_trainer(objective, world, config.precision, config.parallel)
     peers = [Peer(name, model_config, config.precision, world.device, compiled) for name in names]
-    dtype = trainer.precision.dtype
-    ceiling = measure_peak(world.device, dtype, size=2048 if world.device.type == "cpu" else None)
+    ceiling = measure_ceiling(world.device, trainer.precision.dtype)
     return [
         row
         for work in (training(config, sequences, trainer, peers), prediction(config, sequences, trainer, peers))
@@ -198,10 +195,9 @@ def training(config: SquadBenchmarkConfig, sequences: Sequences, trainer: Traine
     grouped = grouped_batches(sequences, config.batch_size, config.steps or PER_TURN[device.type][0])
     shuffled = np.random.default_rng(1).permutation(grouped.ravel()).reshape(grouped.shape)
     by_length = [chosen[np.argsort(sequences.lengths[chosen], kind="stable")] for chosen in shuffled]
-    ours = [collate(sequences, chosen) for chosen in by_length]  # as TaskLoader serves them
-    streams = [batch.pinned() if device.type == "cuda" else batch for batch in ours]
-    turns: dict[str, Callable[[], Any]] = {"this suite": lambda: train(trainer, streams)}
-    computed = {"this suite": sum(batch.num_tokens for batch in ours)}
+    steps = [[fed(collate(sequences, chosen), device)] for chosen in by_length]  # as TaskLoader serves them
+    turns: dict[str, Callable[[], Any]] = {"this suite": lambda: train(trainer, steps)}
+    computed = {"this suite": sum(batch.num_tokens for (batch,) in steps)}
     for peer in peers:
         order = grouped if peer.style.sorted else shuffled
         inputs = list(peer.padded([collate(sequences, chosen) for chosen in order], config.max_seq_length))
@@ -259,29 +255,6 @@ def measure(
             }
         )
     return rows
-
-
-def build_trainer(config: SquadBenchmarkConfig, model_config: BertConfig, world: World) -> Trainer:
-    """Return this suite's trainer with AdamW, as in run_squad.py."""
-    torch.manual_seed(0)
-    settings = TrainingConfig(RunConfig(output_dir="", seed=0), precision=config.precision, parallel=config.parallel)
-    run = build_run(settings, world, StopSignal())
-    model = BertForQuestionAnswering(model_config, config.attention).to(world.device)
-    compiled = resolve_compile(config.parallel, world.device, flops=0, notice=print)
-    layers = model.bert.encoder.layer
-    objective = apply_parallelism(QuestionAnsweringObjective(model), layers, config.parallel, world, compiled)
-    optimizer = build_optimizer(OptimizerConfig(optimizer="adamw"), model)
-    return Trainer(run, objective, optimizer, lambda step: 1e-5)
-
-
-def train(trainer: Trainer, batches: Sequence[TaskBatch]) -> None:
-    """Take an optimizer step on each, queued before the one before it is settled, as in training."""
-    for index, batch in enumerate(batches):
-        trainer.train_step([batch], lambda: False)
-        if index:
-            trainer.settle()
-        trainer.queue_update()
-    trainer.settle()
 
 
 def first(sequences: Sequences, count: int) -> Sequences:

@@ -124,7 +124,7 @@ def test_grouped_batches_have_near_equal_lengths():
 def test_it_runs(files, capsys, monkeypatch, tmp_path):
     tiny = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
     monkeypatch.setitem(squad.PRESETS, "small", tiny)
-    monkeypatch.setattr(squad, "measure_peak", lambda device, dtype, size: 1e11)
+    monkeypatch.setattr(squad, "measure_ceiling", lambda device, dtype: 1e11)
     words = ["--file", files[0], "--vocab_file", files[1], "--rounds", "2", "--batch_size", "2", "--compile", "off"]
     words += ["--peers", "example,sorted,unpadded,eager", "--json", str(tmp_path / "squad.json"), "--steps", "3"]
     squad.main(parse_args(SquadBenchmarkConfig, [*words, "--predict_windows", "5", "--device", "cpu"]))
