@@ -149,9 +149,9 @@ def pad(batch: Batch) -> dict[str, torch.Tensor]:
 # --- Contenders
 
 
-def fewest_micro_batches(config: BenchmarkConfig, trainer: Trainer, vocab_size: int) -> list[Batch]:
-    """Return a step in as few micro-batches as the device has memory for."""
-    for parts in (each for each in range(1, config.accumulation + 1) if config.accumulation % each == 0):
+def fewest_micro_batches(config: BenchmarkConfig, trainer: Trainer, vocab_size: int) -> list[Batch] | None:
+    """Return a step in as few micro-batches as the device has memory for; None if that is --accumulation."""
+    for parts in (each for each in range(1, config.accumulation) if config.accumulation % each == 0):
         batches = micro_batches(config, parts, vocab_size, trainer.world.device)
         try:
             train(trainer, [batches])
@@ -159,7 +159,7 @@ def fewest_micro_batches(config: BenchmarkConfig, trainer: Trainer, vocab_size: 
         except torch.cuda.OutOfMemoryError:
             trainer.optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()  # outside: the error keeps what it was raised from alive
-    raise UsageError(f"--sequences {config.sequences}: the GPU has too little memory for a micro-batch")
+    return None
 
 
 def peer_steps(
@@ -221,8 +221,7 @@ def main(config: BenchmarkConfig) -> None:
         objective = PreTrainingObjective(BertForPreTraining(model_config, config.attention))
         trainer = our_trainer(objective, world, config.precision, config.parallel, config.optimizer)
         contenders: dict[str, Callable[[int], Any]] = {"this suite": lambda count: train(trainer, [batches] * count)}
-        if config.accumulation > 1:
-            few = fewest_micro_batches(config, trainer, vocab_size)
+        if few := fewest_micro_batches(config, trainer, vocab_size):
             name = f"this suite, {len(few)} x {few[0].num_sequences} sequences"
             contenders[name] = lambda count: train(trainer, [few] * count)
         for peer in peers:

@@ -39,7 +39,20 @@ def test_it_runs(capsys, monkeypatch, tmp_path):
     tiny = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
     monkeypatch.setitem(pretrain.PRESETS, "small", tiny)
     monkeypatch.setattr(pretrain, "measure_ceiling", lambda device, dtype: 1e11)
-    words = ["--sequences", "2", "--accumulation", "2", "--rounds", "1", "--warmup", "1", "--peers", "eager"]
+    words = [
+        "--sequences",
+        "2",
+        "--accumulation",
+        "2",
+        "--max_seq_length",
+        "32",
+        "--rounds",
+        "1",
+        "--warmup",
+        "1",
+        "--peers",
+        "eager",
+    ]
     pretrain.main(config(*words, "--lengths", "mlperf", "--json", str(tmp_path / "rows.json")))
     out, written = capsys.readouterr().out, json.loads((tmp_path / "rows.json").read_text())
     assert "2 x 2 sequences" in out
