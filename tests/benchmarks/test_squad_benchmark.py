@@ -85,6 +85,7 @@ def test_the_peer_has_the_same_model(files, tiny_config):
     """The same weights give the same logits; the losses differ, as transformers' softmax includes padding."""
     tiny_config.vocab_size, tiny_config.max_position_embeddings = BertTokenizer(files[1]).vocab_size, 384
     peer = Peer("sorted", tiny_config, PrecisionConfig(), torch.device("cpu"), compiled=False)
+    assert peer.model.config._attn_implementation == "sdpa"
     model = squad.BertForQuestionAnswering(tiny_config)
     state = dict(peer.model.state_dict())
     table = "bert.embeddings.word_embeddings.weight"
