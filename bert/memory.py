@@ -39,7 +39,7 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class HostCopy:
-    """A scalar on its way to the host."""
+    """A tensor on its way to the host."""
 
     def __init__(self, value: Tensor) -> None:
         self._value = value.detach().to("cpu", non_blocking=True)  # page-locked if it comes from a GPU
@@ -47,11 +47,15 @@ class HostCopy:
         if self._arrived:
             self._arrived.record()
 
-    def read(self) -> float:
-        """Wait until the value has been computed and return it."""
+    def wait(self) -> Tensor:
+        """Wait until the tensor has been computed and return it."""
         if self._arrived:
             self._arrived.synchronize()
-        return float(self._value)
+        return self._value
+
+    def read(self) -> float:
+        """Return the value of a scalar, as :meth:`wait` does."""
+        return float(self.wait())
 
 
 def peak_memory(device: torch.device) -> tuple[int, int]:
