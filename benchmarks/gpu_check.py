@@ -110,9 +110,9 @@ PARTS = {
         (Row("tests marked gpu that fail", "failed", "tests", {}, most=0), Row("that pass", "passed", "tests", {})),
     ),
     "lamb": Part(
-        "python benchmarks/lamb.py", 40,
-        (Row("LAMB, 336 M parameters, time over the least memory traffic", "to_floor", "ratio",
-             peer("Lamb, auto"), most=1.2),),
+        "python benchmarks/lamb.py --implementations triton,persistent", 40,
+        tuple(Row(f"LAMB, 336 M parameters, {name}, time over the least memory traffic", "to_floor", "ratio",
+                  peer(f"Lamb, {name}"), most=1.2) for name in ("triton", "persistent")),
     ),
     "phase1": Part(f"{LARGE} --sequences 256", 100, large_rows("BERT-large, bf16, 128 tokens")),
     "phase2": Part(f"{LARGE} --sequences 64 --max_seq_length 512", 80, large_rows("BERT-large, bf16, 512 tokens")),
