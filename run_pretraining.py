@@ -60,7 +60,6 @@ class AcceptedConfig:
     """Flags of NVIDIA's command that existing scripts pass and that change nothing here."""
 
     num_train_epochs: float = flag(3.0, "Accepted and unused: --max_steps decides.")
-    cuda_graphs: bool = flag(False, "Accepted and unused: token streams have no fixed length to capture in a graph.")
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Compare the LAMB step with torch.optim.AdamW(fused=True) and with the minimum memory traffic.
 
     python benchmarks/lamb.py                                    # BERT-large on a GPU, 29 M parameters on a CPU
-    python benchmarks/lamb.py --parameters base --dtype bf16 --implementations triton,one_wave,foreach
+    python benchmarks/lamb.py --parameters base --dtype bf16 --implementations triton,persistent,foreach
 
 All contenders have tensors of BERT's real shapes and run in turns (A B C A B C ...). The table shows medians, and
 medians of the ratios within a round. The floor is 34 bytes per parameter (the fp32 gradient read for its norm and for
@@ -52,8 +52,8 @@ class LambBenchmarkConfig:
     )
     implementations: str = flag(
         "auto",
-        "LAMB's implementations, separated by commas: auto, triton, one_wave (triton without waves), blocked, foreach, "
-        "reference.",
+        "LAMB's implementations, separated by commas: auto, triton, persistent, one_wave (triton on the whole model "
+        "at once), blocked, foreach, reference.",
     )
     rounds: int = flag(20, "Timed rounds; every contender runs once in each.", minimum=1)
     warmup: int = flag(3, "Untimed rounds before those.", minimum=1)

@@ -18,6 +18,11 @@ import torch
 from torch import Tensor
 
 
+def no_label(dtype: torch.dtype) -> float:
+    """Return the label of a sequence that no loss counts: -1 for classes, the least number for a regression."""
+    return torch.finfo(dtype).min if dtype.is_floating_point else -1
+
+
 class TaskGroup(NamedTuple):
     """Neighbouring sequences of one task."""
 

@@ -2,7 +2,7 @@
 
 A module declares its settings as a dataclass beside the code that they configure; an entry point nests those classes
 in one of its own, and every leaf becomes a flag. Declaring a flag twice is an error, ``--a-b`` and ``--a_b`` are the
-same flag, and a boolean takes an optional value (``--fp16``, ``--fp16=false``, ``--no_fp16``)::
+same flag, and a boolean takes an optional value (``--fp16``, ``--fp16=false``, ``--no_fp16``; ``auto`` is None)::
 
     @dataclass
     class Config:
@@ -28,7 +28,7 @@ from bert.errors import UsageError, naming_os_errors
 
 C = TypeVar("C")
 
-BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
 def flag(
@@ -168,7 +168,7 @@ def _add_flag(parser: argparse.ArgumentParser, f: dataclasses.Field, kind: Any) 
         if options["default"] is not None:
             text += f" Default: {options['default']}."
     if base is bool:
-        options |= {"nargs": "?", "const": True, "type": _boolean, "metavar": "BOOL"}
+        options |= {"nargs": "?", "const": True, "type": _boolean_or_auto if optional else _boolean, "metavar": "BOOL"}
     elif typing.get_origin(base) is list:
         options |= {"nargs": "+", "type": typing.get_args(base)[0], "metavar": f.name.upper()}
     else:
@@ -193,6 +193,10 @@ def _boolean(text: str) -> bool:
         return BOOLEANS[text.lower()]
     except KeyError:
         raise argparse.ArgumentTypeError(f"{text!r} is not true or false") from None
+
+
+def _boolean_or_auto(text: str) -> bool | None:
+    return None if text.lower() == "auto" else _boolean(text)
 
 
 def _bounded(base: Callable[[str], Any], metadata: Any) -> Callable[[str], Any]:

@@ -46,7 +46,9 @@ class ModelDescription(TokenizerFlags):
 
 @dataclass
 class ModelFiles(ModelDescription):
-    attention: str = flag("auto", "fused, varlen, sdpa, matmul, reference; auto = the fastest one of the device.")
+    attention: str = flag(
+        "auto", "fused, varlen, sdpa, blocked, matmul, reference; auto = the fastest one of the device."
+    )
     adapter_checkpoint: str | None = flag(
         None, "Adapter checkpoint (adapter.safetensors, written by --freeze) to put on the model of --init_checkpoint."
     )

@@ -32,6 +32,7 @@ from bert.distributed.elastic import open_store, restart_count
 from bert.distributed.heartbeat import Heartbeat, Progress
 from bert.distributed.launcher import read_launcher
 from bert.errors import UsageError
+from bert.memory import keep_freed_memory
 
 
 @dataclass
@@ -80,6 +81,8 @@ def join_world(config: DistributedConfig) -> Iterator[World]:
     device = resolve_device(config.device, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    else:
+        keep_freed_memory()
     world = World(rank, local_rank, size, device, restart_count(os.environ))
     if size == 1:
         yield world

@@ -69,6 +69,7 @@ def find_micro_batches(config: TrainingConfig, build: Callable[[BertConfig], Any
 
     Raises UsageError for more than one process and for a limit that the device does not have.
     """
+    config = replace(config, parallel=replace(config.parallel, cuda_graphs=False))  # each batch here is of a new shape
     with join_world(place(config)) as world:
         if world.size > 1:
             raise UsageError(f"--find_micro_batch: started as {world.size} processes, expected one")

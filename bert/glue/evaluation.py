@@ -15,6 +15,7 @@ from bert.glue.scores import eval_results, inference_results, score, warn_of_col
 from bert.log import Logger
 from bert.sequences import Sequences
 from bert.tokenization import BertTokenizer
+from bert.train.graphs import build_predictor
 from bert.train.hooks import Outcome
 
 PUBLISHED = {"global_step": "global_step", "loss": "train:loss"}  # line of eval_results.txt -> key of results.txt
@@ -56,8 +57,9 @@ def evaluate(
     run: TaskRun, objective: Any, data: TaskData, batch_size: int, results: dict[str, Any]
 ) -> dict[str, float]:
     """Predict the dev and the test set, write the files and fill ``results``; return the metrics of the dev set."""
+    predictor = build_predictor(run.settings.parallel, objective, run.precision)
     outputs = {
-        name: predict(objective, data.inputs[name], batch_size, run.precision, run.world, run.shows_progress)
+        name: predict(predictor, data.inputs[name], batch_size, run.precision, run.world, run.shows_progress)
         for name in ("dev", "test")
         if name in data.inputs
     }

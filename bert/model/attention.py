@@ -17,6 +17,7 @@ from torch.utils._triton import has_triton_package
 
 from bert.batch import TaskGroup
 from bert.errors import UsageError
+from bert.model import blocked
 from bert.model.dropout import draw_keys
 from bert.model.dropout import dropout as drop
 
@@ -69,7 +70,7 @@ def resolve_attention(name: str, device: torch.device) -> str:
     if name == "auto" and device.type == "cuda":  # the kernels are for Ampere and newer
         return "fused" if torch.cuda.get_device_capability(device) >= (8, 0) else "sdpa"
     if name == "auto":
-        return "matmul"
+        return "matmul" if torch.is_autocast_enabled("cpu") else "blocked"
     if name not in ATTENTION:
         raise UsageError(f"attention {name!r} is unknown: expected auto or one of {', '.join(ATTENTION)}")
     return name
@@ -140,7 +141,7 @@ def sdpa_attention(qkv: Tensor, layout: Layout, dropout: float) -> Tensor:
 def matmul_attention(qkv: Tensor, layout: Layout, dropout: float) -> Tensor:
     """Two batched products on a padded copy, with the softmax between them left to the compiler to fuse.
 
-    On a CPU this is faster than the flash kernel at 128 tokens, and it supports dropout, which that kernel does not.
+    It supports dropout, which the CPU's flash kernel does not.
     """
     q, k, v, real = _pad(qkv, layout)
     scores = (q @ k.transpose(-1, -2)).float() / math.sqrt(q.shape[-1])
@@ -181,13 +182,21 @@ def fused_attention(qkv: Tensor, layout: Layout, dropout: float) -> Tensor:
     from bert.model.kernels.attention import attention  # imported here: a CPU installation has no Triton
 
     keys = draw_keys(tokens + heads * layout.max_seqlen, qkv.device) if dropout > 0 else None
-    return attention(qkv, layout.cu_seqlens, layout.max_seqlen, dropout, keys)[0]
+    return attention(qkv, layout.cu_seqlens, layout.max_seqlen, dropout, keys)
+
+
+def blocked_attention(qkv: Tensor, layout: Layout, dropout: float) -> Tensor:
+    """One sequence after the other in the cache, no padding; CPU, fp32."""
+    if qkv.dtype != torch.float32 or qkv.device.type != "cpu":
+        return matmul_attention(qkv, layout, dropout)
+    return blocked.attention(qkv, layout.cu_seqlens, dropout, torch.is_grad_enabled() and qkv.requires_grad)[0]
 
 
 ATTENTION: dict[str, Callable[[Tensor, Layout, float], Tensor]] = {
     "fused": fused_attention,
     "varlen": varlen_attention,
     "sdpa": sdpa_attention,
+    "blocked": blocked_attention,
     "matmul": matmul_attention,
     "reference": reference_attention,
 }

@@ -131,7 +131,7 @@ class BertOutput(nn.Module):
         keys = draw_keys(sum(x.shape), x.device) if dropout > 0 else None
         return kernels.bias_dropout_add_norm(
             x, self.dense.bias, residual, norm.weight, norm.bias, keys, dropout, norm.eps
-        )[0]
+        )
 
 
 class BertAttention(nn.Module):

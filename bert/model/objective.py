@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bert.batch import Batch, TaskBatch, TaskGroup, TokenStream
+from bert.batch import Batch, TaskBatch, TaskGroup, TokenStream, no_label
 from bert.model.attention import Layout, build_layout, gather_rows
 from bert.model.bert import (
     BertForMultiTask,
@@ -113,7 +113,9 @@ class ClassificationObjective(nn.Module):
     def forward(self, batch: TaskBatch) -> dict[str, Tensor]:
         logits, labels = self.predict(batch), batch.labels["label"]
         if self.width == 1:
-            return {"loss": F.mse_loss(logits.flatten().float(), labels.float(), reduction="sum")}
+            values = logits.flatten().float()
+            known = torch.where(labels == no_label(labels.dtype), values.detach(), labels.float())
+            return {"loss": F.mse_loss(values, known, reduction="sum")}
         return {"loss": self.loss(logits, labels)}
 
 
@@ -188,7 +190,8 @@ class QuestionAnsweringObjective(nn.Module):
         row = torch.repeat_interleave(lengths, output_size=len(logits))
         place = row * batch.max_seqlen + tokens - batch.cu_seqlens[row]
         shape = (len(lengths), batch.max_seqlen, 2)
-        # Padding cannot be chosen: minus infinity.
-        padded = logits.new_full((shape[0] * shape[1], 2), float("-inf")).index_copy(0, place, logits).view(shape)
+        # Padding cannot be chosen. Minus infinity would make NaN of the softmax of an empty sequence.
+        least = torch.finfo(logits.dtype).min
+        padded = logits.new_full((shape[0] * shape[1], 2), least).index_copy(0, place, logits).view(shape)
         start, end = padded.unbind(-1)
         return {"loss": (self.loss(start, batch.labels["start"]) + self.loss(end, batch.labels["end"])) / 2}

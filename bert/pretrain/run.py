@@ -42,7 +42,9 @@ from bert.train.trainer import Trainer
 class ModelConfig(TokenizerFlags):
     config_file: str = flag(help="bert_config.json of the model.")
     vocab_file: str = flag(help="WordPiece vocabulary that the shards were made with.")
-    attention: str = flag("auto", "fused, varlen, sdpa, matmul, reference; auto = the fastest one of the device.")
+    attention: str = flag(
+        "auto", "fused, varlen, sdpa, blocked, matmul, reference; auto = the fastest one of the device."
+    )
     no_dense_sequence_output: bool = flag(
         False, "Run the MLM head on every token instead of the masked ones: the same loss, slower."
     )

@@ -21,6 +21,7 @@ from bert.squad.features import convert_examples_to_features, features_to_sequen
 from bert.squad.metrics import evaluate_v1, evaluate_v2, read_gold, run_eval_script, tune_thresholds
 from bert.squad.windows import InputFeatures
 from bert.tokenization import BertTokenizer
+from bert.train.graphs import build_predictor
 
 
 @dataclass
@@ -120,7 +121,8 @@ def answer_questions(run: TaskRun, config: SquadConfig, objective: Any, question
         predict_batch_size=config.predict_batch_size,
     )
     sequences, size = questions.sequences, config.predict_batch_size
-    outputs = predict(objective, sequences, size, run.precision, run.world, run.shows_progress)
+    predictor = build_predictor(run.settings.parallel, objective, run.precision)
+    outputs = predict(predictor, sequences, size, run.precision, run.world, run.shows_progress)
     if not run.world.is_main:
         return
     version_2, folder = questions.version_2, Path(run.output_dir)

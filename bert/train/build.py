@@ -13,6 +13,7 @@ from bert.model.fp8_layers import apply_fp8
 from bert.optim.build import build_optimizer
 from bert.optim.host import HostOptimizer
 from bert.optim.schedules import learning_rate
+from bert.train.graphs import build_capture
 from bert.train.parallel import apply_parallelism, resolve_compile
 from bert.train.run import Run
 from bert.train.trainer import Trainer
@@ -40,8 +41,10 @@ def build_trainer(
     if settings.precision.fp8:
         run.precision.fp8 = apply_fp8(model.bert)
     optimizer = HostOptimizer(model, build) if on_host else build(model)
-    wrapped = apply_parallelism(objective, model.bert.encoder.layer, settings.parallel, run.world, compiled)
-    return Trainer(run, wrapped, optimizer, rate, flops)
+    capture = build_capture(settings.parallel, objective, run.precision, run.notice)
+    layers = model.bert.encoder.layer
+    wrapped = apply_parallelism(objective, layers, settings.parallel, run.world, compiled, capture is not None)
+    return Trainer(run, wrapped, optimizer, rate, flops, capture)
 
 
 def checkpoint_state(trainer: Trainer, model: nn.Module, **constant: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._triton import has_triton_package
@@ -41,6 +42,11 @@ class ParallelConfig:
         "torch.compile the layers: on, off, or auto = where a compiler is found and the run is long enough to pay.",
         choices=("auto", "on", "off"),
     )
+    cuda_graphs: bool | None = flag(
+        None,
+        "Replay micro-steps and updates as CUDA graphs, on batches padded to a few shapes: on, off, or auto (default). "
+        "auto is off until graphs have been proved on a GPU: try on.",
+    )
     disable_jit_fusions: bool = flag(False, "NVIDIA's name for --compile off.")
     allreduce_post_accumulation: bool = flag(
         True, "All-reduce gradients once per optimizer step; false = after every micro-batch, the same result slower."
@@ -48,11 +54,16 @@ class ParallelConfig:
 
 
 def apply_parallelism(
-    objective: Any, layers: Iterable[nn.Module], config: ParallelConfig, world: World, compiled: bool
+    objective: Any,
+    layers: Iterable[nn.Module],
+    config: ParallelConfig,
+    world: World,
+    compiled: bool,
+    graphs: bool = False,
 ) -> nn.Module:
     """Prepare an objective of :mod:`bert.model.objective` in place, checkpointing its transformer ``layers``.
 
-    Returns what to call for training.
+    Returns what to call for training. With ``graphs`` the gradients are summed by :mod:`bert.train.graphs`, not by DDP.
     """
     if config.checkpoint_activations:
         apply_activation_checkpointing(layers)
@@ -60,6 +71,10 @@ def apply_parallelism(
         for unit in objective.compile_units():  # unit by unit: equal layers share one compilation
             unit.compile(dynamic=True)  # the number of tokens differs from batch to batch
     if world.size == 1:
+        return objective
+    if graphs:
+        for parameter in objective.parameters():  # as DDP does
+            dist.broadcast(parameter.data, 0)
         return objective
     ids = [world.device] if world.device.type == "cuda" else None
     # A step need not use every task's own modules, and answers do not use the pooler.

@@ -23,6 +23,8 @@ from bert.log import progress
 from bert.memory import RELEASE_EVERY, HostCopy, build_release, upload
 from bert.optim.build import apply_gradients
 from bert.optim.host import HostOptimizer
+from bert.train.graphs import Capture, GraphedSteps
+from bert.train.half_weights import Accumulation
 from bert.train.hooks import Hooks, Loader, Outcome, StepReport, TrainState
 from bert.train.parallel import accumulate
 from bert.train.run import Run
@@ -39,8 +41,9 @@ class Trainer:
         optimizer: torch.optim.Optimizer | HostOptimizer,
         learning_rate: Callable[[int], float],
         flops: Callable[[Any], float] = lambda batch: 0.0,
+        capture: Capture | None = None,
     ) -> None:
-        """``learning_rate`` takes a step counted from 1, ``flops`` a micro-batch."""
+        """``learning_rate`` takes a step counted from 1, ``flops`` a micro-batch; ``capture`` records graphs."""
         self.run, self.world, self.precision = run, run.world, run.precision
         self.objective, self.optimizer, self.learning_rate = objective, optimizer, learning_rate
         self.flops, self.meter = flops, Meter(warmup_steps=4)
@@ -50,6 +53,10 @@ class Trainer:
         self._release_memory = build_release(self.world.device)
         self._grad_norm: HostCopy | None = None  # of an update that was queued and not settled
         self.state = TrainState()
+        whole = self.precision.half_parameters or self.precision.fp8  # FP8 makes its own copies, from fp32
+        dtype = torch.float32 if whole else self.precision.dtype
+        self.accumulation = Accumulation(objective, dtype, self.world.device)
+        self.graphs = GraphedSteps(self._micro_step, self._update, objective, optimizer, capture) if capture else None
 
     def train_step(self, micro_batches: list[Any], interrupted: Callable[[], bool]) -> dict[str, Tensor] | None:
         """Run one optimizer step; None when interrupted, which leaves parameters and moments as they were.
@@ -61,20 +68,38 @@ class Trainer:
         if self.precision.fp8:
             self.precision.fp8.begin_step()
         parts = {name: torch.zeros((), device=self.world.device) for name in scales}
+        if self.graphs:
+            self.graphs.begin(scales)
         for index, batch in enumerate(micro_batches):
             last = index == len(micro_batches) - 1
-            with accumulate(self.objective, last, self.run.settings.parallel):
-                with self.precision.autocast():
-                    losses = self.objective(batch.to(self.world.device))
-                scaled = {name: loss * scales[name] for name, loss in losses.items()}
-                total = torch.stack(list(scaled.values())).sum()
-                # DDP averages over ranks what has to be summed, hence the factor.
-                self.precision.scale(total * self.world.size).backward()
-            parts = {name: parts[name] + loss.detach() for name, loss in scaled.items()}
+            if self.graphs:
+                self.graphs.micro_step(batch, self.precision.fp8 and self.precision.fp8.observed)
+            else:
+                copies = self.accumulation.micro_batch(index, len(micro_batches))
+                with copies, accumulate(self.objective, last, self.run.settings.parallel):
+                    self._backward(self._forward(batch.to(self.world.device), scales, parts))
             if not last and agree_any(interrupted()):
-                self.optimizer.zero_grad(set_to_none=True)
+                self._discard_gradients()
                 return None
-        return parts
+        return self.graphs.finish() if self.graphs else parts
+
+    def _forward(self, batch: Any, scales: dict[str, Tensor], parts: dict[str, Tensor]) -> Tensor:
+        """Add the losses of a micro-batch to ``parts`` and return their sum."""
+        with self.precision.autocast():
+            losses = self.objective(batch)
+        scaled = {name: loss * scales[name] for name, loss in losses.items()}
+        for name, loss in scaled.items():
+            parts[name] += loss.detach()
+        return torch.stack(list(scaled.values())).sum()
+
+    def _backward(self, total: Tensor) -> None:
+        # DDP averages over ranks what has to be summed, hence the factor.
+        factor = 1 if self.graphs else self.world.size
+        self.precision.scale(total * factor).backward()
+
+    def _micro_step(self, batch: Any, scales: dict[str, Tensor], parts: dict[str, Tensor]) -> None:
+        """Both passes, which may be recorded: nothing in them depends on a value."""
+        self._backward(self._forward(batch, scales, parts))
 
     def apply(self) -> tuple[bool, float]:
         """Update the parameters from the accumulated gradients: (whether they were finite, global gradient norm)."""
@@ -86,14 +111,22 @@ class Trainer:
         rate = self.learning_rate(self.state.step + 1)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_factor", 1.0)
-        norm = apply_gradients(
-            self.optimizer, self.precision.loss_scale.value, self.run.settings.optimizer.max_grad_norm
-        )
-        self._grad_norm = HostCopy(norm)
-        self.optimizer.zero_grad(set_to_none=True)
+        self._grad_norm = HostCopy(self.graphs.update() if self.graphs else self._update())
+        self._discard_gradients()
         if self.precision.fp8:
             self.precision.fp8.end_step(all_reduce_max)
         self.state.iteration += 1
+
+    def _update(self) -> Tensor:
+        """Return the gradient norm, on the device."""
+        clip = self.run.settings.optimizer.max_grad_norm
+        return apply_gradients(self.optimizer, self.precision.loss_scale.value, clip)
+
+    def _discard_gradients(self) -> None:
+        if self.graphs:
+            self.graphs.discard()
+        else:
+            self.optimizer.zero_grad(set_to_none=True)
 
     def settle(self) -> tuple[bool, float]:
         """Wait for the queued update and count it; see :meth:`apply` for what is returned."""
@@ -188,6 +221,8 @@ class Trainer:
             )
         try:
             self.optimizer.load_state_dict(state["optimizer"])
+            if self.graphs:
+                self.graphs.forget_update()
         except ValueError as error:  # of torch, where the numbers of parameters or groups differ
             raise UsageError(
                 f"the checkpoint has trained other parameters ({error}); expected the same flags, --freeze among them"

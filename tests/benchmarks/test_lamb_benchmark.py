@@ -27,7 +27,7 @@ def test_wrong_sizes_are_refused(wrong):
     ("device", "implementations"),
     [
         ("cpu", "auto,foreach,reference"),
-        pytest.param("cuda", "triton,one_wave,foreach", marks=pytest.mark.gpu),
+        pytest.param("cuda", "triton,persistent,one_wave,foreach", marks=pytest.mark.gpu),
     ],
 )
 def test_every_contender_has_a_row(capsys, device, implementations):

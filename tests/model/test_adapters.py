@@ -73,7 +73,7 @@ def padded(sequences: Sequences, task: int) -> tuple[torch.Tensor, torch.Tensor,
 @pytest.mark.parametrize("variant", SMALL)
 def test_logits_are_the_published_ones(sequences, variant):
     """Of padded batches and of one stream of three tasks, with every backend of a CPU."""
-    for attention in ("matmul", "sdpa", "reference"):
+    for attention in ("blocked", "matmul", "sdpa", "reference"):
         model, state = build(variant, attention)
         with torch.no_grad():
             stream = MultiTaskObjective(model.eval()).predict(batch_of(sequences, 0, 1, 2))

@@ -9,15 +9,16 @@ import pytest
 import torch
 
 import bert  # noqa: F401  # hides the repository's own triton/ folder
-from bert.model.attention import build_layout
 from bert.model.dropout import draw_keys
 
 HEADS, SIZE = 2, 16
+KERNELS = ["two kernels", "one kernel"]
 LENGTHS = {
     "one block of keys": [1, 7, 32, 20],
     "several blocks": [40, 1, 33],
     "one token": [1],
 }
+CASES = [("one block of keys", 0.25), ("several blocks", 0.0), ("several blocks", 0.25), ("one token", 0.0)]
 
 
 def masked_attention(qkv, lengths, masks):
@@ -53,7 +54,7 @@ def drawn_masks(lengths, dropout, device="cpu", dtype=torch.float32, heads=HEADS
         for start, n in zip(cu_seqlens.tolist(), lengths, strict=False):
             for column in range(first, min(first + size, n)):
                 qkv[start + column, 2, :, column - first] = n
-        context, _ = attention(qkv, cu_seqlens, max(lengths), dropout, keys_of(lengths, heads, device))
+        context = attention(qkv, cu_seqlens, max(lengths), dropout, keys_of(lengths, heads, device))
         for mask, out in zip(masks, context.split(lengths), strict=True):
             width = min(size, max(0, mask.shape[-1] - first))
             mask[:, :, first : first + width] = out.float().transpose(0, 1)[:, :, :width]
@@ -69,13 +70,13 @@ def compare(lengths, dropout, dtype=torch.float32, device="cpu", heads=HEADS, si
     exact = qkv.double().requires_grad_()
     qkv.requires_grad_()
     arguments = (cu_seqlens, max(lengths), dropout, keys_of(lengths, heads, device) if dropout else None)
-    actual, _ = attention(qkv, *arguments)
+    actual = attention(qkv, *arguments)
     expected = masked_attention(exact, lengths, masks)
     weight = torch.randn_like(expected).to(dtype)
     (gradient,) = torch.autograd.grad(actual, qkv, weight)
     (exact_gradient,) = torch.autograd.grad(expected, exact, weight.double())
     kept = torch.cat([(mask > 0).flatten() for mask in masks]).double().mean().item() if dropout else 1.0
-    again = torch.autograd.grad(attention(qkv, *arguments)[0], qkv, weight)[0]
+    again = torch.autograd.grad(attention(qkv, *arguments), qkv, weight)[0]
     return {
         "context": (actual - expected).abs().max().item(),
         "gradient": (gradient - exact_gradient).abs().max().item(),
@@ -85,14 +86,19 @@ def compare(lengths, dropout, dtype=torch.float32, device="cpu", heads=HEADS, si
 
 
 def child():
-    from bert.model.kernels import attention as kernels
+    from bert.model.kernels import attention as forward
+    from bert.model.kernels import attention_backward as backward
+    from bert.model.kernels.blocks import Launch
 
-    kernels.FORWARD = kernels.QUERIES = kernels.Launch(32, 16, 4, 1)
-    kernels.KEYS = kernels.Launch(16, 32, 4, 1)
-    results = {f"{name}, {p}": compare(lengths, p) for name, lengths in LENGTHS.items() for p in (0.0, 0.25)}
-    results["fp16"] = compare(LENGTHS["several blocks"], 0.25, torch.float16)
-    results["padding"] = padding_does_not_count()
-    results["compiled"] = compiled_equals_eager()
+    forward.FORWARD = backward.QUERIES = Launch(32, 16, 4, 1)
+    backward.KEYS = backward.BACKWARD = Launch(16, 32, 4, 1)
+    results = {}
+    for kernels in KERNELS:
+        backward.in_one_kernel = lambda *_, kernels=kernels: kernels == "one kernel"
+        for name, p in CASES:
+            results[f"{name}, {p}, {kernels}"] = compare(LENGTHS[name], p)
+        results[f"padding, {kernels}"] = padding_does_not_count()
+    results["fp16"] = compare(LENGTHS["one block of keys"], 0.25, torch.float16)
     print(json.dumps(results))
 
 
@@ -103,33 +109,17 @@ def padding_does_not_count():
     qkv, cu_seqlens = stream([5, 3])
     qkv[:, 0], qkv[:, 1] = 12.0, -6.0
     qkv.requires_grad_()
-    context, _ = attention(qkv, cu_seqlens, 5, 0.0, None)
+    context = attention(qkv, cu_seqlens, 5, 0.0, None)
     context.sum().backward()
     return bool(context.isfinite().all() and qkv.grad.isfinite().all())
 
 
-def compiled_equals_eager():
-    """``fused_attention`` as the model calls it, traced with a symbolic length."""
-    from bert.model import attention as module
-
-    def run(qkv, layout):
-        return module.fused_attention(qkv, layout, 0.0)
-
-    compiled = torch.compile(run, dynamic=True, backend="aot_eager", fullgraph=True)
-    same = []
-    for lengths in ([3, 9], [20, 5, 1]):
-        qkv, cu_seqlens = stream(lengths, torch.float16)
-        layout = build_layout(cu_seqlens, max(lengths), sum(lengths), "fused")
-        same.append(torch.equal(run(qkv, layout), compiled(qkv, layout)))
-    return all(same)
-
-
 @pytest.mark.slow
 @pytest.mark.triton
-@pytest.mark.parametrize("dropout", [0.0, 0.25])
-@pytest.mark.parametrize("name", LENGTHS)
-def test_interpreted_kernels_equal_plain_attention(interpreted, name, dropout):
-    result = interpreted[f"{name}, {dropout}"]
+@pytest.mark.parametrize(("name", "dropout"), CASES)
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_interpreted_kernels_equal_plain_attention(interpreted, name, dropout, kernels):
+    result = interpreted[f"{name}, {dropout}, {kernels}"]
     assert result["context"] <= 2e-6 and result["gradient"] <= 5e-6 and result["same bits"], result
     if name != "one token":
         assert result["kept"] == pytest.approx(1 - dropout, abs=0.02), result
@@ -144,14 +134,34 @@ def test_interpreted_kernels_in_half_precision(interpreted):
 
 @pytest.mark.slow
 @pytest.mark.triton
-def test_what_follows_a_sequence_does_not_count(interpreted):
-    assert interpreted["padding"]
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_what_follows_a_sequence_does_not_count(interpreted, kernels):
+    assert interpreted[f"padding, {kernels}"]
 
 
-@pytest.mark.slow
 @pytest.mark.triton
-def test_the_backend_compiles_without_a_graph_break(interpreted):
-    assert interpreted["compiled"]
+def test_one_kernel_where_it_fills_the_gpu():
+    from bert.model.kernels.attention_backward import in_one_kernel
+
+    assert in_one_kernel(128, 16, 64) and in_one_kernel(512, 16 * 64, 64)
+    assert not in_one_kernel(512, 12 * 8, 64) and not in_one_kernel(128, 16 * 256, 128)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_backward_kernel_keeps_its_sums_in_registers(whole):
+    """Needs no GPU. Spilled to memory, the sums of 128 keys would cost more than the second kernel did."""
+    from compiled_kernels import compile_kernel, resources
+
+    from bert.model.kernels.attention_backward import BACKWARD, backward_kernel
+
+    types = dict.fromkeys(("qkv", "out", "grad", "dqkv"), "*bf16")
+    types |= {"cu_seqlens": "*i32", "keys": "*i32", "tokens": "i32", "longest": "i32", "scale": "fp32"}
+    constants = {"HEADS": 16, "SIZE": 64, "DROPOUT": 0.1, "WHOLE": whole, "ROWS": BACKWARD.rows}
+    constants |= {"COLUMNS": BACKWARD.columns}
+    compiled = compile_kernel(backward_kernel, 90, types, constants, BACKWARD.warps, BACKWARD.stages)
+    assert resources(compiled)["STACK"] <= 64  # bytes
+    assert compiled.metadata.shared <= 227 * 1024  # what a program can have on Hopper
 
 
 @pytest.mark.triton
@@ -160,7 +170,12 @@ def test_the_backend_compiles_without_a_graph_break(interpreted):
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("lengths", [[128, 1, 77], [512, 3, 128, 300]], ids=["one block", "several blocks"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_kernels_equal_plain_attention_on_a_gpu(lengths, dropout, dtype, size):
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_kernels_equal_plain_attention_on_a_gpu(lengths, dropout, dtype, size, kernels, monkeypatch):
+    from bert.model.kernels import attention_backward
+
+    one = kernels == "one kernel" and size <= 64
+    monkeypatch.setattr(attention_backward, "in_one_kernel", lambda *_: one)
     result = compare(lengths, dropout, dtype, "cuda", heads=3, size=size)
     assert result["context"] <= 3e-2 and result["gradient"] <= 8e-2 and result["same bits"], result
     assert result["kept"] == pytest.approx(1 - dropout, abs=0.005), result

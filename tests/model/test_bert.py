@@ -130,7 +130,7 @@ def test_attention_backends_agree_with_the_reference(tiny_config, make_batch, ba
 
 @pytest.mark.parametrize(
     ("device", "capability", "expected"),
-    [("cpu", None, "matmul"), ("cuda", (7, 5), "sdpa"), ("cuda", (8, 0), "fused"), ("cuda", (9, 0), "fused")],
+    [("cpu", None, "blocked"), ("cuda", (7, 5), "sdpa"), ("cuda", (8, 0), "fused"), ("cuda", (9, 0), "fused")],
 )
 def test_auto_is_what_the_device_can_run(monkeypatch, device, capability, expected):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)

@@ -3,8 +3,12 @@
 ``TRITON_INTERPRET`` counts only before Triton is imported, so the interpreted cases run in a child process: this file.
 """
 
+import functools
+import inspect
 import json
 import os
+import random
+import threading
 
 import pytest
 import torch
@@ -79,7 +83,79 @@ def rounded(weight, dtype):
     return weight.to(dtype)
 
 
+PERSISTENT = ["mixed dtypes", "missing gradients"]
+MANY_SHAPES = [(29,), (5,), (20, 13), (64,), (8, 8), (1,), (7, 40), (3, 3), (33,)]
+
+
+class Interleaved:
+    """Runs the programs of one interpreted launch at once: threads, of which one at a time has the baton.
+
+    They take turns at random, whenever a program looks where a tensor ends, and where it waits for others.
+    """
+
+    def __init__(self):
+        from triton.runtime.interpreter import interpreter_builder
+
+        from bert.optim.lamb import kernels
+
+        self.random, self.builder = random.Random(0), interpreter_builder
+        kernel = kernels.persistent_kernel
+        self.program = kernel.rewrite()
+        launch = functools.wraps(self.program)(lambda **arguments: self.launch(arguments))
+        launch.__signature__ = inspect.signature(self.program)
+        kernel.rewritten_fn[kernel.fn] = launch
+        end = kernels._end
+        kernels._end = lambda *arguments: (self.pause(), end(*arguments))[1]
+        kernels._wait = self.wait
+
+    def launch(self, arguments):
+        if self.builder.grid_idx[0] > 0:
+            return  # all run with the first
+        programs = range(self.builder.grid_dim[0])
+        self.batons, self.back, self.errors = [threading.Semaphore(0) for _ in programs], threading.Semaphore(0), []
+        live = set(programs)
+
+        def run(index):
+            self.batons[index].acquire()
+            try:
+                self.program(**arguments)
+            except BaseException as error:
+                self.errors.append(error)
+            live.remove(index)
+            self.back.release()
+
+        for index in programs:
+            threading.Thread(target=run, args=(index,), daemon=True).start()
+        for _ in range(10_000):  # far more turns than they need
+            if not live:
+                break
+            self.current = self.random.choice(sorted(live))
+            self.builder.set_grid_idx(self.current, 0, 0)
+            self.batons[self.current].release()
+            self.back.acquire()
+        self.builder.set_grid_idx(0, 0, 0)
+        assert not live and not self.errors, (live, self.errors)
+
+    def pause(self):
+        index = self.current
+        if self.random.random() < 0.5:
+            self.back.release()
+            self.batons[index].acquire()
+
+    def wait(self, counter, count):
+        while tl.load(counter) < count:
+            self.pause()
+
+
+def weights_and_moments(result):
+    optimizer, params = result
+    return [x for p in params for x in (p.detach(), *optimizer.state[p].values()) if torch.is_tensor(x)]
+
+
 def child():
+    global tl  # the interpreter replaces the functions of this module that it finds here
+    import triton.language as tl
+
     from bert.optim.lamb.triton import TritonUpdate
 
     results = {
@@ -87,15 +163,31 @@ def child():
     }
     one_step, then_overflow = (run(TritonUpdate(**SIZES), steps=n, overflow_at=1) for n in (1, 2))
     results["overflow changes nothing"] = difference(one_step, then_overflow)
+    runs = [run(TritonUpdate(**SIZES), steps=2, shapes=MANY_SHAPES)]
+    Interleaved()
+    for programs in (1, 3, 5):
+        update = TritonUpdate(programs=programs, chunk=64, block=32)
+        runs.append(run(update, steps=2, shapes=MANY_SHAPES))
+    bits = [weights_and_moments(result) for result in runs]
+    results["same bits"] = all(all(map(torch.equal, bits[0], other)) for other in bits[1:])
+    for name in PERSISTENT:
+        update = TritonUpdate(programs=3, chunk=64, block=32)
+        results[f"persistent, {name}"] = difference(run("reference", **CASES[name]), run(update, **CASES[name]))
     print(json.dumps(results))
 
 
 @pytest.mark.slow
 @pytest.mark.triton
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *(f"persistent, {name}" for name in PERSISTENT)])
 def test_interpreted_kernels_equal_the_reference(interpreted, name):
     result = interpreted[name]
     assert result["worst"] <= 1e-6 and result["exact"] and result["same_steps"], result
+
+
+@pytest.mark.slow
+@pytest.mark.triton
+def test_one_kernel_gives_the_bits_of_two_whatever_its_programs_wait_for(interpreted):
+    assert interpreted["same bits"]
 
 
 @pytest.mark.slow
@@ -110,52 +202,88 @@ def test_interpreted_overflow_changes_nothing(interpreted):
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_kernels_compile_to_16_byte_accesses(capability, dtype):
     """Needs no GPU. Without the alignment hint every access would be 4 bytes, and half the bandwidth would be lost."""
-    from bert.optim.lamb import triton as lamb_triton
+    from bert.optim.lamb import kernels
 
-    moments = compile_kernel(lamb_triton.moments_kernel, capability, GRAD=dtype)
-    apply = compile_kernel(lamb_triton.apply_kernel, capability, COPY_TYPE=dtype)
+    moments = compiled(kernels.moments_kernel, capability, GRAD=dtype).asm["ptx"]
+    apply = compiled(kernels.apply_kernel, capability, COPY_TYPE=dtype).asm["ptx"]
     g_load = 0 if dtype == "bf16" else 1  # four bf16 gradients are 8 bytes
     assert count_wide(moments, "ld") == 3 + g_load and count_wide(moments, "st") == 3  # p, m, v (, g); m, v, u
     assert count_wide(apply, "ld") == 2 and count_wide(apply, "st") == 1  # p, u; p
     assert ("cvt.rn.bf16" in apply) == (dtype == "bf16")  # the copy is rounded to nearest
 
 
-def compile_kernel(kernel, capability, **types):
-    import triton
+@pytest.mark.triton
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_the_programs_of_the_persistent_kernel_run_at_once(dtype, aligned):
+    """A multiprocessor has 65536 registers; one program without a place would let the others wait for ever."""
+    from compiled_kernels import resources
+
+    from bert.optim.lamb import kernels, triton
+
+    limit = {"maxnreg": triton.thread_registers(aligned)}
+    kernel = compiled(kernels.persistent_kernel, 90, limit, GRAD=dtype, COPY_TYPE=dtype, ALIGNED=aligned)
+    used = resources(kernel)
+    assert used["REG"] * triton.WARPS * 32 * triton.RESIDENT[aligned] <= 65536
+    assert used["STACK"] <= 32  # bytes: the limit costs no more than a few accesses
+    order = ("red.global.gpu.release", "ld.global.gpu.acquire", "ld.global.cg")  # the last one: partial sums, past L1
+    assert all(each in kernel.asm["ptx"] for each in order)
+
+
+def compiled(kernel, capability, options=None, ALIGNED=True, **types):
     import triton.language as tl
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
+    from compiled_kernels import compile_kernel
 
     from bert.optim.lamb.triton import BLOCK, CHUNK, WARPS
 
-    pointers = {"tensors": "*i64", "chunk_tensor": "*i32", "groups": "*fp32", "factor_ptr": "*fp32"}
-    pointers |= {"skipped_ptr": "*i1", "u_ptr": "*fp32", "partials": "*fp32"}
+    signature = {"tensors": "*i64", "chunk_tensor": "*i32", "skipped_ptr": "*i1", "finished": "*i32"}
+    signature |= dict.fromkeys(("first", "chunks", "ring"), "i32")
     constants = {name: {"fp32": tl.float32, "bf16": tl.bfloat16}[value] for name, value in types.items()}
-    constants |= {"ALIGNED": True, "CHUNK": CHUNK, "BLOCK": BLOCK}
-    names = kernel.arg_names
-    signature = {n: pointers.get(n, "i32" if n == "first" else "constexpr") for n in names}
-    aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if n in pointers}
-    source = ASTSource(kernel, signature, {(names.index(n),): v for n, v in constants.items()}, aligned)
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": WARPS}).asm["ptx"]
+    constants |= {"ALIGNED": ALIGNED, "CHUNK": CHUNK, "BLOCK": BLOCK}
+    return compile_kernel(kernel, capability, signature, constants, WARPS, **options or {})
 
 
 def count_wide(ptx, operation):
     return sum(f"{operation}.global" in line and ".v4.b32" in line for line in ptx.splitlines())
 
 
+HOW = {
+    "persistent": {"programs": None},
+    "L2": {},
+    "1 M": {"wave_elements": 1 << 20},
+    "one wave": {"wave_elements": 1 << 40},
+}
 BERT_LIKE = [(3000, 512), (512,), (512, 512), (2048, 512), (2048,), (7,), (2, 512)]
 
 
 @pytest.mark.triton
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("wave_elements", [None, 1 << 20, 1 << 40], ids=["L2", "1 M", "one wave"])
-def test_kernels_equal_foreach_on_a_gpu(name, wave_elements):
+@pytest.mark.parametrize("how", HOW)
+def test_kernels_equal_foreach_on_a_gpu(name, how):
     from bert.optim.lamb.triton import TritonUpdate
 
     case = CASES[name] | {"device": "cuda", "shapes": BERT_LIKE}
-    result = difference(run("foreach", **case), run(TritonUpdate(wave_elements), **case))
+    result = difference(run("foreach", **case), run(TritonUpdate(**HOW[how]), **case))
     assert result["worst"] <= 2e-6 and result["exact"] and result["same_steps"], result
+
+
+@pytest.mark.triton
+@pytest.mark.gpu
+def test_the_persistent_kernel_gives_the_same_bits_every_time_on_a_gpu():
+    from bert.optim.lamb.triton import ROUND_CHUNK, TritonUpdate
+
+    shapes = BERT_LIKE * 20
+    first, *others = (
+        weights_and_moments(run(TritonUpdate(**how), device="cuda", shapes=shapes))
+        for how in (
+            {"programs": None},
+            {"programs": None},
+            {"programs": 37},
+            {"wave_elements": 1 << 20, "chunk": ROUND_CHUNK},
+        )
+    )
+    assert all(all(map(torch.equal, first, other)) for other in others)
 
 
 @pytest.mark.triton

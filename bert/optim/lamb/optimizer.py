@@ -29,18 +29,19 @@ Update = Callable[[list[LambGroup], Tensor, Tensor], None]
 GROUP_OPTIONS = ("lr", "betas", "eps", "weight_decay", "bias_correction", "grad_averaging")
 
 
-def _build_triton() -> Update:
+def _build_triton(programs: int | None = 0) -> Update:
     if not has_triton_package():
         raise UsageError(
             "LAMB implementation triton: the package `triton` is not installed (it comes with torch for CUDA)"
         )
     from bert.optim.lamb.triton import TritonUpdate  # imported here: a CPU installation has no Triton
 
-    return TritonUpdate()
+    return TritonUpdate(programs=programs)
 
 
 IMPLEMENTATIONS: dict[str, Callable[[], Update]] = {
-    "triton": _build_triton,  # CUDA: two kernels, no host synchronisation
+    "triton": _build_triton,  # CUDA: two kernels for a series of tensors, no host synchronisation
+    "persistent": lambda: _build_triton(None),  # CUDA: one kernel; not proved on a GPU yet
     "blocked": BlockedUpdate,  # CPU
     "foreach": lambda: foreach_update,  # any device
     "reference": lambda: reference_update,  # any device, slowly

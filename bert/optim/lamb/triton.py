@@ -3,171 +3,44 @@
 # pyright: reportCallIssue=false, reportOperatorIssue=false
 """LAMB in fused Triton kernels over all tensors of the model at once, without a host synchronisation.
 
-Import it only where Triton is installed. Every tensor is cut into chunks of ``CHUNK`` elements, one program each. Two
-kernels run per *wave*, a series of consecutive tensors:
-
-1. ``moments_kernel``: unscale and clip the gradient, update both moments, form the direction u = m̂ / (√v̂ + ε) + λp and
-   leave one partial sum of p² and of u² per chunk;
-2. ``apply_kernel``: add up the partial sums of its tensor into the trust ratio and write p - lr·ratio·u to the fp32
-   weights and, rounded, to the half-precision copy that the model computes with.
-
-Learning rate, step, clip factor and overflow flag are read from device memory, so a step can be queued behind the
-backward pass (or captured in a CUDA graph, with the learning rate as a tensor). Nothing is accumulated with atomics:
-the result is the same bits every time.
+Import it only where Triton is installed. Every tensor is cut into chunks; :mod:`bert.optim.lamb.kernels` has the two
+stages of a chunk. A step can be queued behind the backward pass (or captured in a CUDA graph, with the learning rate as
+a tensor). Nothing is accumulated with atomics: the result is the same bits every time.
 
 Bytes per parameter: the gradient norm reads g (4); stage 1 reads g, m, v, p (16) and writes m, v (8); stage 2 writes p
 and a bf16 copy (6). That is 34, the floor. In addition, u and p have to reach stage 2. Writing u to memory and reading
 it back costs 4 + 4, recomputing it from m and v the same, and reading p 4: over the whole model 46, 1.35 times the
-floor. Hence the waves: sized to the L2 cache, they let stage 2 find u and p there. For that, keeping u is better than
-recomputing it: 8 bytes per parameter have to stay in the cache, not 12, so a 4096 x 1024 matrix (33 MB) fits in 50 MB;
-and the next wave reuses u's buffer, so most of it is never written to memory. A tensor larger than a wave is a wave of
-its own and costs the full 46.
+floor. So stage 2 of a tensor should follow soon enough to find u and p in the L2 cache. For that, keeping u is better
+than recomputing it: 8 bytes per parameter have to stay in the cache, not 12, so a 4096 x 1024 matrix (33 MB) fits in 50
+MB; and u's buffer is used again and again, so most of it is never written to memory. A larger tensor costs the full 46.
+
+Two kernels run per *wave*, a series of consecutive tensors that fits in the cache; memory idles where one ends and the
+next begins. The persistent kernel avoids that: its programs all run at once and do stage 2 of a tensor one round after
+its last chunk. It has not run on a GPU yet, so it has to be asked for.
 
     TritonUpdate()(groups, factor, skipped)
 """
 
+from collections.abc import Callable
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from bert.memory import upload
+from bert.optim.lamb.kernels import apply_kernel, moments_kernel, persistent_kernel
 from bert.optim.lamb.reference import LambGroup
 
 CHUNK = 8192  # elements per program: a wave of 4 M elements is 512 programs, four per multiprocessor of an H100
+ROUND_CHUNK = 2048  # of the persistent kernel: 528 programs have 1.1 M elements in a round
 BLOCK = 1024  # elements per loop turn: at 8 warps 4 per thread, one 16-byte load, and one layout for fp32 and bf16
 WARPS = 8
+# Programs per multiprocessor of the persistent kernel, with and without 16-byte accesses.
+RESIDENT = {True: 4, False: 2}
+REGISTERS = 65536  # of a multiprocessor, of every GPU since 2014
 L2_SHARE = 0.75  # of the L2 cache for u and p; the rest takes the streams of g, m and v
-
-# Columns of the int64 tensor table and of the float32 group table, as the kernels index them.
-P, G, M, V, COPY, SIZE, GROUP, FIRST_CHUNK = (tl.constexpr(i) for i in range(8))
-TENSOR_COLUMNS = tl.constexpr(8)
-LR, BETA1, BETA3, BETA2, ONE_MINUS_BETA2, EPS, DECAY, ADAPTS, CORRECTION1, CORRECTION2 = (
-    tl.constexpr(i) for i in range(10)
-)
-GROUP_COLUMNS = tl.constexpr(10)
-
-
-@triton.jit
-def _pointer(row, column: tl.constexpr, dtype: tl.constexpr, ALIGNED: tl.constexpr):
-    pointer = tl.load(row + column).to(tl.pointer_type(dtype))
-    return tl.multiple_of(pointer, 16) if ALIGNED else pointer  # aligned: 16-byte loads and stores
-
-
-@triton.jit
-def _moments_block(p_ptr, g_ptr, m_ptr, v_ptr, u_ptr, at, limit, factor, group, BLOCK: tl.constexpr):
-    """Update ``BLOCK`` elements of the moments, write u, return p² and u²; lanes at or beyond ``limit`` are idle."""
-    lane = tl.arange(0, BLOCK)
-    live = lane < limit
-    at += lane
-    # Stage 2 needs p and u again while they are in the cache; m, v and g are not needed before they have left it.
-    g = tl.load(g_ptr + at, mask=live, other=0.0, eviction_policy="evict_first").to(tl.float32) * factor
-    m = tl.load(m_ptr + at, mask=live, other=0.0, eviction_policy="evict_first")
-    v = tl.load(v_ptr + at, mask=live, other=0.0, eviction_policy="evict_first")
-    p = tl.load(p_ptr + at, mask=live, other=0.0, eviction_policy="evict_last")
-    m = tl.load(group + BETA1) * m + tl.load(group + BETA3) * g
-    v = tl.load(group + BETA2) * v + tl.load(group + ONE_MINUS_BETA2) * g * g
-    denominator = tl.sqrt(v / tl.load(group + CORRECTION2)) + tl.load(group + EPS)
-    u = m / tl.load(group + CORRECTION1) / denominator + tl.load(group + DECAY) * p
-    tl.store(m_ptr + at, m, mask=live, eviction_policy="evict_first")
-    tl.store(v_ptr + at, v, mask=live, eviction_policy="evict_first")
-    tl.store(u_ptr + at, u, mask=live, eviction_policy="evict_last")
-    return p * p, u * u
-
-
-@triton.jit(do_not_specialize=["first"])
-def moments_kernel(
-    tensors, chunk_tensor, groups, factor_ptr, skipped_ptr, u_ptr, partials, first,
-    GRAD: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Stage 1: chunk ``first`` + program. Writes the moments, u and ``partials[chunk] = (sum of p², sum of u²)``."""
-    if tl.load(skipped_ptr):
-        return
-    chunk = first + tl.program_id(0)
-    row = tensors + tl.load(chunk_tensor + chunk) * TENSOR_COLUMNS
-    group = groups + tl.load(row + GROUP) * GROUP_COLUMNS
-    start = (chunk - tl.load(row + FIRST_CHUNK)) * CHUNK
-    count = tl.minimum(tl.load(row + SIZE) - start, CHUNK)
-    p_ptr = _pointer(row, P, tl.float32, ALIGNED) + start
-    g_ptr = _pointer(row, G, GRAD, ALIGNED) + start
-    m_ptr = _pointer(row, M, tl.float32, ALIGNED) + start
-    v_ptr = _pointer(row, V, tl.float32, ALIGNED) + start
-    u_ptr += tl.program_id(0).to(tl.int64) * CHUNK
-    factor = tl.load(factor_ptr)
-    p_squares = tl.zeros((BLOCK,), tl.float32)
-    u_squares = tl.zeros((BLOCK,), tl.float32)
-    full = count // BLOCK * BLOCK
-    for at in range(0, full, BLOCK):  # whole blocks: the limit is a constant, so loads and stores need no real mask
-        p2, u2 = _moments_block(p_ptr, g_ptr, m_ptr, v_ptr, u_ptr, at, BLOCK, factor, group, BLOCK)
-        p_squares += p2
-        u_squares += u2
-    if full < count:
-        p2, u2 = _moments_block(p_ptr, g_ptr, m_ptr, v_ptr, u_ptr, full, count - full, factor, group, BLOCK)
-        p_squares += p2
-        u_squares += u2
-    tl.store(partials + 2 * chunk, tl.sum(p_squares))
-    tl.store(partials + 2 * chunk + 1, tl.sum(u_squares))
-
-
-@triton.jit
-def _trust_ratio(partials, chunks, BLOCK: tl.constexpr):
-    """‖p‖ / ‖u‖ from the partial sums of one tensor, or 1 if either is 0."""
-    p_squares = tl.zeros((BLOCK,), tl.float32)
-    u_squares = tl.zeros((BLOCK,), tl.float32)
-    for at in range(0, chunks, BLOCK):
-        lane = at + tl.arange(0, BLOCK)
-        p_squares += tl.load(partials + 2 * lane, mask=lane < chunks, other=0.0)
-        u_squares += tl.load(partials + 2 * lane + 1, mask=lane < chunks, other=0.0)
-    p_square, u_square = tl.sum(p_squares), tl.sum(u_squares)
-    usable = (p_square > 0) & (u_square > 0)
-    return tl.where(usable, tl.sqrt(p_square / tl.where(usable, u_square, 1.0)), 1.0)
-
-
-@triton.jit
-def _apply_block(p_ptr, u_ptr, copy_ptr, at, limit, step, COPY_TYPE: tl.constexpr, BLOCK: tl.constexpr):
-    lane = tl.arange(0, BLOCK)
-    live = lane < limit
-    at += lane
-    u = tl.load(u_ptr + at, mask=live, other=0.0, eviction_policy="evict_first")
-    p = tl.load(p_ptr + at, mask=live, other=0.0, eviction_policy="evict_first") - step * u
-    tl.store(p_ptr + at, p, mask=live, eviction_policy="evict_first")
-    if COPY_TYPE != tl.float32:  # noqa: SIM300
-        tl.store(copy_ptr + at, p.to(COPY_TYPE), mask=live)
-
-
-@triton.jit(do_not_specialize=["first"])
-def apply_kernel(
-    tensors, chunk_tensor, groups, skipped_ptr, u_ptr, partials, first,
-    COPY_TYPE: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Stage 2: the trust ratio and the new weights of one chunk, and its half-precision copy unless it is fp32."""
-    if tl.load(skipped_ptr):
-        return
-    # Backwards: if a wave outgrew the cache, what stage 1 wrote last is still there.
-    slot = tl.num_programs(0) - 1 - tl.program_id(0)
-    chunk = first + slot
-    row = tensors + tl.load(chunk_tensor + chunk) * TENSOR_COLUMNS
-    group = groups + tl.load(row + GROUP) * GROUP_COLUMNS
-    first_chunk = tl.load(row + FIRST_CHUNK)
-    size = tl.load(row + SIZE)
-    step = tl.load(group + LR)
-    if tl.load(group + ADAPTS) != 0:
-        step *= _trust_ratio(partials + 2 * first_chunk, tl.cdiv(size, CHUNK), BLOCK)
-    start = (chunk - first_chunk) * CHUNK
-    count = tl.minimum(size - start, CHUNK)
-    p_ptr = _pointer(row, P, tl.float32, ALIGNED) + start
-    copy_ptr = _pointer(row, COPY, COPY_TYPE, ALIGNED) + start
-    u_ptr += slot.to(tl.int64) * CHUNK
-    full = count // BLOCK * BLOCK
-    for at in range(0, full, BLOCK):
-        _apply_block(p_ptr, u_ptr, copy_ptr, at, BLOCK, step, COPY_TYPE, BLOCK)
-    if full < count:
-        _apply_block(p_ptr, u_ptr, copy_ptr, full, count - full, step, COPY_TYPE, BLOCK)
-
-
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
 
@@ -175,11 +48,18 @@ class TritonUpdate:
     """Apply LAMB steps; keeps the tables that the kernels read on the device from step to step.
 
     ``wave_elements`` bounds a wave (default: from the size of the L2 cache); a huge value makes it two kernels over
-    the whole model. ``chunk`` and ``block`` are for tests.
+    the whole model. ``programs`` asks for the persistent kernel with that many, None for as many as run at once.
+    ``chunk`` and ``block`` are for tests.
     """
 
-    def __init__(self, wave_elements: int | None = None, chunk: int = CHUNK, block: int = BLOCK) -> None:
-        self.wave_elements, self.chunk, self.block = wave_elements, chunk, block
+    def __init__(
+        self,
+        wave_elements: int | None = None,
+        programs: int | None = 0,
+        chunk: int | None = None,
+        block: int = BLOCK,
+    ) -> None:
+        self.wave_elements, self.programs, self.chunk, self.block = wave_elements, programs, chunk, block
         self._buckets: dict[tuple[torch.dtype, torch.dtype], _Bucket] = {}
         self._constants: list[tuple[float, ...]] = []
         self._device_constants = self._lr = torch.empty(0)
@@ -194,12 +74,28 @@ class TritonUpdate:
         with torch.cuda.device_of(factor):
             for dtypes, same in members.items():
                 bucket = self._buckets.setdefault(dtypes, _Bucket())
-                bucket.prepare(same, self.chunk, self.wave_elements or _l2_elements(factor.device))
+                bucket.prepare(same, self._division)
                 self._launch(bucket, dtypes, table, factor.float(), skipped)
+
+    def _division(self, device: torch.device, aligned: bool) -> "Division":
+        programs = _resident(device, aligned) if self.programs is None else self.programs
+        chunk = self.chunk or (ROUND_CHUNK if programs else CHUNK)
+        return Division(chunk, programs, (self.wave_elements or _l2_elements(device)) // chunk)
 
     def _launch(self, bucket: "_Bucket", dtypes: Any, table: Tensor, factor: Tensor, skipped: Tensor) -> None:
         param, grad = (TYPES[dtype] for dtype in dtypes)
-        tables, sizes = (bucket.tensors, bucket.chunk_tensor, table), (bucket.aligned, self.chunk, self.block)
+        tables, sizes = (
+            (bucket.tensors, bucket.chunk_tensor, table),
+            (bucket.aligned, bucket.division.chunk, self.block),
+        )
+        if bucket.programs:
+            work = (skipped, bucket.u, bucket.partials, bucket.finished.zero_(), len(bucket.chunk_tensor), bucket.ring)
+            # Cooperative: an error, not a deadlock, if they could not all run at once.
+            persistent_kernel[(bucket.programs,)](
+                *tables, factor, *work, grad, param, *sizes,
+                num_warps=WARPS, maxnreg=thread_registers(bucket.aligned), launch_cooperative_grid=True,
+            )  # fmt: skip
+            return
         for first, count in bucket.waves:
             work = (skipped, bucket.u, bucket.partials, first)
             moments_kernel[(count,)](*tables, factor, *work, grad, *sizes, num_warps=WARPS)
@@ -225,44 +121,82 @@ class TritonUpdate:
 _Member = tuple[int, tuple[Tensor, ...]]  # index of the group; weight, gradient, both moments, parameter
 
 
+class Division(NamedTuple):
+    """How the tensors of a bucket are divided."""
+
+    chunk: int  # elements
+    programs: int  # of the persistent kernel, 0 for waves
+    wave_chunks: int  # of a wave at most
+
+
 class _Bucket:
     """The tensors of one parameter and one gradient dtype, and their tables on the device."""
 
     def __init__(self) -> None:
+        self.division = Division(0, 0, 0)
         self._shape: list[list[int]] = []
         self._rows: list[list[int]] = []
         self._first_chunks: list[int] = []
         self.waves: list[tuple[int, int]] = []  # first chunk, number of chunks
-        self.chunk_tensor = self.partials = self.u = self.tensors = torch.empty(0)
+        self.chunk_tensor = self.partials = self.u = self.tensors = self.finished = torch.empty(0)
+        self.programs = self.ring = 0  # of the persistent kernel: programs, chunks that u has room for
         self.aligned = False
 
-    def prepare(self, members: list[_Member], chunk: int, wave_elements: int) -> None:
+    def prepare(self, members: list[_Member], division: Callable[[torch.device, bool], Division]) -> None:
         """Bring the tables up to date; nothing is uploaded if all tensors are where they were in the last step."""
         device = members[0][1][0].device
-        shape = [[tensors[0].numel(), group] for group, tensors in members]
-        if shape != self._shape:
-            self._shape = shape
-            self._cut([size for size, _ in shape], chunk, wave_elements, device)
         addresses = [[tensor.data_ptr() for tensor in tensors] for _, tensors in members]
+        # Gradients in a DDP bucket may start at any multiple of 4 bytes.
+        self.aligned = all(address % 16 == 0 for row in addresses for address in row)
+        shape, divided = [[tensors[0].numel(), group] for group, tensors in members], division(device, self.aligned)
+        if (shape, divided) != (self._shape, self.division):
+            self._shape, self.division = shape, divided
+            self._cut([-(-size // divided.chunk) for size, _ in shape], device)
         rows = [a + s + [first] for a, s, first in zip(addresses, shape, self._first_chunks, strict=True)]
         if rows != self._rows:
             self._rows, self.tensors = rows, upload(torch.tensor(rows), device)
-            # Gradients in a DDP bucket may start at any multiple of 4 bytes.
-            self.aligned = all(address % 16 == 0 for row in addresses for address in row)
 
-    def _cut(self, sizes: list[int], chunk: int, wave_elements: int, device: torch.device) -> None:
-        counts = [-(-size // chunk) for size in sizes]
+    def _cut(self, counts: list[int], device: torch.device) -> None:
+        """Lay out tensors of ``counts`` chunks each."""
         self._first_chunks = list(accumulate(counts, initial=0))[:-1]
-        self.waves = []
-        for first, count in zip(self._first_chunks, counts, strict=True):
-            if self.waves and (self.waves[-1][1] + count) * chunk <= wave_elements:
-                self.waves[-1] = (self.waves[-1][0], self.waves[-1][1] + count)
-            elif count:
-                self.waves.append((first, count))
+        self.waves = _waves(counts, self.division.wave_chunks)
         owners = torch.repeat_interleave(torch.tensor(counts)).int()
         self.chunk_tensor = upload(owners, device)
         self.partials = torch.empty(len(owners), 2, device=device)
-        self.u = torch.empty(max((count for _, count in self.waves), default=0) * chunk, device=device)
+        self.finished = torch.empty(len(counts), dtype=torch.int32, device=device)
+        self.programs = min(self.division.programs, len(owners))
+        self.ring = _ring(max(counts, default=0), self.programs)
+        kept = self.ring or max((count for _, count in self.waves), default=0)
+        self.u = torch.empty(kept * self.division.chunk, device=device)
+
+
+def _ring(largest: int, programs: int) -> int:
+    """Return the chunks that await stage 2 at most, as a multiple of ``programs``, so that each has its own slots.
+
+    They are those of the largest tensor, the round in which it ended and the current one.
+    """
+    return (-(-largest // programs) + 2) * programs if programs else 0
+
+
+def _waves(counts: list[int], limit: int) -> list[tuple[int, int]]:
+    """Return (first chunk, chunks) of series of tensors, none above ``limit`` chunks unless it is one tensor."""
+    waves: list[tuple[int, int]] = []
+    for first, count in zip(accumulate(counts, initial=0), counts, strict=False):
+        if waves and waves[-1][1] + count <= limit:
+            waves[-1] = (waves[-1][0], waves[-1][1] + count)
+        elif count:
+            waves.append((first, count))
+    return waves
+
+
+def thread_registers(aligned: bool) -> int:
+    """Return how many registers a thread may have for ``RESIDENT`` programs to fit."""
+    return REGISTERS // (RESIDENT[aligned] * WARPS * 32)
+
+
+def _resident(device: torch.device, aligned: bool) -> int:
+    """Return how many programs of the persistent kernel run at once."""
+    return torch.cuda.get_device_properties(device).multi_processor_count * RESIDENT[aligned]
 
 
 def _l2_elements(device: torch.device) -> int:
