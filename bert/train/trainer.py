@@ -53,8 +53,8 @@ class Trainer:
         self._release_memory = build_release(self.world.device)
         self._grad_norm: HostCopy | None = None  # of an update that was queued and not settled
         self.state = TrainState()
-        whole = self.precision.half_parameters or self.precision.fp8  # FP8 makes its own copies, from fp32
-        dtype = torch.float32 if whole else self.precision.dtype
+        computes_in_copies = not (self.precision.half_parameters or self.precision.fp8)
+        dtype = self.precision.dtype if computes_in_copies else torch.float32
         self.accumulation = Accumulation(objective, dtype, self.world.device)
         self.graphs = GraphedSteps(self._micro_step, self._update, objective, optimizer, capture) if capture else None
 

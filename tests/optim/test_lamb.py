@@ -456,7 +456,9 @@ def test_closure_is_evaluated_with_gradients():
 
 
 def test_unknown_implementation_names_the_known_ones():
-    with pytest.raises(UsageError, match="cuda: unknown, expected one of auto, triton, blocked, foreach, reference"):
+    with pytest.raises(
+        UsageError, match="cuda: unknown, expected one of auto, triton, persistent, blocked, foreach, reference"
+    ):
         Lamb([torch.nn.Parameter(torch.ones(1))], implementation="cuda")
     assert set(PATHS) | {"triton", "persistent"} == set(IMPLEMENTATIONS)
 
