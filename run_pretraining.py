@@ -11,7 +11,7 @@ On several GPUs: torchrun --nproc_per_node=8 run_pretraining.py ...
 import time
 from dataclasses import dataclass, field, replace
 
-from bert.checkpoint import CheckpointConfig, build_checkpoint_writer, find_checkpoint
+from bert.checkpoint import CheckpointConfig, agree_on_pieces, build_checkpoint_writer, find_checkpoint
 from bert.config import flag, run_command, to_dict
 from bert.data.dataset import LoaderConfig
 from bert.data.loader import PretrainingLoader, Share
@@ -85,7 +85,7 @@ def main(config: Config) -> None:
     refuse_foreign_flags(config.foreign, to_dict(config))
     if not config.run.do_train:
         raise UsageError("nothing to do: add --do_train")
-    with join_world(config.distributed) as world, StopSignal() as stop:
+    with join_world(config.distributed, config.run.output_dir) as world, StopSignal() as stop:
         run = build_run(config, world, stop)
         check_output_dir(run)
         pretrain(config, run)
@@ -109,8 +109,7 @@ def pretrain(config: Config, run: Run[Config]) -> None:
     # The model, and the trainer that owns its optimizer.
     seed_everything(run.seed)
     model = BertForPreTraining(model_config, config.model.attention)
-    with collective_errors(run.world):
-        load_initial_weights(model, tokenizer, found, config.checkpoint.init_checkpoint, run)
+    load_initial_weights(model, tokenizer, found, config.checkpoint.init_checkpoint, run)
     model.to(run.world.device, run.precision.parameter_dtype)
     objective = PreTrainingObjective(model, not config.model.no_dense_sequence_output)
     size = replace(model_config, vocab_size=model_config.padded_vocab_size)
@@ -125,10 +124,11 @@ def pretrain(config: Config, run: Run[Config]) -> None:
 
     # The run.
     world = run.world
+    pieces = agree_on_pieces(world, config.optimizer.shard_optimizer, config.distributed.timeout)
     share = Share(world.rank, world.size, geometry.accumulation, pin_memory=world.device.type == "cuda")
     with (
         open_log(run) as run,
-        build_checkpoint_writer(config.checkpoint, run.output_dir, world.is_main) as writer,
+        build_checkpoint_writer(config.checkpoint, run.output_dir, world.is_main, pieces) as writer,
         profiling(config.profile, run.output_dir, world.is_main) as step_done,
         PretrainingLoader(
             shards,
@@ -142,7 +142,7 @@ def pretrain(config: Config, run: Run[Config]) -> None:
         held = {**tokenizer.state_dict(), "guessed": []}  # what a model is trained with is a fact
         constant = {"model_config": model_config.to_dict(), "tokenizer": held}
         ceiling = Ceiling(lambda: measure_peak(world.device, run.precision.dtype), run.notice)
-        recorder = Recorder(run, trainer, objective, loader, writer, start, constant, held_out, ceiling)
+        recorder = Recorder(run, trainer, objective, writer, start, constant, held_out, ceiling)
         recorder.begin()
         outcome = trainer.fit(loader, last, recorder.hooks(step_done))
         recorder.finish(outcome, time.perf_counter() - began)

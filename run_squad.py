@@ -65,13 +65,7 @@ def train_and_answer(config: Config, run: TaskRun) -> None:
             outcome = fine_tune(run, objective, train.sequences, {**start.constants(), "task": "squad"}, found.state)
             if outcome.interrupted:
                 return
-            run.logger.summary(
-                {
-                    "e2e_train_time": time.perf_counter() - began,
-                    "training_sequences_per_second": outcome.sequences_per_second,
-                    "final_loss": outcome.final_loss,
-                }
-            )
+            run.logger.summary({"e2e_train_time": time.perf_counter() - began})
             if run.world.is_main:
                 save_model(run.output_dir, objective.model, start, task="squad", version_2_with_negative=version_2)
         if questions is not None:

@@ -19,12 +19,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.side_by_side import describe_device, median_ratio, plural, take_turns
+from benchmarks.side_by_side import describe_device, median_ratio, plural, take_turns, write_json
 from bert.config import flag, run_command
 from bert.errors import UsageError
 from bert.optim.build import apply_gradients, parameter_groups
@@ -57,6 +58,7 @@ class LambBenchmarkConfig:
     )
     rounds: int = flag(20, "Timed rounds; every contender runs once in each.", minimum=1)
     warmup: int = flag(3, "Untimed rounds before those.", minimum=1)
+    json: str | None = flag(None, "Also write the results to this JSON file.")
 
 
 def bert_shapes(layers: int, hidden: int, vocabulary: int = VOCABULARY) -> Shapes:
@@ -138,17 +140,27 @@ def _replay(graph: torch.cuda.CUDAGraph, optimizer: torch.optim.Optimizer) -> No
     graph.replay()
 
 
-def print_table(title: str, parameters: int, seconds: dict[str, list[float]]) -> None:
+def print_table(title: str, parameters: int, seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """Print the table and return its rows."""
     copy = seconds.pop("copy")  # 8 bytes per parameter
     floor = [turn * FLOOR_BYTES / 8 for turn in copy]
     speed = parameters * 8 / statistics.median(copy) / 1e9
     shown = f"{statistics.median(floor) * 1e3:.2f} ms ({FLOOR_BYTES} bytes per parameter at {speed:,.0f} GB/s)"
+    rows = [
+        {
+            "contender": name,
+            "milliseconds": statistics.median(times) * 1e3,
+            "best": min(times) * 1e3,
+            "to_floor": median_ratio(times, floor),
+            "to_adamw": median_ratio(times, seconds["AdamW, fused"]),
+        }
+        for name, times in seconds.items()
+    ]
     print(f"{title}\nfloor: {shown}\n")
     print("| contender | median ms | best ms | time / floor | time / AdamW |\n|---|---:|---:|---:|---:|")
-    for name, times in seconds.items():
-        to_floor, to_adamw = median_ratio(times, floor), median_ratio(times, seconds["AdamW, fused"])
-        median, best = statistics.median(times) * 1e3, min(times) * 1e3
-        print(f"| {name} | {median:.2f} | {best:.2f} | {to_floor:.2f} | {to_adamw:.2f} |")
+    for row in rows:
+        print("| {contender} | {milliseconds:.2f} | {best:.2f} | {to_floor:.2f} | {to_adamw:.2f} |".format(**row))
+    return rows
 
 
 def main(config: LambBenchmarkConfig) -> None:
@@ -169,7 +181,7 @@ def main(config: LambBenchmarkConfig) -> None:
     take_turns(contenders, config.warmup, device)
     seconds = take_turns(contenders, config.rounds, device)
     title = f"{parameters:,} parameters in {len(shapes)} tensors, {config.dtype}, {plural(config.rounds, 'round')}"
-    print_table(f"{title}; {describe_device(device)}", parameters, seconds)
+    write_json(config.json, device, print_table(f"{title}; {describe_device(device)}", parameters, seconds))
 
 
 if __name__ == "__main__":

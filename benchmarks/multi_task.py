@@ -23,21 +23,19 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.ours import our_trainer
 from benchmarks.side_by_side import describe_device, median_ratio, plural, take_turns
 from bert.batch import TaskBatch
 from bert.config import flag, run_command
-from bert.distributed import DistributedConfig, StopSignal, World, join_world
+from bert.distributed import DistributedConfig, World, join_world
 from bert.errors import UsageError
-from bert.finetune.training import RunConfig, TrainingConfig
 from bert.model.adapters.config import KEYS, AdapterConfig, build_adapter_config
 from bert.model.bert import BertForMultiTask
 from bert.model.config import BertConfig
 from bert.model.objective import MultiTaskObjective
-from bert.optim.build import OptimizerConfig, build_optimizer
 from bert.sequences import collate, from_rows
-from bert.train.parallel import ParallelConfig, apply_parallelism, resolve_compile
+from bert.train.parallel import ParallelConfig
 from bert.train.precision import Precision, PrecisionConfig
-from bert.train.run import build_run
 from bert.train.throughput import training_flops
 from bert.train.trainer import Trainer
 
@@ -115,14 +113,9 @@ def build_trainer(
 ) -> Trainer:
     """Return a trainer with AdamW."""
     torch.manual_seed(0)
-    settings = TrainingConfig(RunConfig(output_dir="", seed=0), precision=config.precision, parallel=config.parallel)
-    run = build_run(settings, world, StopSignal())
     each = None if adapter.kind == "none" else adapter
-    labels = [2] * config.tasks
-    model = BertForMultiTask(model_config, labels, config.attention, [each] * config.tasks).to(world.device)
-    compiled = resolve_compile(config.parallel, world.device, flops=0, notice=print)
-    objective = apply_parallelism(MultiTaskObjective(model), model.bert.encoder.layer, config.parallel, world, compiled)
-    return Trainer(run, objective, build_optimizer(OptimizerConfig(optimizer="adamw"), model), lambda step: 1e-5)
+    model = BertForMultiTask(model_config, [2] * config.tasks, config.attention, [each] * config.tasks)
+    return our_trainer(MultiTaskObjective(model), world, config.precision, config.parallel)
 
 
 def training_of(trainer: Trainer, batches: list[TaskBatch]) -> Callable[[], object]:

@@ -2,12 +2,13 @@
 
     python benchmarks/pretrain.py --bf16 --compile on
     python benchmarks/pretrain.py --bf16 --compile on --preset large --sequences 256 --peers none    # on a GPU
+    python benchmarks/pretrain.py --bf16 --compile on --preset large --sequences 64 --accumulation 16 --peers none
 
 All contenders get the same random sequences and compute forward, backward and the same AdamW step. They run in turns
 (A B C A B C ...), so that a drift of the machine's speed affects all of them alike. A turn is one step on a CPU and
-several steps, queued as in training, on a GPU. The table shows medians, the median of the ratios within a round, and
-the share of the ceiling, the speed of a large matrix product in the same run. Only real tokens and masked positions
-count as work; computing on padding does not.
+several steps, queued as in training, on a GPU, to which every contender copies its batches from page-locked memory. The
+table shows medians, the median of the ratios within a round, and the share of the ceiling, the speed of a large matrix
+product in the same run. Only real tokens and masked positions count as work; computing on padding does not.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,36 +26,44 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from torch import nn
+from torch import Tensor, nn
 
-from benchmarks.side_by_side import describe_device, median_ratio, plural, take_turns
+from benchmarks.ours import PRESETS, fed, measure_ceiling, our_trainer, train
+from benchmarks.side_by_side import describe_device, median_ratio, plural, take_turns, write_json
 from bert.batch import Batch
 from bert.config import flag, run_command
-from bert.distributed import DistributedConfig, StopSignal, World, join_world
+from bert.distributed import DistributedConfig, join_world
 from bert.errors import UsageError
-from bert.finetune.training import RunConfig, TrainingConfig
 from bert.model.bert import BertForPreTraining
 from bert.model.config import BertConfig
 from bert.model.objective import PreTrainingObjective
-from bert.optim.build import OptimizerConfig, build_optimizer
-from bert.train.parallel import ParallelConfig, apply_parallelism, resolve_compile
+from bert.train.parallel import ParallelConfig
 from bert.train.precision import Precision, PrecisionConfig
-from bert.train.run import build_run
-from bert.train.throughput import measure_peak, training_flops
+from bert.train.throughput import flops_of_batches
 from bert.train.trainer import Trainer
 
-PRESETS: dict[str, Any] = {
-    "small": {"num_hidden_layers": 4, "hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048},
-    "base": {"num_hidden_layers": 12, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
-    "large": {"num_hidden_layers": 24, "hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096},
-}
+# MLPerf's mix, of 512: the share of full sequences and the shortest. The density of the others falls linearly to 0 at
+# 512, which gives the published mean of 254.5 and, for BERT-large, 497 GFLOP a sequence.
+FULL, SHORTEST = 0.235, 7
+PEERS = {"best": "transformers, at its best", "eager": "transformers, eager fp32"}
 
 
 @dataclass
 class BenchmarkConfig:
     preset: str = flag("small", "Model size: small (4 layers x 512), base or large.", choices=tuple(PRESETS))
     max_seq_length: int = flag(128, "Tokens in a full sequence.", minimum=8)
-    sequences: int = flag(32, "Sequences per step.", minimum=1)
+    sequences: int = flag(32, "Sequences per micro-batch.", minimum=1)
+    accumulation: int = flag(
+        1,
+        "Micro-batches per step. Above 1 a further contender takes the step in as few micro-batches as memory allows.",
+        minimum=1,
+    )
+    lengths: str = flag(
+        "full",
+        "Lengths of the sequences: full (--max_seq_length but for --short_fraction) or mlperf (half of the tokens of a "
+        "padded batch: 254.5 of 512 on average, as in MLPerf's Wikipedia).",
+        choices=("full", "mlperf"),
+    )
     short_fraction: float = flag(
         0.15, "Share of shorter sequences, with evenly distributed lengths.", minimum=0, maximum=1
     )
@@ -70,21 +80,33 @@ class BenchmarkConfig:
         "Contenders from transformers: best (same precision, compiled), eager (fp32), both with a comma, or none.",
     )
     attention: str = flag("auto", "Attention of this suite; auto = the fastest on the device.")
+    json: str | None = flag(None, "Also write the results to this JSON file.")
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
 
-def random_batch(config: BenchmarkConfig, vocab_size: int) -> Batch:
-    """Draw sequences of different lengths, sorted by length as the loader sorts them."""
+# --- Data
+
+
+def draw_lengths(config: BenchmarkConfig) -> Tensor:
+    """Return the lengths of a step's sequences, sorted."""
+    full, count = config.max_seq_length, config.sequences * config.accumulation
+    if config.lengths == "mlperf":
+        others = (1 - (torch.arange(count) + 0.5) / (count * (1 - FULL))).clamp(min=0)
+        return (full * (1 - (1 - SHORTEST / 512) * others.sqrt())).round().long().clamp(min=1)
     draw = torch.Generator().manual_seed(0)
-    full, count = config.max_seq_length, config.sequences
     short = torch.rand(count, generator=draw) < config.short_fraction
     drawn = torch.randint(full // 8, full, (count,), generator=draw)
-    lengths = torch.where(short, drawn, full).sort().values
+    return torch.where(short, drawn, full).sort().values
+
+
+def random_batch(lengths: Tensor, masked_fraction: float, vocab_size: int) -> Batch:
+    """Draw sequences of these lengths, sorted as the loader sorts them."""
+    draw = torch.Generator().manual_seed(0)
     cu_seqlens = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)])
     masked = [
-        start + torch.randperm(length, generator=draw)[: max(1, round(length * config.masked_fraction))].sort().values
+        start + torch.randperm(length, generator=draw)[: max(1, round(length * masked_fraction))].sort().values
         for start, length in zip(cu_seqlens.tolist(), lengths.tolist(), strict=False)
     ]
     tokens, positions = int(lengths.sum()), torch.cat(masked)
@@ -95,8 +117,15 @@ def random_batch(config: BenchmarkConfig, vocab_size: int) -> Batch:
         max_seqlen=int(lengths.max()),
         masked_positions=positions,
         masked_labels=torch.randint(vocab_size, (len(positions),), generator=draw),
-        next_sentence_labels=torch.randint(2, (count,), generator=draw),
+        next_sentence_labels=torch.randint(2, (len(lengths),), generator=draw),
     )
+
+
+def micro_batches(config: BenchmarkConfig, parts: int, vocab_size: int, device: torch.device) -> list[Batch]:
+    """Return a step's sequences as ``parts`` micro-batches of near-equal size."""
+    lengths = draw_lengths(config)
+    drawn = [random_batch(lengths[part::parts], config.masked_fraction, vocab_size) for part in range(parts)]
+    return [fed(batch, device) for batch in drawn]
 
 
 def pad(batch: Batch) -> dict[str, torch.Tensor]:
@@ -117,35 +146,26 @@ def pad(batch: Batch) -> dict[str, torch.Tensor]:
     }
 
 
-def our_step(config: BenchmarkConfig, model_config: BertConfig, batch: Batch, world: World) -> Callable[[], None]:
-    """Return this suite's step, which uses its own trainer."""
-    torch.manual_seed(0)
-    settings = TrainingConfig(RunConfig(output_dir="", seed=0), precision=config.precision, parallel=config.parallel)
-    run = build_run(settings, world, StopSignal())
-    model = BertForPreTraining(model_config, config.attention).to(world.device)
-    compiled = resolve_compile(config.parallel, world.device, flops=0, notice=print)
-    layers = model.bert.encoder.layer
-    objective = apply_parallelism(PreTrainingObjective(model), layers, config.parallel, world, compiled)
-    optimizer = build_optimizer(OptimizerConfig(optimizer=config.optimizer), model)
-    trainer = Trainer(run, objective, optimizer, lambda step: 1e-4)
-
-    resident, queued = batch.to(world.device), False  # copying from memory that is not pinned would wait for the device
-
-    def step() -> None:
-        nonlocal queued
-        trainer.train_step([resident], lambda: False)
-        if queued:
-            trainer.settle()
-        trainer.queue_update()
-        queued = True
-
-    return step
+# --- Contenders
 
 
-def peer_step(
-    config: BenchmarkConfig, model_config: BertConfig, batch: Batch, device: torch.device, best: bool
-) -> Callable[[], None]:
-    """Return transformers' step: at its best (this run's precision, compiled, fused AdamW) or in eager fp32."""
+def fewest_micro_batches(config: BenchmarkConfig, trainer: Trainer, vocab_size: int) -> list[Batch] | None:
+    """Return a step in as few micro-batches as the device has memory for; None if that is --accumulation."""
+    for parts in (each for each in range(1, config.accumulation) if config.accumulation % each == 0):
+        batches = micro_batches(config, parts, vocab_size, trainer.world.device)
+        try:
+            train(trainer, [batches])
+            return batches
+        except torch.cuda.OutOfMemoryError:
+            trainer.optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()  # outside: the error keeps what it was raised from alive
+    return None
+
+
+def peer_steps(
+    config: BenchmarkConfig, model_config: BertConfig, batches: Sequence[Batch], device: torch.device, best: bool
+) -> Callable[[int], None]:
+    """Return transformers' steps: at its best (this run's precision, compiled, fused AdamW) or in eager fp32."""
     try:
         import transformers
     except ImportError as error:
@@ -153,72 +173,112 @@ def peer_step(
     torch.manual_seed(0)
     model: Any = transformers.BertForPreTraining(transformers.BertConfig(**model_config.to_dict()))
     model.to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=best or None)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=best or None)
     precision = Precision(config.precision if best else PrecisionConfig(), device)
     forward = torch.compile(model) if best and config.parallel.compile != "off" else model
-    inputs = {name: value.to(device) for name, value in pad(batch).items()}
+    padded = [pad(batch) for batch in batches]
+    if device.type == "cuda":
+        padded = [{name: value.pin_memory() for name, value in inputs.items()} for inputs in padded]
 
-    def step() -> None:
-        with precision.autocast():
-            loss = forward(**inputs).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    def steps(count: int) -> None:
+        for _ in range(count):
+            for inputs in padded:
+                on_device = {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
+                with precision.autocast():
+                    loss = forward(**on_device).loss / len(padded)
+                loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
-    return step
+    return steps
+
+
+def host_seconds(trainer: Trainer, batches: list[Batch]) -> float:
+    """Return the time that the host needs to queue a step on an idle GPU."""
+    taken = []
+    for _ in range(5):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        trainer.train_step(batches, lambda: False)
+        trainer.queue_update()
+        taken.append(time.perf_counter() - start)
+        trainer.settle()
+    return statistics.median(taken)
 
 
 def main(config: BenchmarkConfig) -> None:
     peers = [] if config.peers == "none" else config.peers.split(",")
-    unknown = set(peers) - {"best", "eager"}
-    if unknown:
+    if set(peers) - PEERS.keys():
         raise UsageError(f"--peers {config.peers}: expected best, eager, best,eager or none")
     model_config = BertConfig(vocab_size=30522, **PRESETS[config.preset])
     model_config.hidden_dropout_prob = model_config.attention_probs_dropout_prob = config.dropout
     model_config.max_position_embeddings = max(512, config.max_seq_length)
-    batch = random_batch(config, model_config.vocab_size)
     with join_world(config.distributed) as world:
-        contenders = {"this suite": our_step(config, model_config, batch, world)}
+        vocab_size, device = model_config.vocab_size, world.device
+        batches = micro_batches(config, config.accumulation, vocab_size, device)
+        torch.manual_seed(0)
+        objective = PreTrainingObjective(BertForPreTraining(model_config, config.attention))
+        trainer = our_trainer(objective, world, config.precision, config.parallel, config.optimizer)
+        contenders: dict[str, Callable[[int], Any]] = {"this suite": lambda count: train(trainer, [batches] * count)}
+        if few := fewest_micro_batches(config, trainer, vocab_size):
+            name = f"this suite, {len(few)} x {few[0].num_sequences} sequences"
+            contenders[name] = lambda count: train(trainer, [few] * count)
         for peer in peers:
-            step = peer_step(config, model_config, batch, world.device, best=peer == "best")
-            contenders[f"transformers, {'at its best' if peer == 'best' else 'eager fp32'}"] = step
-        steps = config.steps or (10 if world.device.type == "cuda" else 1)
-        take_turns(contenders, config.warmup, world.device, steps)
-        seconds = take_turns(contenders, config.rounds, world.device, steps)
-        dtype = Precision(config.precision, world.device).dtype
-        ceiling = measure_peak(world.device, dtype, size=2048 if world.device.type == "cpu" else None)
+            contenders[PEERS[peer]] = peer_steps(config, model_config, batches, device, best=peer == "best")
+        steps = config.steps or (10 if device.type == "cuda" else 1)
+        turns = {name: lambda run=run: run(steps) for name, run in contenders.items()}
+        take_turns(turns, config.warmup, device)
+        turned = take_turns(turns, config.rounds, device)
+        seconds = {name: [each / steps for each in times] for name, times in turned.items()}
+        host = host_seconds(trainer, batches) if device.type == "cuda" else None
+        ceiling = measure_ceiling(device, trainer.precision.dtype)
         rounds = f"{plural(config.rounds, 'round')}, {plural(steps, 'step')} per turn"
-        print_table(config, model_config, batch, seconds, ceiling, f"{describe_device(world.device)}; {rounds}")
+        where = f"{describe_device(device)}, {trainer.precision.name}; {rounds}"
+        rows = rows_of(model_config, batches, seconds, ceiling)
+        print_table(config, batches, rows, ceiling, where)
+        if host is not None:
+            print(f"\nthe host queues a step of this suite in {host * 1e3:.1f} ms")
+            rows[0]["host_milliseconds"] = host * 1e3
+        write_json(config.json, device, rows)
+
+
+def rows_of(
+    model_config: BertConfig, batches: Sequence[Batch], seconds: dict[str, list[float]], ceiling: float
+) -> list[dict[str, Any]]:
+    """Return the table's rows; ``seconds`` are those per step of each round."""
+    flops = flops_of_batches(dataclasses.replace(model_config, vocab_size=model_config.padded_vocab_size))
+    work, ours = sum(map(flops, batches)), seconds["this suite"]
+    return [
+        {
+            "contender": name,
+            "milliseconds": statistics.median(times) * 1e3,
+            "sequences_per_second": sum(batch.num_sequences for batch in batches) / statistics.median(times),
+            "tokens_per_second": sum(batch.num_tokens for batch in batches) / statistics.median(times),
+            "of_ceiling": work / statistics.median(times) / ceiling,
+            "faster": median_ratio(times, ours),
+        }
+        for name, times in seconds.items()
+    ]
 
 
 def print_table(
-    config: BenchmarkConfig,
-    model_config: BertConfig,
-    batch: Batch,
-    seconds: dict[str, list[float]],
-    ceiling: float,
-    where: str,
+    config: BenchmarkConfig, batches: Sequence[Batch], rows: Sequence[dict[str, Any]], ceiling: float, where: str
 ) -> None:
-    lengths = batch.cu_seqlens.diff().long()
-    size = dataclasses.replace(model_config, vocab_size=model_config.padded_vocab_size)
-    predictions = len(batch.masked_labels)
-    flops = training_flops(size, batch.num_tokens, int(lengths.square().sum()), predictions, batch.num_sequences)
-    real = batch.num_tokens / (batch.num_sequences * batch.max_seqlen)
+    tokens, padded = sum(b.num_tokens for b in batches), sum(b.num_sequences * b.max_seqlen for b in batches)
+    masked = sum(len(batch.masked_labels) for batch in batches)
     print(
         f"{config.preset} on {where}\n"
-        f"{batch.num_sequences} sequences, {batch.num_tokens} real tokens ({real:.0%} of the padded batch), "
-        f"{predictions} masked, dropout {config.dropout}\n"
+        f"{len(batches)} x {config.sequences} sequences, {tokens} real tokens ({tokens / padded:.0%} of the padded "
+        f"batch), {masked} masked, dropout {config.dropout}\n"
         f"ceiling: {ceiling / 1e9:,.0f} GFLOP/s (a large matrix product in this run)\n"
     )
     print("| contender | ms per step | sequences/s | real tokens/s | of the ceiling | this suite is faster by |")
     print("|---|---:|---:|---:|---:|---:|")
-    ours = seconds["this suite"]
-    for name, times in seconds.items():
-        median = statistics.median(times)
+    for row in rows:
         print(
-            f"| {name} | {median * 1e3:,.1f} | {batch.num_sequences / median:,.1f} | {batch.num_tokens / median:,.0f} "
-            f"| {flops / median / ceiling:.1%} | {median_ratio(times, ours):.2f} x |"
+            "| {contender} | {milliseconds:,.1f} | {sequences_per_second:,.1f} | {tokens_per_second:,.0f} | "
+            "{of_ceiling:.1%} | {faster:.2f} x |".format(**row)
         )
 
 

@@ -3,6 +3,7 @@
     python benchmarks/scaling.py                     # all systems, next to published figures
     python benchmarks/scaling.py --systems dgxa100 --phase 1 --sequences_per_second 900     # your own rate
     python benchmarks/scaling.py --measure 2 3 4     # the all-reduce model against gloo on this machine
+    python benchmarks/scaling.py --choices           # control plane, sharded optimizer and bf16 gradients on 1,024 GPUs
 
 One optimizer step with global batch G on N GPUs takes  T(N) = G / (N r) + T_optimizer + T_allreduce(N)  seconds, where
 r is one GPU's rate in sequences/s; nothing overlaps. ``docs/scaling.md`` derives the formula and shows the results.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -23,6 +24,7 @@ from bert.errors import UsageError
 
 PARAMETERS = 336e6  # BERT-large with both heads
 OPTIMIZER_BYTES = 48  # memory traffic per parameter of NVIDIA's LAMB
+LARGEST = 30_528 * 1_024  # parameters of the word embeddings, which a sharded optimizer does not divide
 GLOBAL_BATCH = {1: 65_536, 2: 32_768}  # of the published recipe
 NODES = (1, 4, 16, 32, 64, 128)
 
@@ -66,6 +68,15 @@ class ScalingConfig:
     efficiency: float = flag(0.75, "Share of the data-sheet bandwidths reached in practice.", minimum=0.01, maximum=1)
     nvlink_latency: float = flag(3e-6, "Seconds per message within a machine.", minimum=0)
     network_latency: float = flag(10e-6, "Seconds per message between machines.", minimum=0)
+    parameter_bytes: int = flag(4, "Bytes per parameter that a sharded optimizer gathers.", choices=(2, 4))
+    shard_optimizer: bool = flag(False, "Divide the optimizer among the GPUs and gather the new parameters.")
+    control: str = flag(
+        "none",
+        "What the ranks exchange on the host: none, gathered = in each step's way, tree = behind the step.",
+        choices=("none", "gathered", "tree"),
+    )
+    host_latency: float = flag(20e-6, "Seconds per message between hosts, over TCP.", minimum=0)
+    choices: bool = flag(False, "Instead, compare these choices on the largest number of GPUs.")
     plot: str | None = flag(None, "Image file for a plot of the efficiencies.")
     measure: list[int] | None = flag(
         None, "Instead, time gloo with these numbers of processes and fit the ring formula."
@@ -96,9 +107,48 @@ def allreduce_seconds(system: System, nodes: int, config: ScalingConfig) -> floa
 
 def step_seconds(system: System, phase: int, nodes: int, rate: float, config: ScalingConfig) -> float:
     """Return the seconds of one optimizer step with the recipe's global batch."""
+    gpus = nodes * system.gpus
     optimizer = PARAMETERS * OPTIMIZER_BYTES / (system.memory * config.efficiency)
-    compute = GLOBAL_BATCH[phase] / (nodes * system.gpus * rate)
-    return compute + optimizer + allreduce_seconds(system, nodes, config)
+    if config.shard_optimizer and gpus > 1:
+        optimizer *= max(1 / gpus, LARGEST / PARAMETERS)
+        # A gather is the second half of an all-reduce.
+        optimizer += allreduce_seconds(system, nodes, replace(config, gradient_bytes=config.parameter_bytes)) / 2
+    step = GLOBAL_BATCH[phase] / (gpus * rate) + optimizer + allreduce_seconds(system, nodes, config)
+    return step + control_seconds(gpus, step, config)
+
+
+def control_seconds(ranks: int, step: float, config: ScalingConfig) -> float:
+    """Return how much longer the exchange on the host makes a step of ``step`` seconds.
+
+    Gathered errors are a ring of n - 1 messages and a vote to stop 2 (n - 1), all waited for; a tree's messages pass
+    behind the step.
+    """
+    if config.control == "gathered":
+        return 3 * (ranks - 1) * config.host_latency
+    tree_seconds = (math.ceil(math.log2(ranks)) + 2) * config.host_latency if config.control == "tree" else 0.0
+    return max(tree_seconds - step, 0.0)
+
+
+def compare_choices(system: System, phase: int, config: ScalingConfig) -> str:
+    """Return a Markdown table of the step on the most GPUs, up to 1,024, with each choice; from fp32 parameters on."""
+    rate, nodes = compute_rate(system, phase, config), max(n for n in NODES if n * system.gpus <= 1024)
+    start = replace(config, gradient_bytes=4, parameter_bytes=4, shard_optimizer=False, control="gathered")
+    tree = replace(start, control="tree")
+    bf16 = replace(tree, gradient_bytes=2)
+    rows = {
+        "messages gathered in each step, gradients in fp32": start,
+        "one sum behind the step": tree,
+        "and `--compress_gradients bf16`": bf16,
+        "and `--shard_optimizer`": replace(bf16, shard_optimizer=True),
+        "`--shard_optimizer`, parameters and gradients in half precision": replace(
+            bf16, shard_optimizer=True, parameter_bytes=2
+        ),
+    }
+    lines = ["| choice | step, ms | sequences/s |", "|---|---:|---:|"]
+    for name, choice in rows.items():
+        step = step_seconds(system, phase, nodes, rate, choice)
+        lines.append(f"| {name} | {1e3 * step:.1f} | {GLOBAL_BATCH[phase] / step:,.0f} |")
+    return "\n".join(lines)
 
 
 def compute_rate(system: System, phase: int, config: ScalingConfig) -> float:
@@ -176,12 +226,17 @@ def main(config: ScalingConfig) -> None:
         source = "--sequences_per_second" if config.sequences_per_second else system.source
         for phase in {**system.rates, **system.published}:
             if config.phase in (0, phase):
+                if config.choices:
+                    print(
+                        f"\n{system.name}, phase {phase}, up to 1,024 GPUs\n\n{compare_choices(system, phase, config)}"
+                    )
+                    continue
                 rows = predictions(system, phase, config)
                 rate = f"{compute_rate(system, phase, config):.1f} sequences/s per GPU ({source})"
                 print(f"\n{system.name}, phase {phase}, global batch {GLOBAL_BATCH[phase]:,}: {rate}")
                 print(f"\n{format_rows(rows)}")
                 curves[f"{system.name}, phase {phase}"] = rows
-    if config.plot:
+    if config.plot and curves:
         plot(curves, Path(config.plot))
 
 

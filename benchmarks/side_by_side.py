@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
+
+from bert.errors import naming_os_errors
+from bert.files import replacing
 
 
 def take_turns(
@@ -38,3 +44,10 @@ def plural(count: int, noun: str) -> str:
 def describe_device(device: torch.device) -> str:
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU with {torch.get_num_threads()} threads"
     return f"{where}, torch {torch.__version__}"
+
+
+def write_json(path: str | None, device: torch.device, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table for a program to read, where ``path``, the value of --json, is given."""
+    if path is not None:
+        with naming_os_errors(f"--json {path}"), replacing(Path(path)) as temporary:
+            temporary.write_text(json.dumps({"device": describe_device(device), "rows": rows}, indent=1) + "\n")

@@ -1,32 +1,52 @@
 """SQuAD as users of transformers run it, for the comparison in ``squad``.
 
-All inputs are padded to one length, the model runs in eager fp32, the fast tokenizer cuts the windows, and a loop over
-its offsets finds the answers::
+``PEERS`` has the ways in which they do::
 
-    peer = Peer(model_config, device)
-    peer.train(pad(batch, 384, device))
+    peer = Peer("sorted", model_config, precision, device, compiled=True)
+    peer.train(peer.padded(streams))
     columns = convert("train-v1.1.json", peer_tokenizer("vocab.txt", do_lower_case=True), 384, 128)
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from bert.batch import TaskBatch
 from bert.errors import UsageError
+from bert.memory import HostCopy
 from bert.model.config import BertConfig
+from bert.train.precision import Precision, PrecisionConfig
 
 AT_ONCE = 1000  # questions per call of the tokenizer, as in datasets.map
+MULTIPLE = 8  # of which a batch's length is one, as pad_to_multiple_of in run_qa.py
 
-Inputs = dict[str, Tensor]  # name -> [S, max_seq_length], or [S] for labels
+Inputs = dict[str, Tensor]  # name -> [S, length], or [S] for labels
+
+
+@dataclass(frozen=True)
+class Style:
+    """How transformers is run."""
+
+    title: str
+    sorted: bool = True  # batches of near-equal lengths, padded to the longest; otherwise to --max_seq_length
+    compiled: bool = False
+    attention: str = "sdpa"
+    same_precision: bool = True  # as this suite; otherwise fp32
+
+
+PEERS = {
+    "example": Style("transformers as in its example", sorted=False),  # run_qa.py
+    "sorted": Style("transformers, sorted and compiled", compiled=True),
+    "unpadded": Style("transformers, sorted, FlashAttention 2", attention="flash_attention_2"),
+    "eager": Style("transformers in fp32", sorted=False, same_precision=False),
+}
 
 
 def library() -> Any:
@@ -34,47 +54,80 @@ def library() -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise UsageError("transformers is not installed (pip install transformers)") from error
+        raise UsageError("transformers is not installed (pip install transformers), or use --peers none") from error
     return transformers
 
 
-def pad(batch: TaskBatch, max_seq_length: int, device: torch.device) -> Inputs:
-    """Convert the sequences to transformers' format."""
-    lengths = batch.cu_seqlens.diff().tolist()
+def missing(name: str, precision: Precision) -> str | None:
+    """Return what a peer lacks here, or None."""
+    if PEERS[name].attention != "flash_attention_2":
+        return None
+    if precision.device.type != "cuda":
+        return "flash_attn needs a GPU"
+    if precision.dtype == torch.float32:
+        return "flash_attn needs --bf16 or --fp16"
+    return None if library().utils.is_flash_attn_2_available() else "flash_attn is not installed"
+
+
+def pad(batch: TaskBatch, length: int | None = None) -> Inputs:
+    """Convert the sequences to transformers' format, padded to ``length`` or to the longest."""
+    lengths = batch.cu_seqlens.diff()
+    longest = length or -(-int(lengths.max()) // MULTIPLE) * MULTIPLE
+    real = torch.arange(longest) < lengths[:, None]
 
     def rows(values: Tensor) -> Tensor:
-        table = pad_sequence(list(values.split(lengths)), batch_first=True)
-        return F.pad(table, (0, max_seq_length - table.shape[1])).to(device)
+        return torch.zeros(real.shape, dtype=values.dtype).masked_scatter_(real, values)
 
-    labels = {f"{name}_positions": values.to(device) for name, values in batch.labels.items()}
     ids = {"input_ids": rows(batch.input_ids), "token_type_ids": rows(batch.token_type_ids)}
-    return {**ids, "attention_mask": rows(torch.ones_like(batch.input_ids)), **labels}
+    labels = {f"{name}_positions": values for name, values in batch.labels.items()}
+    return {**ids, "attention_mask": real.long(), **labels}
 
 
 class Peer:
-    """transformers' model and AdamW."""
+    """transformers' model and fused AdamW, as one of ``PEERS``."""
 
-    def __init__(self, model_config: BertConfig, device: torch.device) -> None:
+    def __init__(
+        self, name: str, model_config: BertConfig, precision: PrecisionConfig, device: torch.device, compiled: bool
+    ) -> None:
         torch.manual_seed(0)
+        self.style, self.device = PEERS[name], device
+        self.precision = Precision(precision if self.style.same_precision else PrecisionConfig(), device)
         transformers = library()
-        self.model: Any = transformers.BertForQuestionAnswering(transformers.BertConfig(**model_config.to_dict()))
-        self.model.to(device)
+        config = transformers.BertConfig(**model_config.to_dict(), attn_implementation=self.style.attention)
+        self.model: Any = transformers.BertForQuestionAnswering(config).to(device)
+        self.forward = torch.compile(self.model) if self.style.compiled and compiled else self.model
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5, fused=True)
 
-    def train(self, inputs: Inputs) -> None:
-        """Take an optimizer step."""
+    def train(self, batches: Sequence[Inputs]) -> None:
+        """Take an optimizer step on each."""
         self.model.train()
-        self.model(**inputs).loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for inputs in batches:
+            with self.precision.autocast():
+                loss = self.forward(**self._copied(inputs)).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
-    def predict(self, batches: Sequence[Inputs]) -> Tensor:
-        """Return the start and end logits of all windows, [n, max_seq_length, 2]."""
+    def predict(self, batches: Sequence[TaskBatch], length: int) -> list[Tensor]:
+        """Return the start and end logits of each batch, [S, longest, 2]; all are queued before any is read."""
         self.model.eval()
-        outputs = [self.model(**inputs) for inputs in batches]
-        return torch.cat([torch.stack([each.start_logits, each.end_logits], -1).cpu() for each in outputs])
+        copies = []
+        for inputs in self.padded(batches, length):
+            with self.precision.autocast():
+                outputs = self.forward(**self._copied(inputs))
+            copies.append(HostCopy(torch.stack([outputs.start_logits, outputs.end_logits], -1).float()))
+        return [copy.wait() for copy in copies]
+
+    def padded(self, batches: Sequence[TaskBatch], length: int) -> Iterator[Inputs]:
+        """Pad each batch as this peer does, into page-locked memory if there is a GPU."""
+        for batch in batches:
+            inputs = pad(batch, None if self.style.sorted else length)
+            yield {n: v.pin_memory() for n, v in inputs.items()} if self.device.type == "cuda" else inputs
+
+    def _copied(self, inputs: Inputs) -> Inputs:
+        return {name: value.to(self.device, non_blocking=True) for name, value in inputs.items()}
 
 
 def peer_tokenizer(vocab_file: str, do_lower_case: bool) -> Any:

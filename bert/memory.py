@@ -1,4 +1,4 @@
-"""Memory of host and GPU: copies that do not wait, and a heap that does not grow without limit.
+"""Memory of host and GPU: copies that do not wait, a heap that does not grow without limit, and the peaks of both.
 
 A plain copy to or from a GPU waits for everything queued before it, so reading one number per step keeps the host from
 running ahead. Through page-locked memory the copy is queued like everything else::
@@ -22,6 +22,7 @@ the holes now and then limits it, at no measurable cost::
 from __future__ import annotations
 
 import ctypes
+import resource
 import sys
 from collections.abc import Callable
 
@@ -38,7 +39,7 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class HostCopy:
-    """A scalar on its way to the host."""
+    """A tensor on its way to the host."""
 
     def __init__(self, value: Tensor) -> None:
         self._value = value.detach().to("cpu", non_blocking=True)  # page-locked if it comes from a GPU
@@ -46,11 +47,22 @@ class HostCopy:
         if self._arrived:
             self._arrived.record()
 
-    def read(self) -> float:
-        """Wait until the value has been computed and return it."""
+    def wait(self) -> Tensor:
+        """Wait until the tensor has been computed and return it."""
         if self._arrived:
             self._arrived.synchronize()
-        return float(self._value)
+        return self._value
+
+    def read(self) -> float:
+        """Return the value of a scalar, as :meth:`wait` does."""
+        return float(self.wait())
+
+
+def peak_memory(device: torch.device) -> tuple[int, int]:
+    """Return the most bytes that tensors on ``device`` (0 for a CPU) and that this process on the host have held."""
+    on_device = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return on_device, resident * (1 if sys.platform == "darwin" else 1024)  # elsewhere it counts KiB
 
 
 def keep_freed_memory() -> None:

@@ -199,3 +199,21 @@ def test_wrong_input_names_the_flag_and_the_file(write, tmp_path):
     with pytest.raises(UsageError, match=r"--output report\.doc: expected .*\.png"):
         main(ReportConfig(logs=[write("a.json", phase_log(1, [1]))], output="report.doc"))
     assert not (tmp_path / "report.png").exists()
+
+
+def test_the_machine_has_its_rows(write):
+    """The slowest rank of three reports, memory and utilisation of the end."""
+    text = phase_log(1, [1, 2, 3])
+    for step, rank, time in ((1, 3, 12.0), (2, 0, 11.0), (3, 3, 14.0)):
+        text += line([0, step], {"slowest_rank": rank, "slowest_rank_time": time, "median_rank_time": 10.0})
+    text += line([], {"training_flop_utilisation": 0.705, "peak_device_memory": 12.345, "peak_host_memory": 2.5})
+    table = summarize(phases_of(write("a.json", text)))
+    for row in (
+        "| share of the measured ceiling | 70.5% |",
+        "| peak memory of a device, GiB | 12.35 |",
+        "| peak memory of a process on the host, GiB | 2.50 |",
+        "| rank that was slowest most often | 3 |",
+        "| slowest rank's own work in a step, ms | 12.0 |",
+        "| median rank's own work in a step, ms | 10.0 |",
+    ):
+        assert row in table

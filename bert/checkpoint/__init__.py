@@ -12,6 +12,7 @@ plain values only, is written atomically, and is verified before a run continues
 """
 
 from bert.checkpoint.files import checkpoint_step, find_damage, list_checkpoints, load, read_description
+from bert.checkpoint.pieces import Pieces, agree_on_pieces
 from bert.checkpoint.resume import CheckpointConfig, Found, find_checkpoint, find_latest, resolve_resume
 from bert.checkpoint.weights import LoadReport, load_weights, match_weights, shorten
 from bert.checkpoint.writer import CheckpointWriter, NullCheckpointWriter, build_checkpoint_writer, copy_state

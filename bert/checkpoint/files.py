@@ -19,12 +19,14 @@ import pickle
 import re
 import time
 import zipfile
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
+from bert.checkpoint.pieces import PATTERN, delete_pieces, joined
 from bert.errors import UsageError
 from bert.files import replacing
 
@@ -42,6 +44,7 @@ class Description:
     sha256: str
     keep: bool  # never prune
     saved_at: float  # seconds since 1970
+    pieces: list[str] = field(default_factory=list)  # names of the files that belong to it
     format_version: int = FORMAT_VERSION
 
 
@@ -64,8 +67,11 @@ def read_description(path: Path) -> Description | None:
         return None
 
 
-def write_checkpoint(path: Path, step: int, state: dict[str, Any], keep: bool) -> None:
-    """Write ``path`` and its description; a crash at any instant leaves the old or the new checkpoint, whole."""
+def write_checkpoint(path: Path, step: int, state: dict[str, Any], keep: bool, pieces: Sequence[str] = ()) -> None:
+    """Write ``path`` and its description; a crash at any instant leaves the old or the new checkpoint, whole.
+
+    ``pieces`` names the files beside it that belong to it.
+    """
     description = path.with_suffix(".json")
     with replacing(path) as temporary:
         with temporary.open("wb") as file:
@@ -75,9 +81,12 @@ def write_checkpoint(path: Path, step: int, state: dict[str, Any], keep: bool) -
         description.unlink(missing_ok=True)
         _sync_directory(path.parent)
     _sync_directory(path.parent)
-    record = Description(step, state.get("phase"), hashing.size, hashing.sha256.hexdigest(), keep, time.time())
+    digest = hashing.sha256.hexdigest()
+    record = asdict(Description(step, state.get("phase"), hashing.size, digest, keep, time.time(), list(pieces)))
+    if not pieces:
+        del record["pieces"]
     with replacing(description) as temporary:
-        temporary.write_bytes(json.dumps(asdict(record), indent=2).encode() + b"\n")
+        temporary.write_bytes(json.dumps(record, indent=2).encode() + b"\n")
     _sync_directory(path.parent)
 
 
@@ -93,19 +102,35 @@ def prune(directory: Path, keep: int, current: Path) -> None:
     for _, _, path in sorted(ours)[:-keep]:
         path.unlink(missing_ok=True)
         path.with_suffix(".json").unlink(missing_ok=True)
+        delete_pieces(directory, path.stem)
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Delete what killed runs left behind: temporary files, and descriptions without their checkpoint."""
+    """Delete what killed runs left behind: temporary files, and descriptions and pieces without their checkpoint."""
     for path in directory.glob(".[0-9]*.ckpt_*"):  # named by bert.files.replacing
         path.unlink(missing_ok=True)
     for path in directory.glob("ckpt_*.json"):
         if NAME.fullmatch(f"{path.stem}.pt") and not path.with_suffix(".pt").exists():
             path.unlink(missing_ok=True)
+    for stem in {path.name.split(".")[0] for path in directory.glob(f"ckpt_{PATTERN}")}:
+        whole = directory / f"{stem}.pt"
+        if not whole.exists():
+            delete_pieces(directory, stem)
+        elif described := read_description(whole):
+            delete_pieces(directory, stem, described.pieces)
 
 
 def find_damage(path: Path) -> str | None:
-    """Return what is wrong with a checkpoint file ("is empty"), or None. Reads the whole file."""
+    """Return what is wrong with a checkpoint ("is empty"), or None. Reads the whole file and all of its pieces."""
+    damage, description = _damage(path), read_description(path)
+    for name in description.pieces if description and damage is None else ():
+        damage = damage or _damage(path.with_name(name))
+        if damage:
+            return f"has a piece {name} that {damage}"
+    return damage
+
+
+def _damage(path: Path) -> str | None:
     if not path.is_file():
         return "is not a file" if path.exists() else "does not exist"
     size, description = path.stat().st_size, read_description(path)
@@ -129,7 +154,18 @@ def find_damage(path: Path) -> str | None:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Load a checkpoint to host memory without running code from it. Raises UsageError naming the file."""
+    """Load a checkpoint to host memory without running code from it. Raises UsageError naming the file.
+
+    The optimizer states of its pieces are put in their place.
+    """
+    state = _load(path)
+    optimizer = state.get("optimizer")
+    if not isinstance(optimizer, dict) or "pieces" not in optimizer:
+        return state
+    return joined(state, [_load(Path(path).with_name(name)) for name in optimizer["pieces"]])
+
+
+def _load(path: str | Path) -> dict[str, Any]:
     try:
         # Mapped, not read: the ranks of a machine share one copy in the page cache.
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

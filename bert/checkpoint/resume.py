@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bert.checkpoint.files import checkpoint_step, find_damage, list_checkpoints, load
+from bert.checkpoint.files import find_damage, list_checkpoints, load
+from bert.checkpoint.pieces import PATTERN
 from bert.config import flag
-from bert.distributed import World, agree_any, all_gather_ints, collective_errors
+from bert.distributed import World, agree_any, read_once
 from bert.errors import UsageError
 
 
@@ -42,7 +43,7 @@ class CheckpointConfig:
 def find_latest(directory: str | Path, notice: Callable[[str], None]) -> Path | None:
     """Return the good checkpoint of the highest step; ``notice`` is told of every skipped file."""
     candidates = list_checkpoints(directory)
-    for path in sorted(set(Path(directory).glob("ckpt_*.pt")) - set(candidates)):
+    for path in sorted(set(Path(directory).glob("ckpt_*.pt")) - {*candidates, *Path(directory).glob(PATTERN)}):
         notice(f"{path} is ignored: it is not named ckpt_STEP.pt")
     for path in candidates:
         damage = find_damage(path)
@@ -98,20 +99,16 @@ class Found(NamedTuple):
 def find_checkpoint(config: CheckpointConfig, output_dir: str, world: World, notice: Callable[[str], None]) -> Found:
     """Return the checkpoint in ``output_dir`` to continue from, the same on every rank.
 
-    Rank 0 searches and verifies; the others load the same file. Ranks that torchrun restarted continue whatever the
-    flag says, because the checkpoints are their own.
+    Rank 0 searches, verifies and reads; the others get what it read. Ranks that torchrun restarted continue whatever
+    the flag says, because the checkpoints are their own.
     """
-    path = None
     if agree_any(world.restarts > 0) and not config.resume_from_checkpoint:
         notice(f"restart {world.restarts} by torchrun: continuing as with --resume_from_checkpoint")
         config = replace(config, resume_from_checkpoint=True)
-    with collective_errors(world):
-        if world.is_main:
-            path = resolve_resume(config, output_dir, notice)
-    step = all_gather_ints([] if path is None else [checkpoint_step(path)])[0]
-    found = Found()
-    if step:
-        path = Path(output_dir) / f"ckpt_{step[0]}.pt"
-        with collective_errors(world):
-            found = Found(path, load(path))
-    return found
+
+    def read() -> tuple[str, dict[str, Any]] | None:
+        path = resolve_resume(config, output_dir, notice)
+        return None if path is None else (str(path), load(path))
+
+    found = read_once(world, read)
+    return Found() if found is None else Found(Path(found[0]), found[1])

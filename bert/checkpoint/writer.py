@@ -8,6 +8,7 @@ Invariant: at most one save is in flight, and no save fails unnoticed::
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bert.checkpoint.files import prune, read_description, remove_leftovers, write_checkpoint
+from bert.checkpoint.pieces import Pieces, delete_pieces, wait_for
 from bert.checkpoint.resume import CheckpointConfig
 from bert.errors import naming_os_errors
 
@@ -26,15 +28,18 @@ PLAIN = (type(None), bool, int, float, str, bytes)  # exactly: numpy's float64 i
 class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
     """Write checkpoints to a directory, one at a time, in a thread.
 
+    With ``pieces`` every rank has a writer: it writes its part of a sharded optimizer's state, and rank 0 all else.
     An error in the thread (a full disk) is raised by the next ``save``, ``wait`` or ``close``, an OSError as a
     UsageError. Leaving the ``with`` block waits for the last file.
     """
 
-    def __init__(self, directory: str | Path, keep: int = 3) -> None:
-        self.directory, self.keep = Path(directory), keep
+    def __init__(self, directory: str | Path, keep: int = 3, pieces: Pieces | None = None) -> None:
+        self.directory, self.keep, self.pieces, self.saves = Path(directory), keep, pieces, 0
+        self._is_main, self._given_up = pieces is None or pieces.rank == 0, threading.Event()
         with naming_os_errors(f"cannot save {self.directory}"):
             self.directory.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self.directory)
+            if self._is_main:
+                remove_leftovers(self.directory)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
@@ -45,6 +50,9 @@ class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
         anything but tensors and plain values.
         """
         self.wait()
+        self.saves += 1
+        if not self._is_main:
+            state = {"optimizer": state["optimizer"]}
         self._pending = self._thread.submit(self._write, name_step, copy_state(state), keep_forever)
 
     def wait(self) -> None:
@@ -61,6 +69,8 @@ class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
             self._thread.shutdown()
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is not None:
+            self._given_up.set()  # the other ranks may have ended
         try:
             self.close()
         except Exception as failure:
@@ -70,13 +80,24 @@ class CheckpointWriter(AbstractContextManager["CheckpointWriter"]):
 
     def _write(self, step: int, state: dict[str, Any], keep: bool) -> None:
         path = self.directory / f"ckpt_{step}.pt"
+        names = self.pieces.names(path.stem, self.saves) if self.pieces else []
+        if self.pieces:
+            optimizer, piece = state["optimizer"], self.directory / names[self.pieces.rank]
+            with naming_os_errors(f"cannot save {piece}"):
+                write_checkpoint(piece, step, {"state": optimizer["state"]}, keep=False)
+            if not self._is_main:
+                return
+            state["optimizer"] = {"param_groups": optimizer["param_groups"], "pieces": names}
+            wait_for([self.directory / name for name in names], self.pieces.patience, self._given_up)
         old = read_description(path) if path.exists() else None
         if old is not None and old.keep:
             if old.phase != state.get("phase"):
+                delete_pieces(self.directory, path.stem, old.pieces)
                 return  # step 0 of phase 2 has the number, weights and moments of the end of phase 1
             keep = True
         with naming_os_errors(f"cannot save {path}"):
-            write_checkpoint(path, step, state, keep)
+            write_checkpoint(path, step, state, keep, names)
+            delete_pieces(self.directory, path.stem, names)
             prune(self.directory, self.keep, path)
 
 
@@ -89,12 +110,12 @@ class NullCheckpointWriter(AbstractContextManager["NullCheckpointWriter"]):
 
 
 def build_checkpoint_writer(
-    config: CheckpointConfig, directory: str | Path, is_main: bool
+    config: CheckpointConfig, directory: str | Path, is_main: bool, pieces: Pieces | None = None
 ) -> CheckpointWriter | NullCheckpointWriter:
-    """Return the writer of this rank."""
-    if config.skip_checkpoint or not is_main:
+    """Return the writer of this rank; with ``pieces`` every rank writes."""
+    if config.skip_checkpoint or not (is_main or pieces):
         return NullCheckpointWriter()
-    return CheckpointWriter(directory, config.keep_checkpoints)
+    return CheckpointWriter(directory, config.keep_checkpoints, pieces)
 
 
 def copy_state(state: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from bert.config import flag
 from bert.distributed.elastic import open_store, restart_count
-from bert.distributed.heartbeat import Heartbeat, Progress
+from bert.distributed.heartbeat import MAX_INTERVAL, Heartbeat, Progress
 from bert.distributed.launcher import read_launcher
 from bert.errors import UsageError
 from bert.memory import keep_freed_memory
@@ -63,6 +63,12 @@ class World:
     device: torch.device
     restarts: int = 0  # how often torchrun started this rank again after a failure
     progress: Progress = field(default_factory=Progress)
+    timeout: float = 1800.0  # seconds, the flag
+
+    @property
+    def patience(self) -> timedelta:
+        """When a collective gives up: a little later than the heartbeat, which knows a silent rank's name."""
+        return timedelta(seconds=self.timeout + 5 * min(MAX_INTERVAL, self.timeout / 10))
 
     @property
     def is_main(self) -> bool:
@@ -71,11 +77,12 @@ class World:
 
 
 @contextmanager
-def join_world(config: DistributedConfig) -> Iterator[World]:
+def join_world(config: DistributedConfig, traces: str = "") -> Iterator[World]:
     """Join the other ranks for the duration of a ``with`` block, once per process.
 
-    If a rank is late by more than ``--timeout``, the run ends and names it. Raises UsageError for a missing GPU and for
-    an environment that contradicts itself. (Once: the store would still hold the addresses of the first time.)
+    If a rank is late by more than ``--timeout``, the run ends and names it; NCCL then leaves its history in the folder
+    ``traces``, if one is given. Raises UsageError for a missing GPU and for an environment that contradicts itself.
+    (Once: the store would still hold the addresses of the first time.)
     """
     rank, local_rank, size = read_launcher(os.environ, config.local_rank)
     device = resolve_device(config.device, local_rank)
@@ -83,19 +90,19 @@ def join_world(config: DistributedConfig) -> Iterator[World]:
         torch.cuda.set_device(device)
     else:
         keep_freed_memory()
-    world = World(rank, local_rank, size, device, restart_count(os.environ))
+    world = World(rank, local_rank, size, device, restart_count(os.environ), timeout=config.timeout)
     if size == 1:
         yield world
         return
     on_gpu = device.type == "cuda"
+    if traces:
+        record_collectives(os.environ, traces)
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     store = open_store(os.environ, rank, size, timedelta(seconds=config.timeout))
     finished = False
     with Heartbeat(store, rank, size, config.timeout, world.progress) as heartbeat:
-        # A collective gives up a little later than the heartbeat, which knows a silent rank's name.
-        patience = timedelta(seconds=config.timeout + 5 * heartbeat.interval)
         try:
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=world.patience)
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise UsageError(f"rank {rank}: cannot connect to the other {size - 1} ranks ({reason})") from error
@@ -111,6 +118,20 @@ def join_world(config: DistributedConfig) -> Iterator[World]:
             # would wait too; ending the process instead lets the launcher end the peers.
             if finished or not on_gpu:
                 dist.destroy_process_group()
+
+
+def record_collectives(environ: MutableMapping[str, str], folder: str) -> None:
+    """Make NCCL's flight recorder write FOLDER/nccl_trace_rank_N on a timeout; what the environment sets stays.
+
+    The names are those of torch/csrc/distributed/c10d/FlightRecorder.hpp, the older ones second.
+    """
+    for names, value in (
+        (("TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE"), "2000"),  # collectives
+        (("TORCH_NCCL_DUMP_ON_TIMEOUT",), "1"),
+        (("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE"), os.path.join(folder, "nccl_trace_rank_")),
+    ):
+        if not any(name in environ for name in names):
+            environ[names[0]] = value
 
 
 def resolve_device(setting: str, local_rank: int) -> torch.device:
@@ -159,6 +180,13 @@ def all_gather_ints(values: list[int]) -> list[list[int]]:
     padded[: len(values)] = torch.tensor(values, dtype=torch.int64)
     gathered = _all_gather(padded) if len(padded) else [padded] * len(lengths)
     return [tensor[:length].tolist() for tensor, length in zip(gathered, lengths, strict=True)]
+
+
+def all_gather_floats(values: list[float]) -> list[list[float]]:
+    """Return the ``values`` of every rank, equally many, in rank order, as float64."""
+    if not dist.is_initialized():
+        return [list(values)]
+    return [tensor.tolist() for tensor in _all_gather(torch.tensor(values, dtype=torch.float64))]
 
 
 def barrier() -> None:

@@ -39,7 +39,7 @@ def run_fine_tuning(
         return
     if not (training.run.do_train or training.run.do_eval or training.run.do_predict):
         raise UsageError("nothing to do: add --do_train, --do_eval or --do_predict")
-    with join_world(place(training)) as world, StopSignal() as stop:
+    with join_world(place(training), training.run.output_dir) as world, StopSignal() as stop:
         run = build_run(training, world, stop)
         check_output_dir(run)
         story(config, run)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bert.checkpoint import CheckpointConfig, Found, build_checkpoint_writer, find_checkpoint
+from bert.checkpoint import CheckpointConfig, Found, agree_on_pieces, build_checkpoint_writer, find_checkpoint
 from bert.checkpoint.open_model import ModelFiles, StartingPoint
 from bert.config import flag
 from bert.distributed import DistributedConfig, seed_everything
@@ -27,10 +27,11 @@ from bert.train.batch_geometry import BatchConfig
 from bert.train.build import build_trainer, checkpoint_state
 from bert.train.foreign_flags import ForeignFlags
 from bert.train.hooks import Hooks, Outcome, StepReport
+from bert.train.metrics import UNITS, describe, end_metrics, speed_metrics
 from bert.train.parallel import ParallelConfig
 from bert.train.precision import PrecisionConfig
 from bert.train.run import Run
-from bert.train.throughput import flops_of_batches, training_flops
+from bert.train.throughput import Ceiling, flops_of_batches, measure_peak, training_flops
 from bert.train.trainer import Trainer
 
 
@@ -142,7 +143,7 @@ class Course:
 
     steps: int  # optimizer steps in all
     loader: Callable[..., TaskLoader]  # takes what TaskLoader takes
-    evaluate: Callable[[int, Any], None]  # takes the step and the loader; also called at the end
+    evaluate: Callable[[Trainer], None]  # also called at the end
     evaluate_every: int = 0  # optimizer steps
 
 
@@ -162,7 +163,7 @@ def fine_tune(
     if course is None:
         epochs, most = settings.run.num_train_epochs, settings.run.max_steps
         steps = steps_of(len(sequences), geometry.global_batch, epochs, most)
-        course = Course(steps, TaskLoader, lambda step, loader: None)
+        course = Course(steps, TaskLoader, lambda trainer: None)
     last = course.steps
     run.notice(f"{geometry.banner()}; {last} steps, {last * geometry.global_batch / len(sequences):.2f} epochs")
     trainer = build_task_trainer(run, objective, sequences, last)
@@ -176,16 +177,18 @@ def fine_tune(
         pin_memory=run.world.device.type == "cuda",
         state=trainer.state.data,
     )
-    with build_checkpoint_writer(settings.checkpoint, run.output_dir, run.world.is_main) as writer:
+    ceiling = Ceiling(lambda: measure_peak(run.world.device, run.precision.dtype), run.notice)
+    describe(run.logger, UNITS)
+    pieces = agree_on_pieces(run.world, settings.optimizer.shard_optimizer, settings.distributed.timeout)
+    with build_checkpoint_writer(settings.checkpoint, run.output_dir, run.world.is_main, pieces) as writer:
 
         def report(report: StepReport) -> None:
             data = {
                 "step_loss": report.losses["loss"],
                 "learning_rate": report.learning_rate,
-                "sequences_per_second": report.sequences_per_second,
-                "tokens_per_second": report.tokens_per_second,
+                **speed_metrics(report, ceiling),
             }
-            run.logger.log((int(loader.epoch), report.step), data)
+            run.logger.log((int(trainer.epoch), report.step), data)
 
         def save() -> None:
             writer.save(trainer.state.step, checkpoint_state(trainer, objective.model, max_steps=last, **kept))
@@ -193,12 +196,15 @@ def fine_tune(
         hooks = Hooks(
             report,
             settings.log.log_freq,
-            evaluate=lambda: course.evaluate(trainer.state.step, loader),
+            evaluate=lambda: course.evaluate(trainer),
             evaluate_every=course.evaluate_every,
             save=save,
             save_every=settings.checkpoint.num_steps_per_checkpoint,
         )
-        return trainer.fit(loader, last, hooks)
+        outcome = trainer.fit(loader, last, hooks)
+    if not outcome.interrupted:
+        run.logger.summary(end_metrics(outcome, ceiling, run.world.size))
+    return outcome
 
 
 def build_task_trainer(run: TaskRun, objective: Any, sequences: Sequences, steps: int) -> Trainer:

@@ -5,7 +5,7 @@ correlation for CoLA, Pearson's for STS-B, the accuracy of the others; the mean 
 
     sets = read_sets(places, start.tokenizer, 128, run)
     best = BestModel(run, objective, sets, start, kept, batch_size=32)
-    best(step, loader)                      # writes OUTPUT_DIR/best_model/pytorch_model.bin if no mean was higher
+    best(trainer)                           # writes OUTPUT_DIR/best_model/pytorch_model.bin if no mean was higher
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from bert.multi_task.tasks import TaskPlace
 from bert.ragged import offsets_of
 from bert.sequences import Sequences, concatenate
 from bert.tokenization import BertTokenizer
+from bert.train.trainer import Trainer
 
 BEST = "best_model"  # folder below --output_dir
 
@@ -84,8 +85,9 @@ class BestModel:
         self.kept, self.batch_size = kept, batch_size
         self.progress: dict[str, Any] = (start.state or {}).get("progress", {})
 
-    def __call__(self, step: int, loader: Any) -> None:
-        self.progress = {"steps": step, "examples": list(loader.drawn)}
+    def __call__(self, trainer: Trainer) -> None:
+        step = trainer.state.step
+        self.progress = {"steps": step, "examples": list(trainer.state.data["drawn"])}
         if not self.run.settings.run.do_eval:
             return
         outputs = predict_all(self, "dev")
@@ -95,7 +97,7 @@ class BestModel:
         mean = mean_score(self.sets, found)
         data = {f"{name}/{metric}": value for name, scores in found.items() for metric, value in scores.items()}
         data |= {f"score/{name}": headline(scores)[1] for name, scores in found.items()}
-        self.run.logger.log((int(loader.epoch), step), {**data, "mean_score": mean})
+        self.run.logger.log((int(trainer.epoch), step), {**data, "mean_score": mean})
         if mean > self.kept["best"].get("mean", float("-inf")):
             self.kept["best"] = {"mean": mean, "steps": step}
             self.save(Path(self.run.output_dir) / BEST)

@@ -25,10 +25,12 @@ from bert.optim.bertadam import BertAdam
 from bert.optim.gradients import global_norm, gradient_factor
 from bert.optim.host import HostOptimizer
 from bert.optim.lamb import Lamb
+from bert.optim.sharded import ShardedOptimizer
 
 # BERT's biases and LayerNorms, by today's parameter names. (Older lists add "gamma" and "beta", the names that
 # LayerNorm's weight and bias had until 2019; converted checkpoints carry today's.)
 NO_DECAY = ("bias", "LayerNorm")
+SHARDED = ("lamb", "adamw")  # take a norm from outside
 FUSED_DEVICES = ("cuda", "cpu", "xpu", "mps")  # where torch's AdamW has a fused kernel
 
 
@@ -46,6 +48,11 @@ class OptimizerConfig:
         1.0, "Gradients are clipped to this norm (bertadam: per tensor; others: all together). 0 = no clipping.",
         minimum=0.0,
     )  # fmt: skip
+    shard_optimizer: bool = flag(
+        False,
+        "Keep moments and fp32 masters of each parameter on one rank (ZeRO stage 1): the same step with less memory. "
+        "All ranks must share --output_dir.",
+    )
     use_nvlamb: bool = flag(False, "LAMB: scale biases and LayerNorm by their trust ratio too (NVLAMB).")
 
     def own_rates(self) -> dict[str, float]:
@@ -106,6 +113,13 @@ def build_optimizer(
     return _build_custom(groups, config)
 
 
+def shard_optimizer(optimizer: torch.optim.Optimizer, name: str, rank: int, size: int) -> ShardedOptimizer:
+    """Return ``optimizer`` with its state divided among the ranks. Raises UsageError for one that cannot be divided."""
+    if name not in SHARDED:
+        raise UsageError(f"--shard_optimizer: expected --optimizer {' or '.join(SHARDED)}, found {name}")
+    return ShardedOptimizer(optimizer, rank, size)
+
+
 def _build_custom(groups: Groups, config: OptimizerConfig) -> torch.optim.Optimizer:
     """Build ``package.module:Class``; of lr, betas, eps and weight_decay it gets those that its constructor takes."""
     module, _, name = config.optimizer.partition(":")
@@ -157,7 +171,7 @@ def _some(named: Sequence[tuple[str, Any]]) -> str:
 
 
 def apply_gradients(
-    optimizer: torch.optim.Optimizer | HostOptimizer,
+    optimizer: torch.optim.Optimizer | HostOptimizer | ShardedOptimizer,
     grad_scale: Tensor | float = 1.0,
     max_grad_norm: float | None = 1.0,
 ) -> Tensor:
@@ -171,19 +185,32 @@ def apply_gradients(
     if isinstance(optimizer, HostOptimizer):
         scale = grad_scale.cpu() if isinstance(grad_scale, Tensor) else grad_scale
         return optimizer.apply(lambda host: apply_gradients(host, scale, max_grad_norm))
+    if isinstance(optimizer, ShardedOptimizer):
+        return optimizer.apply(grad_scale, lambda own, norm: _step(own, norm, grad_scale, max_grad_norm))
     if isinstance(optimizer, (Lamb, BertAdam)):
         optimizer.step(grad_scale=grad_scale)
         return optimizer.grad_norm
     params = [param for group in optimizer.param_groups for param in group["params"]]
     grads = [param.grad for param in params if param.grad is not None]
     norm = global_norm(grads, params[0].device) / grad_scale
+    _step(optimizer, norm, grad_scale, max_grad_norm)
+    return norm
+
+
+def _step(
+    optimizer: torch.optim.Optimizer, norm: Tensor, grad_scale: Tensor | float, max_grad_norm: float | None
+) -> None:
+    """Take a step with gradients whose unscaled norm, with those of other ranks' parameters, is ``norm``."""
+    if isinstance(optimizer, Lamb):
+        optimizer.step(grad_scale=grad_scale, grad_norm=norm)
+        return
+    grads = [param.grad for group in optimizer.param_groups for param in group["params"] if param.grad is not None]
     factor = gradient_factor(norm, None if "max_grad_norm" in optimizer.defaults else max_grad_norm, grad_scale)
     if optimizer.defaults.get("fused"):
         _step_on_device(optimizer, norm, factor)
     elif grads and bool(torch.isfinite(norm)):
         torch._foreach_mul_(grads, factor)
         optimizer.step()
-    return norm
 
 
 def _step_on_device(optimizer: torch.optim.Optimizer, norm: Tensor, factor: Tensor) -> None:

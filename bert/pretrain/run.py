@@ -22,14 +22,16 @@ from bert.checkpoint.formats.moments import as_state_dict, moments
 from bert.config import flag, to_dict
 from bert.data.dataset import Dataset, LoaderConfig
 from bert.data.formats.table import find_shards
-from bert.data.loader import PretrainingLoader, eval_batches
+from bert.data.loader import eval_batches
 from bert.data.manifest import check_manifests, stated_by
+from bert.distributed import collective_errors, read_once
 from bert.errors import UsageError
 from bert.model.config import BertConfig
 from bert.model.objective import PreTrainingObjective
 from bert.pretrain.evaluation import evaluate, unigram_accuracy
 from bert.pretrain.phases import Start
 from bert.tokenization import BertTokenizer, TokenizerFlags, expect_same, open_tokenizer
+from bert.train import metrics
 from bert.train.batch_geometry import BatchGeometry
 from bert.train.build import checkpoint_state
 from bert.train.hooks import Hooks, Outcome, StepReport, TrainState
@@ -88,15 +90,18 @@ def load_initial_weights(
     if state is not None:
         what = f"--resume_from_checkpoint {found.path}"
     elif init_checkpoint is not None:
-        what, state = f"--init_checkpoint {init_checkpoint}", read_checkpoint(init_checkpoint)
+        what = f"--init_checkpoint {init_checkpoint}"
+        state = read_once(run.world, lambda: read_checkpoint(init_checkpoint))
     else:
         return
-    if "tokenizer" in state:
-        saved = BertTokenizer.from_state_dict(state["tokenizer"]).identity
-        expect_same(tokenizer, f"--vocab_file {run.settings.model.vocab_file}", saved, what)
-    # An encoder without heads or pooler is a fair start; a checkpoint of this run must be whole.
-    allow = () if found.path else ("cls.*", "bert.pooler.*")
-    run.notice(f"{what}: {load_weights(model, state, what, allow)}")
+    with collective_errors(run.world):
+        if "tokenizer" in state:
+            saved = BertTokenizer.from_state_dict(state["tokenizer"]).identity
+            expect_same(tokenizer, f"--vocab_file {run.settings.model.vocab_file}", saved, what)
+        # An encoder without heads or pooler is a fair start; a checkpoint of this run must be whole.
+        allow = () if found.path else ("cls.*", "bert.pooler.*")
+        report = load_weights(model, state, what, allow)
+    run.notice(f"{what}: {report}")
 
 
 def expected_flops(size: BertConfig, data: LoaderConfig, geometry: BatchGeometry, steps: int) -> float:
@@ -160,23 +165,17 @@ def reset_optimizer_step(optimizer: Any) -> None:
             state["step"].zero_()
 
 
-UNITS = {  # metric -> (unit, format on stdout)
+UNITS: metrics.Units = {  # those of pre-training alone
+    **metrics.UNITS,
     "average_loss": (None, ":.4f"),
     "mlm_loss": (None, ":.4f"),
     "nsp_loss": (None, ":.4f"),
-    "learning_rate": (None, ":.3e"),
     "grad_norm": (None, ":.3f"),
-    "sequences_per_second": ("sequences/s", ":.1f"),
-    "tokens_per_second": ("real tokens/s", ":.0f"),
-    "flop_utilisation": (None, ":.3f"),
     "eta": ("s", ":.0f"),
     "eval_mlm_loss": (None, ":.4f"),
     "eval_nsp_loss": (None, ":.4f"),
     "eval_mlm_accuracy": (None, ":.4f"),
     "eval_nsp_accuracy": (None, ":.4f"),
-    "final_loss": (None, ":.4f"),
-    "training_sequences_per_second": ("sequences/s", ":.1f"),
-    "e2e_train_time": ("s", ":.1f"),
     "raw_train_time": ("s", ":.1f"),
 }
 
@@ -188,7 +187,6 @@ class Recorder:
     run: Run[Any]
     trainer: Trainer
     objective: PreTrainingObjective  # not wrapped for training
-    loader: PretrainingLoader
     writer: CheckpointWriter | NullCheckpointWriter
     start: Start
     constant: dict[str, Any]  # what every checkpoint repeats: model configuration and tokenizer
@@ -198,8 +196,7 @@ class Recorder:
     def begin(self) -> None:
         """Log the PARAMETER events that precede the first step."""
         settings, trainer, logger = self.run.settings, self.trainer, self.run.logger
-        for metric, (unit, format) in UNITS.items():
-            logger.metadata(metric, unit, format)
+        metrics.describe(logger, UNITS)
         facts: dict[str, Any] = {}
         if self.held_out:
             size = self.objective.model.config.vocab_size
@@ -236,9 +233,7 @@ class Recorder:
             **report.losses,
             "learning_rate": report.learning_rate,
             "grad_norm": report.grad_norm,
-            "sequences_per_second": report.sequences_per_second,
-            "tokens_per_second": report.tokens_per_second,
-            "flop_utilisation": self.ceiling.utilisation(report.flops_per_second / self.run.world.size),
+            **metrics.speed_metrics(report, self.ceiling),
         }
         if report.eta is not None:
             data["eta"] = report.eta
@@ -246,13 +241,13 @@ class Recorder:
             data["skipped_steps"] = precision.skipped
         if precision.loss_scale.value != 1:
             data["loss_scale"] = precision.loss_scale.value
-        self.run.logger.log((int(self.loader.epoch), report.step), data)
+        self.run.logger.log((int(self.trainer.epoch), report.step), data)
 
     def evaluate(self) -> None:
         if self.held_out:
             batches, step = self._eval_batches(self.held_out), self.trainer.state.step
-            metrics = evaluate(self.objective, batches, self.run.precision, self.run.world)
-            self.run.logger.log((int(self.loader.epoch), step), metrics)
+            scores = evaluate(self.objective, batches, self.run.precision, self.run.world)
+            self.run.logger.log((int(self.trainer.epoch), step), scores)
 
     def save(self) -> None:
         """Start writing ckpt_{offset + step}.pt; the end of phase 1 is kept for ever."""
@@ -260,7 +255,7 @@ class Recorder:
         state = checkpoint_state(
             self.trainer,
             self.objective.model,
-            epoch=int(self.loader.epoch),
+            epoch=int(self.trainer.epoch),
             phase=phase,
             offset=self.start.offset,
             max_steps=last,
@@ -274,8 +269,7 @@ class Recorder:
         self.run.logger.summary(
             {
                 "e2e_train_time": seconds,
-                "training_sequences_per_second": outcome.sequences_per_second,
-                "final_loss": outcome.final_loss,
+                **metrics.end_metrics(outcome, self.ceiling, self.run.world.size),
                 "raw_train_time": outcome.seconds,
             }
         )

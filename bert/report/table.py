@@ -74,6 +74,15 @@ def _fact(name: str, form: str) -> Callable[[Phase], str]:
     return value_of
 
 
+MACHINE: Rows = [
+    ("share of the measured ceiling", _fact("training_flop_utilisation", ".1%")),
+    ("peak memory of a device, GiB", _fact("peak_device_memory", ".2f")),
+    ("peak memory of a process on the host, GiB", _fact("peak_host_memory", ".2f")),
+    ("rank that was slowest most often", _logged(statistics.mode, ".0f", "slowest_rank")),
+    ("slowest rank's own work in a step, ms", _logged(statistics.median, ",.1f", "slowest_rank_time")),
+    ("median rank's own work in a step, ms", _logged(statistics.median, ",.1f", "median_rank_time")),
+    ("training time, s", _fact("e2e_train_time", ",.0f")),
+]
 PRETRAINING: Rows = [
     ("optimizer steps", lambda phase: str(phase.last_step)),
     ("sequence length", _flag("max_seq_length")),
@@ -90,7 +99,7 @@ PRETRAINING: Rows = [
     ("tokens/s, median", _logged(statistics.median, ",.0f", "tokens_per_second")),
     ("skipped steps", _last("skipped_steps", ".0f")),
     ("last loss scale", _last("loss_scale", "g")),
-    ("training time, s", _fact("e2e_train_time", ",.0f")),
+    *MACHINE,
 ]
 FINE_TUNING: Rows = [
     ("optimizer steps", lambda run: str(run.last_step)),
@@ -98,5 +107,5 @@ FINE_TUNING: Rows = [
     ("training loss", _final_loss("step_loss")),
     ("exact match", _fact("exact_match", ".4g")),
     ("F1", _fact("F1", ".4g")),
-    ("training time, s", _fact("e2e_train_time", ",.0f")),
+    *MACHINE,
 ]

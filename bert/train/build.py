@@ -9,12 +9,13 @@ from typing import Any
 from torch import nn
 
 from bert.config import to_dict
+from bert.errors import UsageError
 from bert.model.fp8_layers import apply_fp8
-from bert.optim.build import build_optimizer
+from bert.optim.build import build_optimizer, shard_optimizer
 from bert.optim.host import HostOptimizer
 from bert.optim.schedules import learning_rate
 from bert.train.graphs import build_capture
-from bert.train.parallel import apply_parallelism, resolve_compile
+from bert.train.parallel import apply_parallelism, check_compression, resolve_compile
 from bert.train.run import Run
 from bert.train.trainer import Trainer
 
@@ -29,11 +30,17 @@ def build_trainer(
     """
     settings, model = run.settings, objective.model
     schedule = settings.schedule
+    check_compression(settings.parallel, run.world, run.precision.half_parameters)
+    if on_host and settings.optimizer.shard_optimizer:
+        raise UsageError("--shard_optimizer: expected without --optimize_on_cpu, which keeps all moments on the host")
     compiled = resolve_compile(settings.parallel, run.world.device, total_flops, run.notice)
 
     def build(trained: nn.Module) -> Any:
         own = {pattern: own / schedule.learning_rate for pattern, own in settings.optimizer.own_rates().items()}
-        return build_optimizer(settings.optimizer, trained, own)
+        optimizer, world = build_optimizer(settings.optimizer, trained, own), run.world
+        if not settings.optimizer.shard_optimizer or world.size == 1:
+            return optimizer
+        return shard_optimizer(optimizer, settings.optimizer.optimizer, world.rank, world.size)
 
     def rate(step: int) -> float:
         return learning_rate(schedule.lr_schedule, step, steps, schedule.warmup_proportion, schedule.learning_rate)
@@ -42,6 +49,8 @@ def build_trainer(
         run.precision.fp8 = apply_fp8(model.bert)
     optimizer = HostOptimizer(model, build) if on_host else build(model)
     capture = build_capture(settings.parallel, objective, run.precision, run.notice)
+    if capture and settings.parallel.compress_gradients != "none":
+        raise UsageError("--compress_gradients bf16: expected without --cuda_graphs, which sums gradients by itself")
     layers = model.bert.encoder.layer
     wrapped = apply_parallelism(objective, layers, settings.parallel, run.world, compiled, capture is not None)
     return Trainer(run, wrapped, optimizer, rate, flops, capture)

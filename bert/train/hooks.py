@@ -13,6 +13,9 @@ class Loader(Protocol):
     def __next__(self) -> Any: ...
     def state_dict(self) -> dict[str, Any]: ...  # the position after the last list drawn
 
+    @property
+    def epoch(self) -> float: ...  # passes over the data so far
+
 
 @dataclass
 class TrainState:
@@ -34,6 +37,9 @@ class StepReport:
     sequences_per_second: float
     tokens_per_second: float
     flops_per_second: float
+    rank_seconds: list[float]  # of each rank's own work in a step, waiting for the others excluded
+    device_memory: int  # bytes at the peak; of the rank that held most
+    host_memory: int
     eta: float | None  # seconds
 
 
@@ -64,4 +70,7 @@ class Outcome:
     steps: int  # applied, earlier runs included
     final_loss: float
     sequences_per_second: float
+    flops_per_second: float
+    device_memory: int  # as in a report
+    host_memory: int
     seconds: float

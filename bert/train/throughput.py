@@ -15,6 +15,7 @@ from real tokens, not from padded ones::
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from operator import add
 from typing import Any, NamedTuple
@@ -136,6 +137,45 @@ class Meter:
         if self._start is None:
             raise RuntimeError("Meter.start() was not called: call it before the first batch is fetched")
         return self._counts._replace(seconds=self._clock())
+
+
+class Stopwatch:
+    """Seconds that a rank works on a step by itself: from ``start`` to ``stop``, by the device's own clock.
+
+    With ranks that wait for each other all steps take the same time, so a meter does not show who is slow.
+    """
+
+    def __init__(self, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._on_gpu, self._clock = device.type == "cuda", clock
+        self._laps: deque[tuple[Any, Any]] = deque(maxlen=1000)
+        self._extra = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count ``seconds`` that the host spent on a step before it."""
+        self._extra += seconds
+
+    def start(self) -> None:
+        """Begin a step."""
+        self._began = self._now()
+
+    def stop(self) -> None:
+        """End the part of the step that needs no other rank."""
+        self._laps.append((self._began, self._now()))
+
+    def mean(self) -> float:
+        """Return the mean since the last call; on a GPU, after the step's loss or gradient norm was read."""
+        laps = [(begin.elapsed_time(end) / 1e3 if self._on_gpu else end - begin) for begin, end in self._laps]
+        mean = (sum(laps) + self._extra) / max(len(laps), 1)
+        self._laps.clear()
+        self._extra = 0.0
+        return mean
+
+    def _now(self) -> Any:
+        if not self._on_gpu:
+            return self._clock()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
 
 class Ceiling:

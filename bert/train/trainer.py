@@ -10,25 +10,27 @@ is divided by the number of terms in the whole step, over all micro-batches of a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bert.distributed import agree_any, all_reduce_max, all_reduce_sum, collective_errors, seed_everything
+from bert.distributed import all_gather_floats, all_reduce_max, all_reduce_sum, seed_everything
 from bert.errors import UsageError
 from bert.log import progress
-from bert.memory import RELEASE_EVERY, HostCopy, build_release, upload
+from bert.memory import RELEASE_EVERY, HostCopy, build_release, peak_memory, upload
 from bert.optim.build import apply_gradients
 from bert.optim.host import HostOptimizer
+from bert.optim.sharded import ShardedOptimizer
+from bert.train.control import Control, count_terms
 from bert.train.graphs import Capture, GraphedSteps
 from bert.train.half_weights import Accumulation
 from bert.train.hooks import Hooks, Loader, Outcome, StepReport, TrainState
 from bert.train.parallel import accumulate
 from bert.train.run import Run
-from bert.train.throughput import Meter
+from bert.train.throughput import Meter, Rates, Stopwatch
 
 
 class Trainer:
@@ -38,7 +40,7 @@ class Trainer:
         self,
         run: Run[Any],
         objective: nn.Module,
-        optimizer: torch.optim.Optimizer | HostOptimizer,
+        optimizer: torch.optim.Optimizer | HostOptimizer | ShardedOptimizer,
         learning_rate: Callable[[int], float],
         flops: Callable[[Any], float] = lambda batch: 0.0,
         capture: Capture | None = None,
@@ -46,24 +48,28 @@ class Trainer:
         """``learning_rate`` takes a step counted from 1, ``flops`` a micro-batch; ``capture`` records graphs."""
         self.run, self.world, self.precision = run, run.world, run.precision
         self.objective, self.optimizer, self.learning_rate = objective, optimizer, learning_rate
-        self.flops, self.meter = flops, Meter(warmup_steps=4)
+        self.flops, self.meter, self.stopwatch = flops, Meter(warmup_steps=4), Stopwatch(run.world.device)
         # Queueing the next step before it is known whether this one was applied keeps a GPU busy. An adaptive loss
         # scale has to know first.
         self.queues_ahead = self.world.device.type == "cuda" and not self.precision.loss_scale.dynamic
         self._release_memory = build_release(self.world.device)
         self._grad_norm: HostCopy | None = None  # of an update that was queued and not settled
-        self.state = TrainState()
+        self.state, self.epoch = TrainState(), 0.0  # of the loader, after the last step applied or skipped
         computes_in_copies = not (self.precision.half_parameters or self.precision.fp8)
         dtype = self.precision.dtype if computes_in_copies else torch.float32
         self.accumulation = Accumulation(objective, dtype, self.world.device)
         self.graphs = GraphedSteps(self._micro_step, self._update, objective, optimizer, capture) if capture else None
 
-    def train_step(self, micro_batches: list[Any], interrupted: Callable[[], bool]) -> dict[str, Tensor] | None:
+    def train_step(
+        self, micro_batches: list[Any], interrupted: Callable[[], bool], terms: dict[str, int] | None = None
+    ) -> dict[str, Tensor] | None:
         """Run one optimizer step; None when interrupted, which leaves parameters and moments as they were.
 
-        Returns this rank's part of each mean loss, on the device; their sum over the ranks is the loss.
+        ``terms`` counts those of each loss over all ranks; None: ``micro_batches`` are the whole step. Returns this
+        rank's part of each mean loss, on the device; their sum over the ranks is the loss.
         """
-        scales = self._loss_scales(micro_batches)
+        self.stopwatch.start()
+        scales = self._loss_scales(terms or count_terms(micro_batches))
         seed_everything(self.run.seed, self.state.iteration, self.world.rank)
         if self.precision.fp8:
             self.precision.fp8.begin_step()
@@ -77,11 +83,17 @@ class Trainer:
             else:
                 copies = self.accumulation.micro_batch(index, len(micro_batches))
                 with copies, accumulate(self.objective, last, self.run.settings.parallel):
-                    self._backward(self._forward(batch.to(self.world.device), scales, parts))
-            if not last and agree_any(interrupted()):
+                    total = self._forward(batch.to(self.world.device), scales, parts)
+                    if last:  # the backward pass waits for the other ranks
+                        self.stopwatch.stop()
+                    self._backward(total)
+            if not last and interrupted():
                 self._discard_gradients()
                 return None
-        return self.graphs.finish() if self.graphs else parts
+        if not self.graphs:
+            return parts
+        self.stopwatch.stop()
+        return self.graphs.finish()
 
     def _forward(self, batch: Any, scales: dict[str, Tensor], parts: dict[str, Tensor]) -> Tensor:
         """Add the losses of a micro-batch to ``parts`` and return their sum."""
@@ -142,7 +154,8 @@ class Trainer:
         window: list[dict[str, Tensor]] = []
         queued: dict[str, Tensor] | None = None  # losses of an update that is not settled
         final_loss, interrupted, saved = float("nan"), False, self.state.iteration
-        stop, show = self.run.stop, self.run.shows_progress
+        control, show = Control(self.world, loader, self.run.stop), self.run.shows_progress
+        self.state.data, self.epoch = loader.state_dict(), loader.epoch
         self.meter.start()
         bar = progress(total=last_step, initial=self.state.step, description="Training", disable=not show)
 
@@ -156,9 +169,9 @@ class Trainer:
         with bar:
             while self.state.step < last_step:
                 self.world.progress.step = self.state.step
-                with collective_errors(self.world):  # a damaged shard on one rank ends all of them
-                    micro_batches = next(loader)
-                parts = self.train_step(micro_batches, lambda: stop.requested)
+                drawn = control.next()  # a damaged shard on one rank ends all of them
+                self.stopwatch.add(drawn.seconds)
+                parts = self.train_step(drawn.micro_batches, control.interrupted, drawn.terms)
                 if queued is not None:
                     settle(queued)
                 queued = parts
@@ -166,12 +179,12 @@ class Trainer:
                     interrupted = True
                     break
                 self.queue_update()
-                self.state.data = loader.state_dict()
-                self._count(micro_batches)
+                self.state.data, self.epoch = drawn.position, drawn.epoch
+                self._count(drawn.micro_batches)
                 hooks.step()
                 if self.state.iteration % RELEASE_EVERY == 0:
                     self._release_memory()
-                interrupted = agree_any(stop.requested)
+                interrupted = control.stopping()
                 if self.queues_ahead and not interrupted and not hooks.due(self.state.step + 1, last_step):
                     continue
                 (finite, norm), queued = settle(parts), None
@@ -189,13 +202,13 @@ class Trainer:
                 if finite and hooks.save_every and step % hooks.save_every == 0:
                     hooks.save()
                     saved = self.state.iteration
-        total = self.meter.total()
+        total = self._totals()
+        interrupted = control.close() or interrupted
         if self.state.iteration != saved:
             hooks.save()
         if not interrupted:
             hooks.evaluate()
-        (speed,) = self._summed([total.sequences_per_second])
-        return Outcome(interrupted, self.state.step, final_loss, speed, total.seconds)
+        return Outcome(interrupted, self.state.step, final_loss, *total)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs besides the weights to continue from here."""
@@ -228,15 +241,11 @@ class Trainer:
                 f"the checkpoint has trained other parameters ({error}); expected the same flags, --freeze among them"
             ) from error
 
-    def _loss_scales(self, micro_batches: Iterable[Any]) -> dict[str, Tensor]:
-        """1 / (number of terms of each loss in the whole optimizer step), on the device, without a synchronisation."""
-        weights: dict[str, int] = {}
-        for batch in micro_batches:
-            for name, weight in batch.loss_weights().items():
-                weights[name] = weights.get(name, 0) + weight
-        counts = all_reduce_sum(upload(torch.tensor(list(weights.values())), self.world.device))
+    def _loss_scales(self, terms: dict[str, int]) -> dict[str, Tensor]:
+        """Return 1 / (number of terms) of each loss, on the device, without a synchronisation."""
+        counts = upload(torch.tensor(list(terms.values())), self.world.device)
         # A step may hold no term of a loss (no token was masked): the sum is 0 and so is the mean.
-        return dict(zip(weights, 1.0 / counts.clamp(min=1), strict=True))
+        return dict(zip(terms, 1.0 / counts.clamp(min=1), strict=True))
 
     def _count(self, micro_batches: list[Any]) -> None:
         sequences, tokens = sum(b.num_sequences for b in micro_batches), sum(b.num_tokens for b in micro_batches)
@@ -245,18 +254,31 @@ class Trainer:
     def _report(self, window: list[dict[str, Tensor]], norm: float, last_step: int) -> StepReport:
         means = {name: torch.stack([parts[name] for parts in window]).mean() for name in window[0]}
         losses = all_reduce_sum(torch.stack(list(means.values())).double())
-        rates = self.meter.window()
-        speeds = self._summed([rates.sequences_per_second, rates.tokens_per_second, rates.flops_per_second])
+        sequences, tokens, flops, seconds, *memory = self._gathered(self.meter.window())
+        device_memory, host_memory = (int(max(peaks)) for peaks in memory)
         return StepReport(
             step=self.state.step,
             losses=dict(zip(means, losses.tolist(), strict=True)),
             learning_rate=self.optimizer.param_groups[0]["lr"],
             grad_norm=norm,
-            sequences_per_second=speeds[0],
-            tokens_per_second=speeds[1],
-            flops_per_second=speeds[2],
+            sequences_per_second=sum(sequences),
+            tokens_per_second=sum(tokens),
+            flops_per_second=sum(flops),
+            rank_seconds=list(seconds),
+            device_memory=device_memory,
+            host_memory=host_memory,
             eta=self.meter.eta(last_step - self.state.step),
         )
 
-    def _summed(self, values: list[float]) -> list[float]:
-        return all_reduce_sum(torch.tensor(values, device=self.world.device, dtype=torch.float64)).tolist()
+    def _totals(self) -> tuple[float, float, int, int, float]:
+        """Return the last five numbers of an outcome."""
+        total = self.meter.total()
+        speed, _, flops, _, *memory = self._gathered(total)
+        on_device, on_host = (int(max(peaks)) for peaks in memory)
+        return sum(speed), sum(flops), on_device, on_host, total.seconds
+
+    def _gathered(self, rates: Rates) -> list[tuple[float, ...]]:
+        """Return what each rank says of itself: three rates, seconds of its own work in a step, and peaks of memory."""
+        speeds = [rates.sequences_per_second, rates.tokens_per_second, rates.flops_per_second]
+        own = [*speeds, self.stopwatch.mean(), *map(float, peak_memory(self.world.device))]
+        return list(zip(*all_gather_floats(own), strict=True))

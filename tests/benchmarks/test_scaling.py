@@ -10,11 +10,14 @@ from benchmarks.scaling import (
     ScalingConfig,
     System,
     allreduce_seconds,
+    compare_choices,
     compute_rate,
+    control_seconds,
     format_rows,
     main,
     predictions,
     ring,
+    step_seconds,
     tree,
 )
 from bert.errors import UsageError
@@ -93,3 +96,16 @@ def test_the_model_is_timed_on_this_machine(capsys):
     main(ScalingConfig(measure=[2]))
     out = capsys.readouterr().out
     assert out.count("| 2 |") == 7 and "GB/s" in out and "median deviation" in out
+
+
+def test_the_choices_by_hand():
+    """Two machines of two GPUs at one byte of network a nanosecond and no latency: gather and all-reduce by hand."""
+    assert control_seconds(1024, 0.04, ScalingConfig(control="gathered")) == pytest.approx(3 * 1023 * 20e-6)
+    assert control_seconds(1024, 0.04, ScalingConfig(control="tree")) == 0.0  # 240 us, behind the step
+    assert control_seconds(1024, 0.0, ScalingConfig(control="tree")) == pytest.approx(12 * 20e-6)
+    system = System("", 2, 672e9, 67.2e9, 1e12, "")
+    config = ScalingConfig(efficiency=1.0, nvlink_latency=0.0, network_latency=0.0, shard_optimizer=True)
+    whole = 336e6 * 48 / 1e12
+    expected = 65_536 / 4 / 1e6 + whole / 4 + (2e-3 + 20e-3) / 2 + (1e-3 + 10e-3)  # fp32 values, gradients of two bytes
+    assert step_seconds(system, 1, 2, 1e6, config) == pytest.approx(expected)
+    assert compare_choices(SYSTEMS["h200"], 2, CONFIG).count("\n") == 6

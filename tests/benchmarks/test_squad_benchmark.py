@@ -1,5 +1,6 @@
 """The SQuAD benchmark: both sides get the same work, and the command runs."""
 
+import json
 import random
 import re
 
@@ -8,15 +9,17 @@ import pytest
 import torch
 
 from benchmarks import squad
-from benchmarks.squad import SquadBenchmarkConfig, first, join_contexts, train_words, write_questions
-from benchmarks.squad_peer import Peer, convert, pad, peer_tokenizer
+from benchmarks.squad import SquadBenchmarkConfig, first, grouped_batches
+from benchmarks.squad_data import join_contexts, train_words, write_questions
+from benchmarks.squad_peer import Peer, convert, missing, pad, peer_tokenizer
 from bert.config import parse_args
 from bert.errors import UsageError
 from bert.model.objective import QuestionAnsweringObjective
-from bert.sequences import Sequences, collate
+from bert.sequences import Sequences, collate, from_rows
 from bert.squad.examples import load_dataset, paragraphs, read_squad_examples
 from bert.squad.features import convert_examples_to_features, features_to_sequences
 from bert.tokenization import BertTokenizer
+from bert.train.precision import Precision, PrecisionConfig
 
 pytest.importorskip("transformers")
 
@@ -59,7 +62,7 @@ def test_both_sides_make_the_same_windows(files):
     assert len(ours) == len(theirs["input_ids"]) > 100
     assert theirs["start_positions"] == ours.labels["start"].tolist()
     assert theirs["end_positions"] == ours.labels["end"].tolist()
-    padded = pad(collate(ours, np.arange(len(ours))), 384, torch.device("cpu"))
+    padded = pad(collate(ours, np.arange(len(ours))), 384)
     for name in ("input_ids", "token_type_ids", "attention_mask"):
         assert padded[name].tolist() == theirs[name]
 
@@ -81,7 +84,8 @@ def test_the_peer_finds_answers_in_overlapping_windows(files):
 def test_the_peer_has_the_same_model(files, tiny_config):
     """The same weights give the same logits; the losses differ, as transformers' softmax includes padding."""
     tiny_config.vocab_size, tiny_config.max_position_embeddings = BertTokenizer(files[1]).vocab_size, 384
-    peer = Peer(tiny_config, torch.device("cpu"))
+    peer = Peer("sorted", tiny_config, PrecisionConfig(), torch.device("cpu"), compiled=False)
+    assert peer.model.config._attn_implementation == "sdpa"
     model = squad.BertForQuestionAnswering(tiny_config)
     state = dict(peer.model.state_dict())
     table = "bert.embeddings.word_embeddings.weight"
@@ -91,11 +95,12 @@ def test_the_peer_has_the_same_model(files, tiny_config):
     assert all("pooler" in name for name in missing)
     objective = QuestionAnsweringObjective(model).eval()
     batch = collate(sequences_of(files), np.arange(3))
-    padded = pad(batch, 384, torch.device("cpu"))
+    padded = pad(batch)
     with torch.no_grad():
         logits = objective.predict(batch)
     real = padded["attention_mask"].bool()
-    torch.testing.assert_close(logits, peer.predict([padded])[real], rtol=1e-4, atol=1e-5)
+    assert real.shape[1] % 8 == 0 and 0 <= real.shape[1] - batch.max_seqlen < 8
+    torch.testing.assert_close(logits, peer.predict([batch], 384)[0][real], rtol=1e-4, atol=1e-5)
 
 
 def test_the_first_sequences(files):
@@ -108,15 +113,40 @@ def test_the_first_sequences(files):
     assert len(first(whole, 10**6)) == len(whole)
 
 
-def test_it_runs(files, capsys, monkeypatch):
+def test_grouped_batches_have_near_equal_lengths():
+    """Of windows of 1 to 400 tokens, all 50 batches of 8 sorted: the 7th, 19th, 32nd and 44th."""
+    lengths = np.random.default_rng(2).permutation(np.arange(1, 401))
+    sequences = from_rows([[0] * length for length in lengths], lengths.tolist())
+    chosen = lengths[grouped_batches(sequences, count=8, steps=4)]
+    assert [row.max() for row in chosen] == [400 - 8 * place for place in (6, 18, 31, 43)]
+    assert (chosen.max(1) - chosen.min(1)).tolist() == [7] * 4
+
+
+def test_it_runs(files, capsys, monkeypatch, tmp_path):
     tiny = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
     monkeypatch.setitem(squad.PRESETS, "small", tiny)
-    words = ["--file", files[0], "--vocab_file", files[1], "--rounds", "2", "--batch_size", "2"]
+    monkeypatch.setattr(squad, "measure_ceiling", lambda device, dtype: 1e11)
+    words = ["--file", files[0], "--vocab_file", files[1], "--rounds", "2", "--batch_size", "2", "--compile", "off"]
+    words += ["--peers", "example,sorted,unpadded,eager", "--json", str(tmp_path / "squad.json"), "--steps", "3"]
     squad.main(parse_args(SquadBenchmarkConfig, [*words, "--predict_windows", "5", "--device", "cpu"]))
     out = capsys.readouterr().out
-    assert "windows of " in out
-    for what in ("training", "prediction", "preparing"):
-        assert re.search(rf"^\| {what}, [^|]+ \| [\d,.]+ \| [\d,.]+ \| \d+\.\d\d x \|$", out, re.MULTILINE), what
+    assert "--peers unpadded: skipped, since flash_attn needs a GPU" in out
+    assert re.search(r"^preparing, questions/s: .* faster by \d+\.\d\d x$", out, re.MULTILINE)
+    rows = json.loads((tmp_path / "squad.json").read_text())["rows"]
+    titles = ["this suite", *(squad.PEERS[name].title for name in ("example", "sorted", "eager"))]
+    assert [(row["work"], row["contender"]) for row in rows] == [
+        (work, title) for work in ("training", "prediction") for title in titles
+    ]
+    assert all(f"| {row['work']} | {row['contender']} |" in out for row in rows)
+    for ours, example, ordered, _ in (rows[:4], rows[4:]):
+        assert ours["faster"] == 1 and ours["padding"] == 0
+        assert 0 < ordered["padding"] < example["padding"] < 1
+
+
+def test_flash_attention_is_skipped_where_it_is_not_installed():
+    assert missing("example", Precision(PrecisionConfig(), torch.device("cuda"))) is None
+    for config, lacks in ((PrecisionConfig(), "--bf16 or --fp16"), (PrecisionConfig(bf16=True), "not installed")):
+        assert lacks in str(missing("unpadded", Precision(config, torch.device("cuda"))))
 
 
 def test_a_stride_without_room_is_one_line(files):

@@ -19,6 +19,7 @@ import run_squad
 from bert.checkpoint import Found, load
 from bert.checkpoint.formats import read_checkpoint
 from bert.config import parse_args
+from bert.distributed import World
 from bert.errors import UsageError
 from bert.model.bert import BertForPreTraining
 from bert.model.config import BertConfig
@@ -182,7 +183,8 @@ def test_pre_training_starts_from_such_a_model(tmp_path, their_model):
     tokenizer, notices = BertTokenizer(folder / "vocab.txt"), []
     model = BertForPreTraining(BertConfig(tokenizer.vocab_size, **SHAPE))
     settings = SimpleNamespace(model=SimpleNamespace(vocab_file="vocab.txt"))
-    run: Any = SimpleNamespace(notice=notices.append, settings=settings)
+    alone = World(0, 0, 1, torch.device("cpu"))
+    run: Any = SimpleNamespace(notice=notices.append, settings=settings, world=alone)
     load_initial_weights(model, tokenizer, Found(), str(folder), run)
     assert "left as initialised: bert.pooler.dense.weight, bert.pooler.dense.bias, cls.seq_rel" in notices[0]
     expected = read_checkpoint(folder)["model"]["cls.predictions.transform.dense.weight"]

@@ -31,6 +31,7 @@ from bert.distributed import (
     seed_everything,
 )
 from bert.distributed.launcher import meeting_place
+from bert.distributed.world import record_collectives
 from bert.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -214,6 +215,16 @@ def test_one_process_has_no_group_and_nothing_to_wait_for(monkeypatch):
             broadcast_error("bad shard")
         with pytest.raises(UsageError, match=r"^bad flag$"), collective_errors(world):
             raise UsageError("bad flag")
+
+
+def test_nccls_flight_recorder_is_set_unless_the_user_set_it():
+    environment = {"TORCH_NCCL_TRACE_BUFFER_SIZE": "50"}
+    record_collectives(environment, "results")
+    assert environment == {
+        "TORCH_NCCL_TRACE_BUFFER_SIZE": "50",
+        "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+        "TORCH_FR_DUMP_TEMP_FILE": "results/nccl_trace_rank_",
+    }
 
 
 def test_only_rank_0_is_main():

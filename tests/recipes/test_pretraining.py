@@ -67,6 +67,8 @@ def test_two_phases_chain_through_the_checkpoint(corpus, tmp_path, capsys):
     assert final["data"].keys() == {
         "e2e_train_time",
         "training_sequences_per_second",
+        "training_flop_utilisation",
+        "peak_host_memory",
         "final_loss",
         "raw_train_time",
     }

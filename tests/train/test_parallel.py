@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from bert.train.parallel import ParallelConfig, missing_compiler, resolve_compile
+from bert.distributed import World
+from bert.errors import UsageError
+from bert.train.parallel import ParallelConfig, check_compression, missing_compiler, resolve_compile
 
 CPU = torch.device("cpu")
 
@@ -29,3 +31,14 @@ def test_compile_where_it_pays_and_can(monkeypatch, tmp_path, config, flops, com
     notices: list[str] = []
     assert resolve_compile(config, CPU, flops, notices.append) is expected
     assert notices == [] if not said else said in notices[0]
+
+
+def test_compressed_gradients_need_gpus_and_gradients_to_compress():
+    """PyTorch's hook does not run on a CPU."""
+    config, two = ParallelConfig(compress_gradients="bf16"), World(0, 0, 2, CPU)
+    check_compression(config, World(0, 0, 1, CPU), False)
+    check_compression(config, World(0, 0, 2, torch.device("cuda", 0)), False)
+    with pytest.raises(UsageError, match="--compress_gradients bf16: expected GPUs, found --device cpu"):
+        check_compression(config, two, False)
+    with pytest.raises(UsageError, match="without --allreduce_post_accumulation_fp16"):
+        check_compression(config, two, True)

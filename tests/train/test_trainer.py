@@ -36,6 +36,10 @@ class Endless:
     def state_dict(self):
         return {"drawn": self.drawn}
 
+    @property
+    def epoch(self):
+        return self.drawn / len(self.steps)
+
 
 class Stop:
     requested = False
