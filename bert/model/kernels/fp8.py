@@ -22,10 +22,9 @@ from bert.model.kernels.random import keep
 
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 ALIGNMENT = 16
-ROWS, COLUMNS, WARPS = 64, 64, 4  # of a tile of the activation and of plain quantisation
+ROWS, COLUMNS, WARPS = 64, 64, 8  # of a tile of the activation and of plain quantisation
 TILES = 4  # per program of the activation's backward pass, one below the other
 NORM_ROWS, NORM_WARPS = 16, 16  # of a tile of the normalisation, which is as wide as a row
-NORM_BACKWARD_PROGRAMS = 132 * 2  # which share the tiles
 
 
 @triton.jit
@@ -105,10 +104,11 @@ def gelu_backward_kernel(
 
 
 @triton.jit
-def _dropout(x, keys_ptr, rows, tokens, column_keys, DROPOUT: tl.constexpr):
+def _dropout(x, keys_ptr, rows, columns, tokens, WIDTH: tl.constexpr, DROPOUT: tl.constexpr):
     """Drop and scale the elements of a tile, the same in both directions."""
     if DROPOUT > 0:
         row_keys = tl.load(keys_ptr + rows, mask=rows < tokens, other=0)
+        column_keys = tl.load(keys_ptr + tokens + columns, mask=columns < WIDTH, other=0)
         x = tl.where(keep(row_keys[:, None], column_keys[None, :], DROPOUT), x * (1 / (1 - DROPOUT)), 0.0)
     return x
 
@@ -125,13 +125,10 @@ def norm_kernel(
     inside, real = columns < WIDTH, rows < tokens
     live = real[:, None] & inside[None, :]
     at = rows[:, None] * WIDTH + columns[None, :]
-    column_keys = columns  # not read without dropout
-    if DROPOUT > 0:
-        column_keys = tl.load(keys_ptr + tokens + columns, mask=inside, other=0)
     x = tl.load(x_ptr + at, mask=live, other=0.0).to(tl.float32)
     x += tl.load(bias_ptr + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
     s = tl.load(residual_ptr + at, mask=live, other=0.0).to(tl.float32)
-    s += _dropout(x, keys_ptr, rows, tokens, column_keys, DROPOUT)
+    s += _dropout(x, keys_ptr, rows, columns, tokens, WIDTH, DROPOUT)
     mean = tl.sum(s, 1) / WIDTH  # s is 0 beyond the width
     s = tl.where(live, s - mean[:, None], 0.0)
     rstd = 1 / tl.sqrt(tl.sum(s * s, 1) / WIDTH + eps)
@@ -151,43 +148,31 @@ def norm_backward_kernel(
     q_ptr, qt_ptr, dresidual_ptr, partial_ptr, tokens, padded,
     WIDTH: tl.constexpr, BLOCK: tl.constexpr, DROPOUT: tl.constexpr, LARGEST: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Each program's tiles of dx as q and its transpose, and of dresidual; ``partial`` as in the bf16 kernel."""
+    """A tile of dx as q and its transpose, and of dresidual; ``partial`` [programs, 3, WIDTH] as without FP8."""
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, BLOCK)
-    inside = columns < WIDTH
-    bias = tl.load(bias_ptr + columns, mask=inside, other=0.0).to(tl.float32)
-    weight = tl.load(weight_ptr + columns, mask=inside, other=0.0).to(tl.float32)
-    column_keys = columns  # not read without dropout
-    if DROPOUT > 0:
-        column_keys = tl.load(keys_ptr + tokens + columns, mask=inside, other=0)
-    scale = tl.load(scale_ptr)
-    dbias = tl.zeros((BLOCK,), tl.float32)
-    dweight = tl.zeros((BLOCK,), tl.float32)
-    dnorm_bias = tl.zeros((BLOCK,), tl.float32)
-    for tile in range(tl.program_id(0), padded // ROWS, tl.num_programs(0)):
-        rows = tile * ROWS + tl.arange(0, ROWS).to(tl.int64)
-        real = rows < tokens
-        live = real[:, None] & inside[None, :]
-        at = rows[:, None] * WIDTH + columns[None, :]
-        x = tl.load(x_ptr + at, mask=live, other=0.0).to(tl.float32) + bias[None, :]
-        s = tl.load(residual_ptr + at, mask=live, other=0.0).to(tl.float32)
-        s += _dropout(x, keys_ptr, rows, tokens, column_keys, DROPOUT)
-        mean, rstd = tl.load(mean_ptr + rows, mask=real, other=0.0), tl.load(rstd_ptr + rows, mask=real, other=0.0)
-        normed = tl.where(live, (s - mean[:, None]) * rstd[:, None], 0.0)
-        dy = tl.load(dy_ptr + at, mask=live, other=0.0).to(tl.float32)
-        dweight += tl.sum(dy * normed, 0)
-        dnorm_bias += tl.sum(dy, 0)
-        g = dy * weight[None, :]
-        along, across = tl.sum(g * normed, 1) / WIDTH, tl.sum(g, 1) / WIDTH
-        ds = tl.where(live, (g - across[:, None] - normed * along[:, None]) * rstd[:, None], 0.0)
-        tl.store(dresidual_ptr + at, ds.to(dresidual_ptr.dtype.element_ty), mask=live)
-        dx = _dropout(ds, keys_ptr, rows, tokens, column_keys, DROPOUT)
-        dbias += tl.sum(dx, 0)
-        _store(dx, scale, q_ptr, qt_ptr, rows, columns, tokens, padded, WIDTH, LARGEST)
-        _observe(dx, amax_ptr)
+    inside, real = columns < WIDTH, rows < tokens
+    live = real[:, None] & inside[None, :]
+    at = rows[:, None] * WIDTH + columns[None, :]
+    x = tl.load(x_ptr + at, mask=live, other=0.0).to(tl.float32)
+    x += tl.load(bias_ptr + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
+    s = tl.load(residual_ptr + at, mask=live, other=0.0).to(tl.float32)
+    s += _dropout(x, keys_ptr, rows, columns, tokens, WIDTH, DROPOUT)
+    mean, rstd = tl.load(mean_ptr + rows, mask=real, other=0.0), tl.load(rstd_ptr + rows, mask=real, other=0.0)
+    normed = tl.where(live, (s - mean[:, None]) * rstd[:, None], 0.0)
+    dy = tl.load(dy_ptr + at, mask=live, other=0.0).to(tl.float32)
+    # Sums of one tile, since those of several would not fit a thread's registers.
     partial_ptr += tl.program_id(0) * 3 * WIDTH
-    tl.store(partial_ptr + columns, dbias, mask=inside)
-    tl.store(partial_ptr + WIDTH + columns, dweight, mask=inside)
-    tl.store(partial_ptr + 2 * WIDTH + columns, dnorm_bias, mask=inside)
+    tl.store(partial_ptr + WIDTH + columns, tl.sum(dy * normed, 0), mask=inside)
+    tl.store(partial_ptr + 2 * WIDTH + columns, tl.sum(dy, 0), mask=inside)
+    g = dy * tl.load(weight_ptr + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
+    along, across = tl.sum(g * normed, 1) / WIDTH, tl.sum(g, 1) / WIDTH
+    ds = tl.where(live, (g - across[:, None] - normed * along[:, None]) * rstd[:, None], 0.0)
+    tl.store(dresidual_ptr + at, ds.to(dresidual_ptr.dtype.element_ty), mask=live)
+    dx = _dropout(ds, keys_ptr, rows, columns, tokens, WIDTH, DROPOUT)
+    tl.store(partial_ptr + columns, tl.sum(dx, 0), mask=inside)
+    _store(dx, tl.load(scale_ptr), q_ptr, qt_ptr, rows, columns, tokens, padded, WIDTH, LARGEST)
+    _observe(dx, amax_ptr)
 
 
 def _empty(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -267,7 +252,7 @@ def norm_backward_quantize(
     """Return the gradient of x, E5M2 and its transpose, that of residual, and [3, H] of bias, weight and norm_bias."""
     dy, x, residual, (q, q_t) = dy.contiguous(), x.contiguous(), residual.contiguous(), _empty(x, E5M2)
     (tokens, width), padded, dresidual = x.shape, q_t.shape[1], torch.empty_like(residual)
-    programs = min(NORM_BACKWARD_PROGRAMS, padded // NORM_ROWS)
+    programs = padded // NORM_ROWS
     partial = torch.empty(programs, 3, width, device=x.device)
     with torch.cuda.device_of(x):
         norm_backward_kernel[(programs,)](
