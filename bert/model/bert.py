@@ -82,9 +82,9 @@ class BertModel(BertPreTrainedModel):
     def encode(self, input_ids: Tensor, token_type_ids: Tensor, layout: Layout) -> tuple[list[Tensor], Tensor]:
         """Run a stream: [T], [T] -> (every layer's output, each [T, hidden]; pooled [S, hidden])."""
         layers = self.encode_tokens(input_ids, token_type_ids, layout)
-        last = layers[-1]
-        first_tokens = layout.cu_seqlens[:-1].clamp(max=len(last) - 1)  # an empty sequence may begin at the end
-        return layers, self.pooler(last[first_tokens])
+        # An empty sequence may begin at the end. (No number here, which an exported model would keep.)
+        first_tokens = torch.minimum(layout.cu_seqlens[:-1], layout.cu_seqlens[-1:] - 1)
+        return layers, self.pooler(layers[-1][first_tokens])
 
     def forward(
         self,

@@ -16,12 +16,15 @@ from bert.sequences import collate, from_rows
 
 @pytest.mark.parametrize("kind", KEYS)
 def test_flops_are_those_that_pytorch_counts(kind):
-    """Of sequences of one length, so that there is no padding; less the one-hot product of the token types."""
+    """Of sequences of one length, so that there is no padding; less the one-hot product of the token types.
+
+    PyTorch sees the products of the attention "matmul" only.
+    """
     config = BertConfig(40, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=96)
     adapter = build_adapter_config(kind, 48)
     labels = {"task": np.array([0, 0, 1]), "label": np.zeros(3, np.float32)}
     batch = collate(from_rows([[1] * 7] * 3, [4] * 3, labels), np.arange(3))
-    model = BertForMultiTask(config, [2, 2], adapters=[adapter] * 2).eval()
+    model = BertForMultiTask(config, [2, 2], "matmul", adapters=[adapter] * 2).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         MultiTaskObjective(model).predict(batch)
     assert counter.get_total_flops() == forward_flops(config, adapter, batch) + 2 * 21 * 2 * 48

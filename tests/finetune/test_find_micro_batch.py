@@ -97,7 +97,8 @@ def test_recomputed_layers_keep_their_inputs_alone(files):
     trainer, model_config = make_trainer(files, "--checkpoint_activations")
     once, twice = (sum(micro_batch.kept_by_model(trainer, random_batch(n, 64, LABELS))) for n in (1, 2))
     inputs = model_config.num_hidden_layers * 64 * model_config.hidden_size * 4
-    assert inputs <= twice - once < 2 * inputs  # and what embeddings and head keep
+    # And what the embeddings keep: as much as two layers for LayerNorm and dropout, and their indices.
+    assert inputs <= twice - once < 2.25 * inputs
 
 
 def test_recomputation_and_half_precision_take_less(files):
