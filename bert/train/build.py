@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import nn
 
 from bert.config import to_dict
@@ -33,7 +34,9 @@ def build_trainer(
     check_compression(settings.parallel, run.world, run.precision.half_parameters)
     if on_host and settings.optimizer.shard_optimizer:
         raise UsageError("--shard_optimizer: expected without --optimize_on_cpu, which keeps all moments on the host")
-    compiled = resolve_compile(settings.parallel, run.world.device, total_flops, run.notice)
+    # In fp32 on a CPU the time goes into products and an attention that no compiler changes: nothing is gained there.
+    in_vain = run.world.device.type == "cpu" and run.precision.dtype == torch.float32
+    compiled = resolve_compile(settings.parallel, run.world.device, 0.0 if in_vain else total_flops, run.notice)
 
     def build(trained: nn.Module) -> Any:
         own = {pattern: own / schedule.learning_rate for pattern, own in settings.optimizer.own_rates().items()}

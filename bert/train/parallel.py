@@ -41,7 +41,8 @@ class ParallelConfig:
     )
     compile: str = flag(
         "auto",
-        "torch.compile the layers: on, off, or auto = where a compiler is found and the run is long enough to pay.",
+        "torch.compile the layers: on, off, or auto = where a compiler is found and the run is long enough to pay; "
+        "not in fp32 on a CPU.",
         choices=("auto", "on", "off"),
     )
     cuda_graphs: bool | None = flag(
