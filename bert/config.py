@@ -196,7 +196,11 @@ def _boolean(text: str) -> bool:
 
 
 def _boolean_or_auto(text: str) -> bool | None:
-    return None if text.lower() == "auto" else _boolean(text)
+    if text.lower() == "auto":
+        return None
+    if text.lower() not in BOOLEANS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not true, false, on, off or auto")
+    return _boolean(text)
 
 
 def _bounded(base: Callable[[str], Any], metadata: Any) -> Callable[[str], Any]:

@@ -71,8 +71,13 @@ def resolve_attention(name: str, device: torch.device) -> str:
         return "fused" if torch.cuda.get_device_capability(device) >= (8, 0) else "sdpa"
     if name == "auto":
         return "matmul" if torch.is_autocast_enabled("cpu") else "blocked"
-    if name not in ATTENTION:
-        raise UsageError(f"attention {name!r} is unknown: expected auto or one of {', '.join(ATTENTION)}")
+    return check_attention(name)
+
+
+def check_attention(name: str) -> str:
+    """Return ``name``; raises UsageError if it is neither auto nor a backend."""
+    if name != "auto" and name not in ATTENTION:
+        raise UsageError(f"--attention {name}: unknown, expected auto or one of {', '.join(ATTENTION)}")
     return name
 
 

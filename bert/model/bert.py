@@ -20,7 +20,7 @@ from bert.model.adapters.config import AdapterConfig
 from bert.model.adapters.names import ours_of
 from bert.model.adapters.plain import NoAdapters
 from bert.model.adapters.stream import build_adapters
-from bert.model.attention import Layout, build_layout, resolve_attention, scatter_rows
+from bert.model.attention import Layout, build_layout, check_attention, resolve_attention, scatter_rows
 from bert.model.config import BertConfig
 from bert.model.dropout import Dropout
 from bert.model.heads import BertPreTrainingHeads
@@ -34,7 +34,7 @@ class BertPreTrainedModel(nn.Module):
     def __init__(self, config: BertConfig, attention: str = "auto") -> None:
         super().__init__()
         self.config = config
-        self.attention = attention
+        self.attention = check_attention(attention)
         self.register_load_state_dict_pre_hook(_rename_keys)
 
     def initialize(self) -> None:

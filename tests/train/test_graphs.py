@@ -235,6 +235,12 @@ def test_the_flag(words, value):
     assert parse_args(ParallelConfig, words).cuda_graphs is value
 
 
+def test_another_value_of_the_flag_is_one_line(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse_args(ParallelConfig, ["--cuda_graphs", "maybe"])
+    assert "argument --cuda_graphs: 'maybe' is not true, false, on, off or auto" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "config,precision,device,said",
     [
